@@ -134,7 +134,7 @@ def checks(
         how = {"model": "local-completions", "model_args": {"base_url": server.url}}
         how |= {"dtype": dtype, "limit": 8, "device": "cpu", "out": root / "run"}
         inputs = load(Settings.of(mine, tasks, **how))
-        [sweep] = inputs.sweeps
+        [every] = inputs.cuts.values()
         cuts = [sweep.at(rank) for rank in (sweep.ranks[-1], sweep.ranks[0])]
         usual = {name: vars(server)[name] for kind in KINDS.values() for name in kind}
         for kind in kinds:

@@ -10,33 +10,15 @@ from aurac.adapters.adapter import Adapter, Factors
 from aurac.adapters.attach import LiveAdapter, attach
 from aurac.adapters.compatibility import check_base, check_fits
 from aurac.adapters.export import save_adapter, truncate
-from aurac.adapters.family import Family, make_family, members_of
+from aurac.adapters.family import Family, members_of
 from aurac.adapters.formats import load_adapter
 from aurac.adapters.formats.peft import adapter_from_peft
 from aurac.adapters.methods import Nesting
-from aurac.adapters.nesting import default_nested_ranks, rank_weights, scale
-from aurac.adapters.truncate import Prepared, default_basis, default_rescale, prepare
+from aurac.adapters.nesting import default_nested_ranks
+from aurac.adapters.truncate import default_rescale, prepare
 
 __all__ = [
-    "Adapter",
-    "Factors",
-    "Family",
-    "LiveAdapter",
-    "Nesting",
-    "Prepared",
-    "adapter_from_peft",
-    "attach",
-    "check_base",
-    "check_fits",
-    "default_basis",
-    "default_nested_ranks",
-    "default_rescale",
-    "load_adapter",
-    "make_family",
-    "members_of",
-    "prepare",
-    "rank_weights",
-    "save_adapter",
-    "scale",
-    "truncate",
-]
+    "Adapter", "Factors", "Family", "LiveAdapter", "Nesting", "adapter_from_peft", "attach",
+    "check_base", "check_fits", "default_nested_ranks", "default_rescale", "load_adapter",
+    "members_of", "prepare", "save_adapter", "truncate",
+]  # fmt: skip

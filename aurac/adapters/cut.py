@@ -1,4 +1,4 @@
-"""Cuts: which truncations of an adapter are evaluated, and one of them at one rank."""
+"""Cuts: an adapter truncated to a rank, and which cuts of an adapter are evaluated."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Truncation = tuple[str, str, str]
 """An adapter's SHA-256, basis and rescale."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Cut:
     """An adapter truncated to a rank."""
 
@@ -31,7 +31,7 @@ class Cut:
     rank: int
     basis: Basis
     rescale: Rescale
-    factor: float | None = None  # of rescale `fit`
+    factor: float | None = None  # of rescale `fit`, which differs from task to task
 
     @property
     def truncation(self) -> Truncation:
@@ -44,55 +44,37 @@ class Cut:
         return prepare(self.adapter, self.basis, self.rescale, factors)
 
 
-@dataclass(frozen=True, eq=False)
-class Sweep:
-    """One way of truncating one adapter over ranks: a curve on each task comes out of it."""
-
-    name: str  #: the adapter's, unique in the run
-    adapter: Adapter | Family
-    basis: Basis  #: each member of a family is cut by its own default
-    rescale: Rescale
-    ranks: tuple[int, ...]  #: to evaluate, ascending; the last is the trained rank
-
-    def at(self, rank: int, factor: float | None = None) -> Cut:
-        """What is evaluated at a rank: at full rank the adapter itself, whatever the basis.
-
-        A rescale `fit` needs its factor, which differs from task to task.
-        """
-        member = self.adapter.member(rank)
-        basis, rescale = self.basis, self.rescale
-        if isinstance(self.adapter, Family):
-            return Cut(member, rank, "prefix", default_rescale(member))
-        if rank == member.rank and rescale != "fit" and not has_p_in_weights(member):
-            with_p = basis == "svd" or rescale == "trained"
-            trained = with_p and default_rescale(member) == "trained"
-            basis, rescale = "prefix", "trained" if trained else "rule"
-        return Cut(member, rank, basis, rescale, factor)
-
-
-def sweeps_of(
-    name: str,
+def cuts_of(
     adapter: Adapter | Family,
     ranks: str | Sequence[int] = "pow2",
     bases: Sequence[Basis] = (),
-    rescales: Sequence[str] = (),
-) -> list[Sweep]:
-    """The curves of one adapter: its method's best truncation, or those that were asked for.
+    rescales: Sequence[Rescale] = (),
+) -> dict[tuple[str, str], dict[int, Cut]]:
+    """Basis and rescale → rank, ascending to the trained one → what is evaluated there.
 
-    Refused are ranks that it does not have (RankError), and cuts that it cannot have (UsageError).
+    They are its method's best truncation, or those that were asked for; each member of a family is
+    cut by its own default. Refused are ranks that it does not have (RankError), and cuts that it
+    cannot have (UsageError).
     """
     wanted = parse_ranks(ranks, adapter)
     if isinstance(adapter, Family):  # each member as it was trained: nothing to choose
-        return [Sweep(name, adapter, "prefix", default_rescale(adapter.member(wanted[-1])), wanted)]
-    first: Rescale | None = rescales[0] if rescales else None  # type: ignore[assignment]
-    own = default_basis(adapter, first)
-    pairs = [
-        (b, r) for b in (bases or (own,)) for r in (rescales or (default_rescale(adapter, b),))
-    ]
+        cuts = {r: Cut(m := adapter.member(r), r, "prefix", default_rescale(m)) for r in wanted}
+        return {("prefix", cuts[wanted[-1]].rescale): cuts}
+    chosen = bases or (default_basis(adapter, rescales[0] if rescales else None),)
+    pairs = [(b, r) for b in chosen for r in (rescales or (default_rescale(adapter, b),))]
     pairs = [(b, r) for b, r in pairs if b == "prefix" or r in ("keep", "fit")] or pairs
-    for basis, rescale in pairs:
-        check_cut(adapter, basis, rescale)  # type: ignore[arg-type]
-    return [Sweep(name, adapter, b, r, wanted) for b, r in dict.fromkeys(pairs)]  # type: ignore[arg-type]
+    for pair in pairs:
+        check_cut(adapter, *pair)
+    return {pair: {rank: _cut(adapter, rank, *pair) for rank in wanted} for pair in pairs}
+
+
+def _cut(adapter: Adapter, rank: int, basis: Basis, rescale: Rescale) -> Cut:
+    """A cut; at full rank the adapter itself, whatever the basis."""
+    if rank == adapter.rank and rescale != "fit" and not has_p_in_weights(adapter):
+        with_p = basis == "svd" or rescale == "trained"
+        trained = with_p and default_rescale(adapter) == "trained"
+        return Cut(adapter, rank, "prefix", "trained" if trained else "rule")
+    return Cut(adapter, rank, basis, rescale)
 
 
 def parse_ranks(spec: str | Sequence[int], adapter: Adapter | Family) -> tuple[int, ...]:
@@ -100,12 +82,10 @@ def parse_ranks(spec: str | Sequence[int], adapter: Adapter | Family) -> tuple[i
 
     Of a family `pow2` and `all` are the ranks that it has.
     """
-    if isinstance(adapter, Family) and spec in ("pow2", "all"):
+    if not isinstance(spec, str):
+        return tuple(sorted({*map(adapter.check_rank, spec), adapter.rank}))
+    if isinstance(adapter, Family):
         return adapter.ranks
-    if spec == "pow2":
-        return default_nested_ranks(adapter.rank)
-    if spec == "all":
-        return tuple(range(1, adapter.rank + 1))
-    parts = spec.split(",") if isinstance(spec, str) else spec
-    ranks = {adapter.check_rank(int(part)) for part in parts}
-    return tuple(sorted({*ranks, adapter.rank}))
+    return (
+        default_nested_ranks(adapter.rank) if spec == "pow2" else tuple(range(1, adapter.rank + 1))
+    )

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aurac.adapters import LiveAdapter, attach, prepare
 from aurac.adapters.cut import Cut, Truncation
 from aurac.adapters.truncate import Prepared
 from aurac.backends.backend import Backend
-from aurac.engine.lm import EngineLM
 from aurac.models.base import LoadedBase
+
+if TYPE_CHECKING:
+    from aurac.engine.lm import EngineLM
 
 ENGINE_VERSION = 9  # raise when the engine changes in a way that can change a number
 
@@ -53,6 +55,8 @@ class EngineBackend(Backend):
     @cached_property
     def model(self) -> EngineLM:
         """The one `EngineLM`; the base is loaded the first time."""
+        from aurac.engine.lm import EngineLM  # loads transformers and lm-eval's HFLM
+
         base = self._load() if self._load else self.base
         return EngineLM(base.model, base.tokenizer, **self._limits)
 

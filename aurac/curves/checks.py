@@ -61,31 +61,25 @@ def is_missing(label: Any) -> bool:
     return not isinstance(same, (bool, np.bool_)) or not bool(same)
 
 
-def refuse_masked(values: Any, what: str) -> None:
-    """Refuse numpy arrays, or lists of them, with masked entries, which numpy would read."""
-    parts = values if isinstance(values, (list, tuple)) else (values,)
-    masked = sum(int(np.ma.getmaskarray(part).sum()) for part in parts if np.ma.isMA(part))
-    if masked:
-        raise CurveError(f"{masked} values of {what} are masked.")
-
-
-def fractions(values: Iterable[Any], what: str) -> list[float]:
-    """Numbers as Python floats; one that is not finite or outside [0, 1] is refused."""
+def numbers(values: Any, what: str) -> NDArray[np.float64]:
+    """Numbers as float64: a read-only array itself, else a copy; a masked one is NaN."""
+    frozen = isinstance(values, np.ndarray) and not values.flags.writeable
     try:
-        numbers = np.array(list(values), dtype=np.float64)
+        rows = values if isinstance(values, np.ndarray) else list(values)
+        masked = np.ma.array(rows, dtype=np.float64, copy=not frozen)
     except (TypeError, ValueError):
-        raise CurveError(f"{what} are no numbers.") from None
-    check_unit_interval(numbers, what)
-    return [float(number) for number in numbers]
+        raise CurveError(f"{what} are ragged or no numbers.") from None
+    return np.asarray(masked.filled(np.nan))
 
 
-def check_unit_interval(values: NDArray[np.float64], what: str) -> None:
-    """Refuse numbers that are not fractions, and say so where they look like percent."""
-    if values.size == 0:
-        return
-    low, high = float(values.min()), float(values.max())
+def fractions(values: Any, what: str) -> NDArray[np.float64]:
+    """Numbers that are fractions; others are refused, with a hint where they look like percent."""
+    array = numbers(values, what)
+    if array.size == 0:
+        return array
+    low, high = float(array.min()), float(array.max())
     if not (np.isfinite(low) and np.isfinite(high)):
-        shown = values[~np.isfinite(values)].ravel()[0]
+        shown = array[~np.isfinite(array)].ravel()[0]
         raise CurveError(f"{what} have {shown} among them.")
     if high > 1.0 + 1e-9:
         percent = 10.0 < high <= 100.0
@@ -93,3 +87,4 @@ def check_unit_interval(values: NDArray[np.float64], what: str) -> None:
         raise CurveError(f"{what} up to {high:g} {like}.")
     if low < -1e-9:
         raise CurveError(f"{what} down to {low:g} are no fractions.")
+    return array

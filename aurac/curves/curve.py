@@ -11,10 +11,9 @@ import numpy as np
 from aurac.curves.checks import (
     check_ranks,
     check_task,
-    check_unit_interval,
     fractions,
     is_missing,
-    refuse_masked,
+    numbers,
 )
 from aurac.curves.display import cut_name
 from aurac.errors import CurveError
@@ -35,7 +34,7 @@ class Curve:
 
     Attributes:
         ranks: K ranks >= 1, ascending (unsorted input is sorted, with everything that follows it).
-        accuracy: K fractions.
+        accuracy: K fractions; of outcomes their means.
         outcomes: (K, n) score in [0, 1] of every example at every rank, read-only; or None.
         doc_ids: n identities on which two curves are joined.
         doc_hashes: n content hashes. Examples with another content or prompt are other examples.
@@ -49,7 +48,7 @@ class Curve:
             seeds of curves that agree in it are paired.
         prompts: n hashes of the examples' prompts.
         baseline: Accuracy of the base (rank 0), a fraction; never part of AURAC.
-        base_scores: (n,) score of the base on every example, of which `baseline` is the mean.
+        base_scores: (n,) score of the base on every example; `baseline` is then their mean.
         missing: ``rank -> reason`` for ranks without an accuracy; never imputed.
         sizes: ``rank -> bytes`` of the adapter truncated there.
         unfinished: ``rank -> answers`` that were cut off at `token_limit`; rank 0 is the base. Of
@@ -66,7 +65,7 @@ class Curve:
     """
 
     ranks: tuple[int, ...]
-    accuracy: tuple[float, ...]
+    accuracy: tuple[float, ...] = ()
     outcomes: NDArray[np.float64] | None = field(default=None, repr=False)
     doc_ids: tuple[str, ...] | None = field(default=None, repr=False)
     doc_hashes: tuple[str, ...] | None = field(default=None, repr=False)
@@ -96,57 +95,41 @@ class Curve:
         """Validate and sort."""
         ranks = check_ranks(self.ranks)
         check_task(self.task)
-        numbers = [*self.accuracy] if self.rolling else fractions(self.accuracy, "accuracies")
-        if len(numbers) != len(ranks):
-            raise CurveError(f"{len(numbers)} accuracies for {len(ranks)} ranks.")
+        single, checked = self.outcomes is None, numbers if self.rolling else fractions
+        what = "accuracies" if single else "example scores"
+        values = checked(self.accuracy if single else self.outcomes, what)
+        if len(values) != len(ranks):
+            raise CurveError(f"{len(values)} rows of {what} for {len(ranks)} ranks.")
         order = np.argsort(ranks, kind="stable")
         self._set("ranks", tuple(ranks[i] for i in order))
-        self._set("accuracy", tuple(float(numbers[i]) for i in order))
-        self._set("missing", {int(r): str(why) for r, why in self.missing.items()})
-        for name in ("sizes", "unfinished"):
-            counts = {int(r): int(count) for r, count in getattr(self, name).items()}
-            self._set(name, counts)
-        if self.outcomes is not None:
-            self._set_outcomes(_score_rows(self.outcomes, "example scores"), order)
+        if not np.array_equal(order, np.arange(order.size)):
+            values = values[order]
+        if not single:
+            if values.ndim != 2 or values.shape[1] == 0:
+                raise CurveError(f"{what} of shape {values.shape} are not (ranks, examples).")
+            values.setflags(write=False)
+            self._set("outcomes", values)
+            values = values.mean(axis=1)
+        self._set("accuracy", tuple(values.tolist()))
         if self.base_scores is not None:
-            self._set_base(_score_rows([self.base_scores], "the base's scores")[0])
+            base = fractions(self.base_scores, "the base's scores")
+            if base.shape != (self.n_docs,):
+                raise CurveError(f"Base_scores of shape {base.shape} for {self.n_docs} examples.")
+            base.setflags(write=False)
+            self._set("base_scores", base)
+            self._set("baseline", float(base.mean()))
         elif self.baseline is not None:
-            base = [self.baseline] if self.rolling else fractions([self.baseline], "the baseline")
-            self._set("baseline", float(base[0]))
+            self._set("baseline", float(checked([self.baseline], "the baseline")[0]))
         self._check_labels()
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
-    def _set_outcomes(self, outcomes: NDArray[np.float64], order: NDArray[np.intp]) -> None:
-        if outcomes.shape[0] != len(self.ranks):
-            raise CurveError(f"Outcomes of shape {outcomes.shape} for {len(self.ranks)} ranks.")
-        if not np.array_equal(order, np.arange(order.size)):
-            outcomes = outcomes[order]
-        outcomes.setflags(write=False)
-        means = outcomes.mean(axis=1)
-        for rank, value, mean in zip(self.ranks, self.accuracy, means, strict=True):
-            _check_mean(f"Accuracy at rank {rank}", value, mean)
-        self._set("outcomes", outcomes)
-
-    def _set_base(self, scores: NDArray[np.float64]) -> None:
-        if scores.size != self.n_docs:
-            raise CurveError(f"Base_scores of shape {scores.shape} for {self.n_docs} examples.")
-        scores.setflags(write=False)
-        mean = float(scores.mean())
-        if self.baseline is not None:
-            _check_mean("Baseline", self.baseline, mean)
-        self._set("base_scores", scores)
-        self._set("baseline", mean)
-
     def _check_labels(self) -> None:
-        if self.rolling:  # its texts have no scores
-            return
-        for name in _LABELS:
+        for name in _LABELS if not self.rolling else ():  # its texts have no scores
             labels = getattr(self, name)
             if labels is None:
                 continue
-            refuse_masked(labels, name)
             if len(labels) != self.n_docs:
                 raise CurveError(f"{len(labels)} {name} for {self.n_docs} examples.")
             if absent := sum(map(is_missing, labels)):
@@ -194,8 +177,7 @@ class Curve:
         Raises:
             CurveError: Ragged rows, no examples, a number that is not finite or outside [0, 1].
         """
-        array = _score_rows(outcomes, "example scores")
-        return cls(tuple(ranks), tuple(array.mean(axis=1)), outcomes=array, **labels)
+        return cls(tuple(ranks), outcomes=outcomes, **labels)
 
     @classmethod
     def from_examples(cls, scores: Mapping[int, Mapping[Any, float]], **labels: Any) -> Curve:
@@ -254,26 +236,5 @@ class Curve:
             if (scores := getattr(self, name)) is not None:
                 changed[name] = scores[..., places]
         if len(places) != self.n_docs:
-            changed |= {"accuracy": tuple(changed["outcomes"].mean(axis=1)), "unfinished": {}}
-            changed |= {"baseline": None} if "base_scores" in changed else {}
+            changed["unfinished"] = {}
         return replace(self, **changed)
-
-
-def _check_mean(what: str, value: float, mean: float) -> None:
-    if abs(mean - value) > 1e-6:
-        raise CurveError(f"{what} is {value:.6g}, and its examples average {mean:.6g}.")
-
-
-def _score_rows(values: Any, what: str) -> NDArray[np.float64]:
-    """(K, n) float64, owned or read-only, checked; a read-only float64 array is not copied."""
-    rows = values if isinstance(values, np.ndarray) else list(values)
-    refuse_masked(rows, what)
-    frozen = isinstance(rows, np.ndarray) and not rows.flags.writeable
-    try:
-        array = (np.asarray if frozen else np.array)(rows, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise CurveError(f"{what} are ragged or no numbers.") from None
-    if array.ndim != 2 or array.shape[1] == 0:
-        raise CurveError(f"{what} of shape {array.shape} are not (ranks, examples).")
-    check_unit_interval(array, what)
-    return array

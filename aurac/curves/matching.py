@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,7 +25,7 @@ def identities(curves: Sequence[Curve]) -> list[tuple[Hashable, ...]]:
         CurveError: Only some curves have `doc_ids`, or the positions are not equally many.
     """
     first = curves[0]
-    known = [name for name in ("doc_hashes", "prompts") if all(_of(c, name) for c in curves)]
+    known = [name for name in ("doc_hashes", "prompts") if all(getattr(c, name) for c in curves)]
     if all(curve.doc_ids is None for curve in curves):
         for other in curves:
             if other.n_docs != first.n_docs:
@@ -39,16 +39,12 @@ def identities(curves: Sequence[Curve]) -> list[tuple[Hashable, ...]]:
     made: dict[tuple[int, ...], tuple[Hashable, ...]] = {}
     found = []
     for curve in curves:
-        columns = [_of(curve, name) for name in ("doc_ids", *known)]
+        columns = [getattr(curve, name) for name in ("doc_ids", *known)]
         same = tuple(map(id, columns))
         if same not in made:
             made[same] = tuple(zip(*columns, strict=True))
         found.append(made[same])
     return found
-
-
-def _of(curve: Curve, name: str) -> Any:
-    return getattr(curve, name)
 
 
 def shared(sets: Sequence[tuple[Hashable, ...]]) -> tuple[list[int], tuple[Hashable, ...]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from aurac.curves.checks import check_level, check_ranks
 from aurac.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 ALL_PAIRS = "all"
 
@@ -86,6 +89,11 @@ class Question(msgspec.Struct, frozen=True):
         if self.pairs:
             return (a, b) in self.pairs or (b, a) in self.pairs
         return self.reference in (ALL_PAIRS, *names)
+
+    def apart(self, groups: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+        """Its groups without an adapter of these ones, which take their place."""
+        taken = {name for members in groups.values() for name in members}
+        return {n: some for n, some in self.groups.items() if taken.isdisjoint(some)}
 
     def but(self, **changes: object) -> Question:
         """The same question with other values of these fields."""

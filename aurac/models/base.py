@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,13 +46,18 @@ class Base:
 
 @dataclass(frozen=True)
 class LoadedBase(Base):
-    """A base model in memory: `model` in eval mode without gradients, and its tokenizer."""
+    """A base model in memory, in eval mode without gradients, or its outline; its tokenizer."""
 
-    model: Any
     tokenizer: Any
     dtype: str
     device: str
+    make: Callable[[], Any]  # gives the model
     device_map: dict[str, str] | None = None  # part → device, of a model that is spread
+
+    @cached_property
+    def model(self) -> Any:
+        """The model; an outline is made when it is first looked at."""
+        return self.make()
 
 
 def resolve_base(name: str) -> Base:
@@ -191,7 +197,8 @@ def load_base(
     if device_map is not None:  # a model that one device holds is not dispatched, and has no map
         spread = getattr(model, "hf_device_map", None) or {"": model.device}
         places = {part or "all": str(where) for part, where in spread.items()}
-    return LoadedBase(name, base.path, base.sha256, model, tokenizer, dtype, place, places)
+    loaded = tokenizer, dtype, place, lambda: model, places
+    return LoadedBase(name, base.path, base.sha256, *loaded)
 
 
 def outline_base(
@@ -206,16 +213,21 @@ def outline_base(
     A device that is named may be another machine's: it is not looked for here.
     """
     base = resolve_base(name)
-    try:
-        with _loading(name):
-            model = _on_meta(base.path, trust_remote_code=trust_remote_code, local_files_only=True)
-            tokenizer = read_tokenizer(base.path, trust_remote_code=trust_remote_code)
-    except BaseModelError as error:  # its code may need weights, which `load_base` has
-        logger.debug("base %s cannot be outlined (%s)", name, error)
-        return load_base(name, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+    trust: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    with _loading(name):
+        tokenizer = read_tokenizer(base.path, **trust)
     place = pick_device() if device in (None, "auto") else str(device)
     kind = str(pick_dtype(dtype, place)).removeprefix("torch.")
-    return LoadedBase(name, base.path, base.sha256, model, tokenizer, kind, place)
+
+    def outline() -> Any:
+        try:
+            with _loading(name):
+                return _on_meta(base.path, local_files_only=True, **trust)
+        except BaseModelError as error:  # its code may need weights, which `load_base` has
+            logger.debug("base %s cannot be outlined (%s)", name, error)
+            return load_base(name, dtype=dtype, device=device, **trust).model
+
+    return LoadedBase(name, base.path, base.sha256, tokenizer, kind, place, outline)
 
 
 def base_skeleton(name: str | None) -> torch.nn.Module | None:

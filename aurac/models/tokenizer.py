@@ -46,18 +46,18 @@ class Tokenizer:
 
         New rows are drawn as transformers draws them, with seed 0; trained ones are the adapter's.
         """
-        model = base.model
-        if model is not None and self.rows not in (None, _rows(model)):
-            import torch
+        if self.rows is None:
+            return replace(base, tokenizer=self.tokenizer) if self.tokenizer else base
+        import torch
 
+        model = base.model
+        if self.rows != _rows(model):
             meta = model.get_input_embeddings().weight.is_meta
             with torch.random.fork_rng(), quiet_transformers():
                 torch.manual_seed(0)
                 model.resize_token_embeddings(self.rows, mean_resizing=not meta)
             model.requires_grad_(requires_grad=False)
-        if self.tokenizer is None:
-            return base
-        return replace(base, tokenizer=self.tokenizer)
+        return replace(base, tokenizer=self.tokenizer or base.tokenizer, make=lambda: model)
 
 
 def choose_tokenizer(
@@ -108,6 +108,8 @@ def choose_tokenizer(
             f"the adapters bring embeddings of different sizes ({listed}): compare them in "
             "separate runs"
         )
+    if not sizes and choice.tokenizer is None:
+        return choice
     present = _rows(base.model)
     needed = sizes.pop() if sizes else max(present, len(choice.tokenizer or ()))
     if needed == present:
@@ -117,7 +119,7 @@ def choose_tokenizer(
 
 
 def _rows(model: Any) -> int:
-    return 0 if model is None else int(model.get_input_embeddings().weight.shape[0])
+    return int(model.get_input_embeddings().weight.shape[0])
 
 
 def tokenizer_folder(path: Path | None) -> Path | None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from aurac.curves.curve import Curve
 from aurac.curves.metrics import check_asked, wanted_metric
-from aurac.errors import AuracError, DataError
+from aurac.errors import DataError
+from aurac.readers.table import curves_from_frame
 
 logger = logging.getLogger(__name__)
 
@@ -24,29 +27,19 @@ PREFERRED = (
 )
 _RANK = re.compile(r"rank_(\d+)")
 _FILE = re.compile(r"samples_(.+?)(?:_(\d{4}-\d{2}-\d{2}T[\d.\-]+))?\.jsonl$")
-HASHES = ("doc_hash", "prompt_hash", "target_hash")
+_HASHES = ("doc_hash", "prompt_hash", "target_hash")
+_COLUMNS = ("adapter", "task", "rank", "metric", "doc_id", "score", "doc_hash", "cluster")
 
 
-@dataclass(eq=False)
-class _Log:
-    """One samples file; `groups` are those that lm-eval was asked for, with their tasks.
+class _Log(NamedTuple):
+    """One samples file; `groups` are those that lm-eval was asked for, with their tasks."""
 
-    By example it has scores of each ``metric,filter`` in `columns`, hashes, and labels of what it
-    shares with others: its field `cluster`.
-    """
-
-    path: Path
     adapter: str
-    rank: int
     task: str
+    rank: int
+    path: Path
     groups: Mapping[str, Sequence[str]]
-    cluster: str | None
-    columns: dict[str, dict[str, float]] = field(default_factory=dict)
-    hashes: dict[str, str] = field(default_factory=dict)
-    labels: dict[str, str] = field(default_factory=dict)
-
-
-Logs = dict[int, _Log]  # of one task of one adapter, by rank
+    cluster: str | None  #: a field of its examples
 
 
 def read_samples(root: Path, asked: Mapping[str, str], cluster: Mapping[str, str]) -> list[Curve]:
@@ -59,49 +52,48 @@ def read_samples(root: Path, asked: Mapping[str, str], cluster: Mapping[str, str
         DataError: No logs, a folder without a rank, a metric that is not there, or logs that differ
             in their examples or have no log-likelihoods.
     """
-    files, known = _find_logs(root, cluster), dict[tuple[str, str], Logs]()
+    seen, files = dict[tuple[Any, ...], _Log](), _find_logs(root, cluster)
     for log in files:
-        logs = known.setdefault((log.adapter, log.task), {})
-        if log.rank in logs:
-            both = f"{logs[log.rank].path} and {log.path.name}"
+        if (other := seen.setdefault(log[:3], log)) is not log:
+            both = f"{other.path} and {log.path.name}"
             raise DataError(f"{both} are both {log.task} at rank {log.rank}.")
-        logs[log.rank] = log
-    _share_base(known)
-    known = {key: dict(sorted(logs.items())) for key, logs in known.items()}
-    for key, logs in list(known.items()):
-        if len(known) > 1 and not any(log.columns for log in logs.values()):
-            logger.warning("%s has no number for each example, as perplexities: left out", key[1])
-            del known[key]
-    adapters, tasks = (list(dict.fromkeys(names)) for names in zip(*known, strict=True))
-    gaps: dict[tuple[str, str], dict[int, str]] = {}
+    table = pd.DataFrame([row for log in files for row in _rows(log)], columns=_COLUMNS)
+    for task in dict.fromkeys(log.task for log in files):
+        if task not in set(table["task"]):
+            logger.warning("%s has no number for each example, as perplexities: left out", task)
+    table = _with_base(table)
+    tables, gaps = [table], dict[tuple[str, str], list[int]]()
     for group, leaves in {g: leaves for log in files for g, leaves in log.groups.items()}.items():
-        tasks += [group] if group not in tasks else []
-        for adapter in adapters:
-            key, own = (adapter, group), [(leaf, (adapter, leaf)) for leaf in leaves]
-            if key not in known and all(place in known for _, place in own):
-                known[key], gaps[key] = _pooled({leaf: known[place] for leaf, place in own})
-    there = {task: _everywhere(logs.values()) for (_, task), logs in known.items()}
+        for adapter, own in table[table["task"].isin(leaves)].groupby("adapter", sort=False):
+            if own["task"].nunique() == len(leaves):
+                rows, gaps[str(adapter), group] = _pooled(own, group, leaves)
+                tables.append(rows)
+    table = pd.concat(tables, ignore_index=True)
+    metrics = table.groupby(["task", "adapter", "rank"], sort=False)["metric"].agg(set)
+    there = {
+        str(task): set.intersection(*each) for task, each in metrics.groupby(level=0, sort=False)
+    }
     check_asked(asked, there)
-    ordered = [(a, task) for task in tasks for a in adapters if (a, task) in known]
-    return [_curve(*key, known[key], asked, missing=gaps.get(key, {})) for key in ordered]
+    chosen = {task: _metric(task, asked, known) for task, known in there.items()}
+    curves = curves_from_frame(table[table["metric"] == table["task"].map(chosen)], name=str(root))
+    why = "not in the logs of all its tasks"
+    curves = [
+        replace(c, missing=dict.fromkeys(gaps.get((str(c.adapter), str(c.task)), ()), why))
+        for c in curves
+    ]
+    return sorted(curves, key=lambda curve: [*there].index(str(curve.task)))
 
 
-def _share_base(known: dict[tuple[str, str], Logs]) -> None:
-    """Give the logs of the base alone to every adapter that has no rank 0 of its own."""
-    bases = [key for key, logs in known.items() if set(logs) == {0}]
-    names = {adapter for adapter, _ in bases}
-    if len(bases) == len(known) or len(names) > 1:
-        raise DataError(f"{', '.join(sorted(names))}: there are logs at rank 0 only.")
-    for base in bases:
-        log = known.pop(base)[0]
-        for (_, task), logs in known.items():
-            if task == base[1]:
-                logs.setdefault(0, log)
-
-
-def _everywhere(logs: Iterable[_Log]) -> set[str]:
-    """The metrics that all logs have."""
-    return set.intersection(*(set(log.columns) for log in logs))
+def _with_base(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the base alone for every adapter that has no rank 0 of its own."""
+    last = table.groupby(["adapter", "task"])["rank"].transform("max")
+    base, rest = table[last == 0], table[last > 0]
+    if not base.empty and (rest.empty or base["adapter"].nunique() > 1):
+        raise DataError(f"{', '.join(sorted({*base['adapter']}))}: there are logs at rank 0 only.")
+    known = {*rest[rest["rank"] == 0][["adapter", "task"]].itertuples(index=False, name=None)}
+    each = rest[["adapter", "task"]].drop_duplicates()
+    each = each[[pair not in known for pair in each.itertuples(index=False, name=None)]]
+    return pd.concat([rest, each.merge(base.drop(columns="adapter"), on="task")])
 
 
 def _metric(task: str, asked: Mapping[str, str], there: set[str]) -> str:
@@ -115,53 +107,19 @@ def _metric(task: str, asked: Mapping[str, str], there: set[str]) -> str:
     return known[0]
 
 
-def _curve(
-    adapter: str, task: str, logs: Logs, asked: Mapping[str, str], missing: Mapping[int, str]
-) -> Curve:
-    metric = _metric(task, asked, _everywhere(logs.values()))
-    scores = {rank: log.columns[metric] for rank, log in logs.items()}
-    first = next((rank for rank in logs if rank), 0)  # the base may have fewer examples
-    hashes = logs[first].hashes
-    for rank, log in logs.items():
-        if changed := [doc for doc in hashes if log.hashes.get(doc, hashes[doc]) != hashes[doc]]:
-            raise DataError(
-                f"{task} example {changed[0]} of {adapter} has another text or prompt at rank "
-                f"{rank} than at rank {first}."
-            )
-    labels = next((log.labels for log in logs.values() if log.labels), None)  # of any rank
-    examples = next((row for rank, row in scores.items() if rank), {})
-    try:
-        return Curve.from_examples(
-            scores,
-            adapter=adapter,
-            task=task,
-            metric=metric,
-            missing=missing,
-            doc_hashes=tuple(hashes[doc] for doc in examples),
-            clusters=tuple(labels[doc] for doc in examples) if labels else None,
-        )
-    except AuracError as error:
-        raise DataError(f"{adapter} on {task}: {error}") from error
+def _pooled(own: pd.DataFrame, group: str, leaves: Sequence[str]) -> tuple[pd.DataFrame, list[int]]:
+    """The rows of a group's tasks as one at each rank that all have, and the ranks that some lack.
 
-
-def _pooled(members: Mapping[str, Logs]) -> tuple[Logs, dict[int, str]]:
-    """The logs of a group's tasks as one at each rank that all have, and why others are missing."""
-    ranks = set.intersection(*(set(logs) for logs in members.values()))
-    gaps = {rank for logs in members.values() for rank in logs} - ranks - {0}
-    pooled = {}
-    for rank in sorted(ranks):
-        logs = [(task, own[rank]) for task, own in members.items()]
-        pooled[rank] = one = replace(logs[0][1], columns={}, hashes={}, labels={})
-        metrics, clustered = _everywhere(log for _, log in logs), any(log.labels for _, log in logs)
-        for task, log in logs:
-            for metric in metrics:
-                scores = {f"{task}:{doc}": value for doc, value in log.columns[metric].items()}
-                one.columns.setdefault(metric, {}).update(scores)
-            for doc, hashed in log.hashes.items():
-                one.hashes[f"{task}:{doc}"] = hashed
-                if clustered:  # an example of a task without clusters is one by itself
-                    one.labels[f"{task}:{doc}"] = f"{task}:{log.labels.get(doc, doc)}"
-    return pooled, dict.fromkeys(gaps, "not in the logs of all its tasks")
+    An example of a task without clusters is one by itself.
+    """
+    having = own.groupby("rank")["task"].nunique()
+    own = own[own.groupby(["rank", "metric"])["task"].transform("nunique") == len(leaves)]
+    own = own.sort_values("task", key=lambda tasks: tasks.map([*leaves].index), kind="stable")
+    named, clusters = own["task"] + ":", own["cluster"]
+    if clusters.notna().any():
+        clusters = named + clusters.where(clusters.notna(), own["doc_id"])
+    lacking = [int(rank) for rank in having.index[having < len(leaves)] if rank]
+    return own.assign(task=group, doc_id=named + own["doc_id"], cluster=clusters), lacking
 
 
 def _find_logs(root: Path, fields: Mapping[str, str]) -> list[_Log]:
@@ -175,12 +133,10 @@ def _find_logs(root: Path, fields: Mapping[str, str]) -> list[_Log]:
     for file in files:
         named = _FILE.search(file.name)
         task, date = (named[1], named[2] or "") if named else (file.stem, "")
-        results = beside(file.parent, date)
         adapter, rank = _place(root, file)
-        groups = _asked_groups(results.get("group_subtasks") or {})
-        logs.append(_Log(file, adapter, rank, task, groups, fields.get(task, fields.get(""))))
-        _read(logs[-1])
-    return logs
+        groups = _asked_groups(beside(file.parent, date).get("group_subtasks") or {})
+        logs.append(_Log(adapter, task, rank, file, groups, fields.get(task, fields.get(""))))
+    return sorted(logs, key=lambda log: log.rank)
 
 
 def _results(folder: Path, date: str) -> dict[str, Any]:
@@ -219,24 +175,21 @@ def _place(root: Path, file: Path) -> tuple[str, int]:
     raise DataError(f"{file} is in no folder named by its rank, such as rank_8.")
 
 
-def _read(log: _Log) -> None:
+def _rows(log: _Log) -> Iterator[tuple[Any, ...]]:
+    """The numbers of each example: `_COLUMNS`."""
     kinds = list[str]()
     try:
         with log.path.open(encoding="utf-8") as stream:
             for row in (json.loads(line) for line in stream if line.strip()):
                 doc, names = str(row["doc_id"]), row.get("metrics")
-                names = names or [name for name in ("acc", "exact_match") if name in row]
-                for name in names:
+                text, label = "".join(str(row.get(name, "")) for name in _HASHES), None
+                if log.cluster is not None:
+                    label = _label(doc, row.get("doc") or {}, log.cluster, log.path)
+                for name in names or [name for name in ("acc", "exact_match") if name in row]:
                     if isinstance(value := row.get(name), (int, float)):
                         metric = f"{name},{row.get('filter', 'none')}"
-                        column = log.columns.setdefault(metric, {})
-                        if doc in column:
-                            raise DataError(f"{log.path} has example {doc} twice under {metric}.")
-                        column[doc] = float(value)
-                log.hashes[doc] = "".join(str(row.get(name, "")) for name in HASHES)
+                        yield *log[:3], metric, doc, float(value), text, label
                 kinds.append(_likelihoods(row.get("resps")))
-                if log.cluster is not None:
-                    log.labels[doc] = _label(doc, row.get("doc") or {}, log.cluster, log.path)
     except (UnicodeDecodeError, ValueError, KeyError, AttributeError, OSError) as error:
         raise DataError(f"{log.path} is no lm-eval sample log ({error}).") from error
     _check_likelihoods(kinds, log.path)

@@ -15,7 +15,10 @@ from aurac.errors import AuracError, CurveError, DataError, first_line
 from aurac.readers.data_files import read_frame
 
 KEYS = ("adapter", "task", "metric", "basis", "rescale", "seed")
-TEXTS = ("adapter", "task", "metric", "basis", "rescale", "method", "doc_id", "cluster", "sample")
+TEXTS = (
+    *("adapter", "task", "metric", "basis", "rescale", "method"),
+    *("doc_id", "doc_hash", "cluster", "sample"),
+)
 WHOLE = ("rank", "seed", "bytes", "trained_rank")
 NUMBERS = ("score", "accuracy", *WHOLE)
 MOST = 2**53  # above it a float64 is no exact whole number
@@ -159,14 +162,22 @@ def _of_examples(rows: pd.DataFrame, labels: dict[str, Any]) -> Curve:
     for (rank, example), mean in means:
         scores.setdefault(rank, {})[example] = mean
     examples = next((row for rank, row in scores.items() if rank), {})
-    return Curve.from_examples(scores, clusters=_clusters(rows, examples), **labels)
+    shared = {name: _label(rows, column, examples) for name, column in LABELS.items()}
+    return Curve.from_examples(scores, **shared, **labels)
 
 
-def _clusters(rows: pd.DataFrame, examples: Iterable[str]) -> tuple[str, ...] | None:
-    """What examples share, the same at every rank; None where the column is empty."""
-    if "cluster" not in rows or rows["cluster"].isna().all():
+LABELS = {"clusters": "cluster", "doc_hashes": "doc_hash"}
+
+
+def _label(rows: pd.DataFrame, column: str, examples: Iterable[str]) -> tuple[str, ...] | None:
+    """What examples have, the same at every rank; None where the column is empty."""
+    if column not in rows or rows[column].isna().all():
         return None
-    pairs = rows[["doc_id", "cluster"]].drop_duplicates()
-    if pairs["cluster"].isna().any() or pairs["doc_id"].duplicated().any():
-        raise CurveError("each example needs one cluster, the same at every rank.")
-    return tuple(pairs.set_index("doc_id")["cluster"].astype(str)[list(examples)])
+    pairs = rows[["doc_id", column]].drop_duplicates()
+    wrong = pairs[column].isna() | pairs["doc_id"].duplicated()
+    if wrong.any():
+        what = {"doc_hash": "text and prompt"}.get(column, column)
+        raise CurveError(
+            f"example {pairs['doc_id'][wrong].iloc[0]!r} needs one {what}, the same at every rank."
+        )
+    return tuple(pairs.set_index("doc_id")[column].astype(str)[list(examples)])

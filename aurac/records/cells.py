@@ -16,9 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 from filelock import FileLock
-from numpy.typing import NDArray
 
 from aurac.errors import RunFolderError
 from aurac.files import archive_of, packed, unpack
@@ -43,7 +41,7 @@ class Cell:
     identity: CellIdentity | None = None  #: None where its first line was cut off
     blocks: list[Any] = field(default_factory=list)  #: in the order in which they were kept
     #: example → block and row of its outcome
-    places: dict[DocumentKey, tuple[int, int]] = field(default_factory=dict)
+    places: dict[DocumentKey, tuple[Any, int]] = field(default_factory=dict)
     #: hash of a set of examples → lm-eval's aggregates over these
     aggregates: dict[str, dict[str, float]] = field(default_factory=dict)
     failed: Failed | None = None  #: why it could not be completed, if nothing was kept since
@@ -60,7 +58,7 @@ class Cell:
         else:
             self.failed = None
             for row, key in enumerate(line.documents):
-                self.places.setdefault(key, (len(self.blocks), row))
+                self.places.setdefault(key, (line, row))
             self.blocks.append(line)
 
     def missing(self, documents: Sequence[DocumentKey]) -> list[int]:
@@ -71,20 +69,14 @@ class Cell:
         self, column: Callable[[Any], list[Any] | None], documents: Sequence[DocumentKey]
     ) -> list[Any] | None:
         """What a column of blocks holds of examples that are all there; None where one lacks it."""
-        where = [self.places[key] for key in documents]
-        columns = {b: column(self.blocks[b]) for b, _ in where}
-        if any(rows is None for rows in columns.values()):
+        where = [(column(block), row) for block, row in map(self.places.__getitem__, documents)]
+        if any(rows is None for rows, _ in where):
             return None
-        return [(columns[b] or [])[row] for b, row in where]
+        return [(rows or [])[row] for rows, row in where]
 
     def values(self, metric: str, documents: Sequence[DocumentKey]) -> list[Any] | None:
         """The n values of examples that are all there; None where it does not hold the metric."""
         return self._rows(lambda block: block.metrics.get(metric), documents)
-
-    def scores(self, metric: str, documents: Sequence[DocumentKey]) -> NDArray[np.float64] | None:
-        """(n,) numbers, as `values`."""
-        values = self.values(metric, documents)
-        return None if values is None else np.array(values, dtype=np.float64)
 
     def metrics(self) -> list[str]:
         """The metrics that every block has."""
@@ -106,9 +98,8 @@ class Cell:
 
     def filtered(self, name: str, documents: Sequence[DocumentKey]) -> list[Any]:
         """The n answers of a filter; None where their block has none, as it changes none there."""
-        columns = [block.filtered.get(name) for block in self.blocks]
         where = map(self.places.__getitem__, documents)
-        return [rows[row] if (rows := columns[b]) else None for b, row in where]
+        return [(rows := block.filtered.get(name)) and rows[row] for block, row in where]
 
 
 class CellStore:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from aurac.curves.question import Question
+from aurac.curves.question import Key, Question
 from aurac.errors import RunFolderError, first_line
 from aurac.files import write_json
 
@@ -16,15 +16,7 @@ RUN_FILE = "run.json"
 RUN_SCHEMA = 3
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """Plain values by name."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON has them."""
-        return dict(msgspec.to_builtins(self, str_keys=True))
-
-
-class AdapterInfo(Record, frozen=True, kw_only=True):
+class AdapterInfo(msgspec.Struct, frozen=True, kw_only=True):
     """An adapter, or a family of one adapter for each rank."""
 
     name: str  #: unique in the run
@@ -45,7 +37,7 @@ class AdapterInfo(Record, frozen=True, kw_only=True):
     licence: str | None = None  #: as the front matter of its README names it
 
 
-class Examples(Record, frozen=True, kw_only=True):
+class Examples(msgspec.Struct, frozen=True, kw_only=True):
     """A set of examples that was asked of a task or group: the first ones of each task's split."""
 
     #: task (no group) → the beginning of the names of its two files, in the run folder
@@ -58,7 +50,7 @@ class Examples(Record, frozen=True, kw_only=True):
         return " ".join(self.documents.values())
 
 
-class TaskInfo(Record, frozen=True, kw_only=True):
+class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A task, or a group of tasks."""
 
     name: str  #: lm-eval's
@@ -80,7 +72,7 @@ class TaskInfo(Record, frozen=True, kw_only=True):
         return {leaf: f"{self.name}:{leaf}" for leaf in self.members} or {self.name: self.name}
 
 
-class CutInfo(Record, frozen=True, kw_only=True):
+class CutInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One way of truncating one adapter."""
 
     adapter: str  #: its name in the run
@@ -92,12 +84,17 @@ class CutInfo(Record, frozen=True, kw_only=True):
     asked: dict[str, dict[str, list[int]]] = {}
 
     @property
+    def row(self) -> Key:
+        """Which curves are its."""
+        return Key(self.adapter, self.basis, self.rescale)
+
+    @property
     def ranks(self) -> tuple[int, ...]:
         """The ranks that were asked for on any task."""
         return tuple(sorted({rank for cells in self.cells.values() for rank in cells}))
 
 
-class Manifest(Record, frozen=True, kw_only=True):
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The content of `run.json`, or what one command adds to it."""
 
     schema: int = RUN_SCHEMA
@@ -148,7 +145,7 @@ class Manifest(Record, frozen=True, kw_only=True):
 
     def write(self, folder: Path) -> None:
         """Write it into a run folder."""
-        write_json(folder / RUN_FILE, self.to_dict())
+        write_json(folder / RUN_FILE, msgspec.to_builtins(self, str_keys=True))
 
     def conflicts(self, other: Manifest) -> list[str]:
         """Why another command cannot add to this run; one without cells takes any."""
@@ -187,11 +184,9 @@ class Manifest(Record, frozen=True, kw_only=True):
                 limits = [*dict.fromkeys([*before.limits, *new_set.limits])]
                 sets[new_set.name] = msgspec.structs.replace(new_set, limits=limits)
             tasks[task.name] = msgspec.structs.replace(task, sets=[*sets.values()])
-        cuts = {(c.adapter, c.basis, c.rescale): c for c in self.cuts}
-        for cut in other.cuts:
-            new_cut = msgspec.structs.replace(cut, adapter=names[cut.adapter])
-            way = new_cut.adapter, cut.basis, cut.rescale
-            cuts[way] = _grown(cuts[way], new_cut) if way in cuts else new_cut
+        cuts = {cut.row: cut for cut in self.cuts}
+        for cut in (msgspec.structs.replace(c, adapter=names[c.adapter]) for c in other.cuts):
+            cuts[cut.row] = _grown(cuts[cut.row], cut) if cut.row in cuts else cut
         return Manifest(
             settings=self.settings,
             log=_logged([*self.log, *other.log]),
@@ -222,8 +217,6 @@ class Manifest(Record, frozen=True, kw_only=True):
         last, asked = self.question, other.question
         told = {task.name for task in other.tasks}
         groups = {n: tuple(names[m] for m in some) for n, some in asked.groups.items()}
-        taken = {name for members in groups.values() for name in members}
-        before = {n: some for n, some in last.groups.items() if taken.isdisjoint(some)}
         kept = {
             field: {t: value for t, value in getattr(last, field).items() if t not in told}
             for field in ("metrics", "clusters")
@@ -235,7 +228,7 @@ class Manifest(Record, frozen=True, kw_only=True):
                 break
         return asked.but(
             reference=reference,
-            groups=before | groups,
+            groups=last.apart(groups) | groups,
             metrics=kept["metrics"] | asked.metrics,
             clusters=kept["clusters"] | asked.clusters,
             labels=last.labels,

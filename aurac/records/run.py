@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from aurac.curves.curve import Curve
 from aurac.curves.display import common_name
-from aurac.curves.question import Question, Renamed
+from aurac.curves.question import Key, Question, Renamed
 from aurac.errors import RunFolderError, first_line
 from aurac.records.cells import Cell, CellStore
 from aurac.records.lines import DocumentKey, examples_sha256
-from aurac.records.manifest import AdapterInfo, CutInfo, Manifest, TaskInfo
+from aurac.records.manifest import AdapterInfo, CutInfo, Examples, Manifest, TaskInfo
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,17 +67,17 @@ class Logged(NamedTuple):
     rows: list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """The examples that a curve is read on: the first ones of a set of each task (no group)."""
+class Part(NamedTuple):
+    """The examples of one task (no group) on which a curve is read: the first ones of a set."""
 
-    task: str  #: task or group
-    parts: tuple[tuple[str, str, int], ...]  #: task (no group), its files, and how many examples
+    task: str
+    cells: str  #: the name of its cells in a cut
+    stem: str  #: the beginning of the names of its two files
+    size: int  #: how many examples
 
-    @property
-    def size(self) -> int:
-        """How many examples these are."""
-        return sum(count for *_, count in self.parts)
+
+Chosen = tuple[Part, ...]
+"""The examples on which a curve is read, task by task."""
 
 
 @dataclass(eq=False)
@@ -154,9 +154,9 @@ class StoredRun:
         found: dict[str, Failure] = {}
         for cut, name, rank, key in self._cells():
             cell = self.store.scores(key)
-            sets = self._sets(self.task(name), None)
-            if cell.failed and any(cell.missing(self.keys(each, name)) for each in sets):
-                who, basis, way = (cut.adapter, cut.basis, cut.rescale) if cut else (None,) * 3
+            sets = self._sets(self.task(name), None) if cell.failed else ()
+            if cell.failed and any(cell.missing(self.keys(part)) for part, *_ in sets):
+                who, basis, way = cut.row if cut else (None, None, None)
                 found.setdefault(key, Failure(who, basis, way, rank, name, cell.failed.reason))
         return tuple(found.values())
 
@@ -195,19 +195,22 @@ class StoredRun:
         for each in reversed(task.sets):
             ranks = {0} if cut is None else {*cut.asked.get(task.name, {}).get(each.name, ())}
             if ranks:
-                found.setdefault(self._limited(task, each.documents), set()).update(ranks)
+                found.setdefault(self._limited(task, each), set()).update(ranks)
         return found
 
-    def _limited(self, task: TaskInfo, documents: Mapping[str, str]) -> Chosen:
-        limit = self.question.limit
-        counts = {name: len(self._file(stem).keys) for name, stem in documents.items()}
-        parts = ((n, stem, min(counts[n], limit or counts[n])) for n, stem in documents.items())
-        return Chosen(task.name, tuple(parts))
+    def _limited(self, task: TaskInfo, examples: Examples) -> Chosen:
+        """A set, or its first examples where the question has a limit."""
+        sizes = {stem: len(self._file(stem).keys) for stem in examples.documents.values()}
+        return tuple(
+            Part(
+                name, task.leaves[name], stem, min(sizes[stem], self.question.limit or sizes[stem])
+            )
+            for name, stem in examples.documents.items()
+        )
 
-    def keys(self, chosen: Chosen, leaf: str) -> list[DocumentKey]:
-        """The examples of a task (no group) in a set."""
-        stem, count = next((stem, count) for name, stem, count in chosen.parts if name == leaf)
-        return self._file(stem).keys[:count]
+    def keys(self, part: Part) -> list[DocumentKey]:
+        """The examples of a part."""
+        return self._file(part.stem).keys[: part.size]
 
     def _chosen(
         self, task: TaskInfo, cut: CutInfo | None, ranks: Sequence[int]
@@ -225,43 +228,37 @@ class StoredRun:
         same = [each for each in there if self._one_generation(each, there[0])]
         if not same:
             return None
-        best = max(same, key=lambda each: (len(whole[each]) * each.size, each.size))
+        size = {each: sum(part.size for part in each) for each in same}
+        best = max(same, key=lambda each: (len(whole[each]) * size[each], size[each]))
         return best, [rank for rank in ranks if rank in whole[best] | asked[best]]
 
     def _whole(self, chosen: Chosen, cut: CutInfo | None, rank: int) -> bool:
-        return not any(
-            self._kept(chosen, name, cut, rank).missing(self.keys(chosen, name))
-            for name, *_ in chosen.parts
-        )
+        return not any(self._cell(part, cut, rank).missing(self.keys(part)) for part in chosen)
 
     def _one_generation(self, one: Chosen, other: Chosen) -> bool:
-        return all(
-            x == y or all(map(DocumentKey.__eq__, self._file(x).keys, self._file(y).keys))
-            for (_, x, _), (_, y, _) in zip(one.parts, other.parts, strict=True)
-        )
+        files = [(self._file(x.stem), self._file(y.stem)) for x, y in zip(one, other, strict=True)]
+        return all(x is y or all(map(DocumentKey.__eq__, x.keys, y.keys)) for x, y in files)
 
     def limited(self, curve: Curve, limit: float | None) -> bool:
         """Whether all ranks of a curve have a whole set that was asked for with this limit."""
         cut, task = self._cut(curve.adapter, curve.basis, curve.rescale), self.task(str(curve.task))
-        sets = [self._limited(task, each.documents) for each in task.sets if limit in each.limits]
+        sets = [self._limited(task, each) for each in task.sets if limit in each.limits]
         return any(all(self._whole(each, cut, rank) for rank in curve.ranks) for each in sets)
 
-    def _cut(self, adapter: str | None, basis: str | None, rescale: str | None) -> CutInfo:
+    def _cut(self, *row: str | None) -> CutInfo:
         """A cut of an adapter; a RunFolderError where there is none."""
         for cut in self._cuts:
-            if (cut.adapter, cut.basis, cut.rescale) == (adapter, basis, rescale):
+            if cut.row == row:
                 return cut
-        raise RunFolderError(f"the run has no cut {basis}, {rescale} of {adapter}")
+        raise RunFolderError(f"the run has no cut {row[1]}, {row[2]} of {row[0]}")
 
-    def _kept(self, chosen: Chosen, leaf: str, cut: CutInfo | None, rank: int) -> Cell:
-        """The scores of a cut on a task (no group) at a rank, those of the base at rank 0."""
-        key = self._key(chosen, leaf, cut, rank)
-        return self.store.scores(key) if key else Cell()
-
-    def _key(self, chosen: Chosen, leaf: str, cut: CutInfo | None, rank: int) -> str | None:
+    def _cell(self, part: Part, cut: CutInfo | None, rank: int, *, whole: bool = False) -> Cell:
+        """A cut on a task at a rank, the base at rank 0: its scores, or all of it."""
         if cut is None or rank == 0:
-            return self.manifest.base.get(leaf)
-        return cut.cells.get(self.task(chosen.task).leaves[leaf], {}).get(rank)
+            key = self.manifest.base.get(part.task)
+        else:
+            key = cut.cells.get(part.cells, {}).get(rank)
+        return Cell() if key is None else (self.store.read if whole else self.store.scores)(key)
 
     def _file(self, stem: str) -> TaskQuestions:
         """What is kept of a set of examples."""
@@ -292,16 +289,15 @@ class StoredRun:
         info, rows = self.task(task), list[tuple[Any, ...]]()
         metric, cut = self.metric(info), self._cut(adapter, basis, rescale)
         known = self._chosen(info, cut, self._ranks(info, cut))
-        chosen = known[0] if known else Chosen(task, ())
-        if not known or not self._whole(chosen, cut, rank):
+        if known is None or not self._whole(known[0], cut, rank):
             what = f"{adapter if rank else 'the base'} at rank {rank} on {task}"
             raise RunFolderError(f"{what} is not there as a whole")
-        for name, stem, count in chosen.parts:
-            told, keys = self._file(stem), self.keys(chosen, name)
-            cell = self.store.read(str(self._key(chosen, name, cut, rank)))
+        for part in known[0]:
+            told, keys, count = self._file(part.stem), self.keys(part), part.size
+            cell = self._cell(part, cut, rank, whole=True)
             read = cell.filtered(metric.partition(",")[2], keys)
             rows += zip(
-                self._labels(info, chosen, name),
+                self._labels(info, part),
                 told.questions[:count],
                 told.targets[:count],
                 (told.choices or [None] * count)[:count],
@@ -315,26 +311,25 @@ class StoredRun:
 
     def logged(self, leaf: str, cut: CutInfo | None, rank: int) -> Logged | None:
         """What is exported of a cut on a task (no group); None where it has no whole set."""
-        having = [task for task in self._tasks.values() if leaf in task.leaves]
-        every = (self._chosen(task, cut, [rank]) for task in reversed(having))
-        known = [found[0] for found in every if found]
-        if not known:
+        having = [task for task in reversed(self._tasks.values()) if leaf in task.leaves]
+        every = [found for task in having if (found := self._chosen(task, cut, [rank]))]
+        parts = [part for chosen, _ in every for part in chosen if part.task == leaf]
+        if not parts:
             return None
-        chosen = max(known, key=lambda each: len(self.keys(each, leaf)))
-        stem, count = next((stem, count) for name, stem, count in chosen.parts if name == leaf)
-        path = self.folder / f"{stem}.jsonl.gz"
+        part = max(parts, key=lambda each: each.size)
+        path = self.folder / f"{part.stem}.jsonl.gz"
         try:
             with gzip.open(path, "rb") as lines:
                 rows = [json.loads(line) for line in lines]
         except (OSError, EOFError, ValueError) as error:
             raise RunFolderError(f"{path} cannot be read ({first_line(error)})") from error
-        cell = self.store.read(str(self._key(chosen, leaf, cut, rank)))
-        return Logged(cell, self.keys(chosen, leaf), rows[: count + 1])
+        cell = self._cell(part, cut, rank, whole=True)
+        return Logged(cell, self.keys(part), rows[: part.size + 1])
 
-    def _labels(self, task: TaskInfo, chosen: Chosen, leaf: str) -> list[str]:
+    def _labels(self, task: TaskInfo, part: Part) -> list[str]:
         """The examples as curves name them: in a group with the task before them."""
-        keys = self.keys(chosen, leaf)
-        return [f"{leaf}:{key.id}" if task.members else key.id for key in keys]
+        keys = self.keys(part)
+        return [f"{part.task}:{key.id}" if task.members else key.id for key in keys]
 
     # Curves -------------------------------------------------------------------------------------
 
@@ -346,103 +341,79 @@ class StoredRun:
         known = self._chosen(task, cut, self._ranks(task, cut))
         if known is None or (task.rolling and task.members):
             return None
-        made = self._rolling if task.rolling else self._scored
-        return made(task, cut, known[1], known[0])
-
-    def _scored(
-        self, task: TaskInfo, cut: CutInfo, ranks: Sequence[int], chosen: Chosen
-    ) -> Curve | None:
+        chosen, ranks = known
         found = {rank: self._scores(task, cut, rank, chosen) for rank in (0, *ranks)}
-        rows = {rank: row for rank, row in found.items() if not isinstance(row, str)}
-        base = rows.pop(0, None)
-        if not rows:
+        values: dict[int, Any] = {r: row for r, row in found.items() if not isinstance(row, str)}
+        base = values.pop(0, None)
+        if not values:
             return None
-        names = [name for name, *_ in chosen.parts]
-        keys = [key for name in names for key in self.keys(chosen, name)]
-        ids = [label for name in names for label in self._labels(task, chosen, name)]
+        adapter = self._adapters[cut.adapter]
+        made = {rank: self._cell(chosen[0], cut, rank).identity for rank in values}
+        keys = [key for part in chosen for key in self.keys(part)]
+        about: dict[str, Any] = {
+            **cut.row._asdict(),
+            "task": task.name,
+            "metric": self.metric(task),
+            "method": adapter.method,
+            "base": self.provenance.get("base"),
+            "seed": adapter.seed,
+            "data_order": adapter.data_order,
+            "trained_rank": adapter.trained_rank,
+            "width": adapter.width,
+            "sizes": {rank: adapter.sizes[rank] for rank in values if rank in adapter.sizes},
+            "factors": {rank: of.factor for rank, of in made.items() if of and of.factor},
+            "missing": {rank: why for rank, why in found.items() if isinstance(why, str) and rank},
+            "prompts": self._same([key.prompt for key in keys]),
+        }
+        if task.rolling:
+            return Curve(
+                tuple(values), tuple(values.values()), rolling=True, baseline=base, **about
+            )
         leaves = self.leaves(task)
         return Curve.from_outcomes(
-            tuple(rows),
-            np.stack(list(rows.values())),
-            doc_ids=self._same(ids),
+            tuple(values),
+            np.stack(list(values.values())),
+            doc_ids=self._same([label for part in chosen for label in self._labels(task, part)]),
             doc_hashes=self._same([key.content for key in keys]),
-            prompts=self._same([key.prompt for key in keys]),
             clusters=self._clusters(task, chosen),
             base_scores=base,
-            missing={rank: why for rank, why in found.items() if isinstance(why, str) and rank},
-            unfinished=self._unfinished(cut, (0, *rows), chosen),
+            unfinished=self._unfinished(cut, (0, *values), chosen),
             token_limit=max((leaf.token_limit or 0 for leaf in leaves), default=0) or None,
-            **self._names(task, cut, rows, chosen),
+            **about,
         )
 
     def _scores(
         self, task: TaskInfo, cut: CutInfo, rank: int, chosen: Chosen
-    ) -> NDArray[np.float64] | str:
-        """(n,) scores, those of a group's tasks one after the other, or why there are none."""
-        parts, metric = [], self.metric(task)
-        for name, *_ in chosen.parts:
-            wanted, cell = self.keys(chosen, name), self._kept(chosen, name, cut, rank)
+    ) -> NDArray[np.float64] | float | str:
+        """(n,) scores, those of a group's tasks one after the other, or why there are none.
+
+        Of a metric of whole texts lm-eval's own aggregate.
+        """
+        parts, metric = list[Any](), self.metric(task)
+        for part in chosen:
+            wanted, cell = self.keys(part), self._cell(part, cut, rank)
             if left := len(cell.missing(wanted)):
                 there = f"{len(wanted) - left} of {len(wanted)} examples"
                 return cell.failed.reason if cell.failed else f"not finished: {there}"
-            column = cell.scores(metric, wanted)
+            if task.rolling:
+                known = cell.aggregates.get(examples_sha256(wanted), {})
+                return known.get(metric, "not finished")
+            column = cell.values(metric, wanted)
             if column is None:
                 return f"its cell holds no {metric}"
-            parts.append(column)
-        return np.concatenate(parts)
-
-    def _rolling(
-        self, task: TaskInfo, cut: CutInfo, ranks: Sequence[int], chosen: Chosen
-    ) -> Curve | None:
-        """The curve of a metric of whole texts, by lm-eval's own aggregation; no group."""
-        wanted = examples_sha256(self.keys(chosen, task.name))
-        told = {rank: self._kept(chosen, task.name, cut, rank).aggregates for rank in (0, *ranks)}
-        values = {r: known.get(wanted, {}).get(self.metric(task)) for r, known in told.items()}
-        known = {rank: value for rank, value in values.items() if rank and value is not None}
-        if not known:
-            return None
-        return Curve(
-            tuple(known),
-            tuple(known.values()),
-            rolling=True,
-            prompts=self._same([key.prompt for key in self.keys(chosen, task.name)]),
-            baseline=values.get(0),
-            missing={rank: "not finished" for rank in ranks if rank not in known},
-            **self._names(task, cut, known, chosen),
-        )
+            parts += column
+        return np.array(parts, dtype=np.float64)
 
     def _unfinished(self, cut: CutInfo, ranks: Sequence[int], chosen: Chosen) -> dict[int, int]:
         """Rank → answers that were cut off at the token limit, where that is known of all."""
         found = {}
         for rank in ranks:
-            counts = []
-            for name, *_ in chosen.parts:
-                cell, wanted = self._kept(chosen, name, cut, rank), self.keys(chosen, name)
-                counts.append(None if cell.missing(wanted) else cell.unfinished(wanted))
-            if None not in counts:
-                found[rank] = sum(count or 0 for count in counts)
+            if self._whole(chosen, cut, rank):
+                cells = [(self._cell(part, cut, rank), self.keys(part)) for part in chosen]
+                counts = [cell.unfinished(wanted) for cell, wanted in cells]
+                if None not in counts:
+                    found[rank] = sum(count or 0 for count in counts)
         return found
-
-    def _names(
-        self, task: TaskInfo, cut: CutInfo, ranks: Mapping[int, Any], chosen: Chosen
-    ) -> dict[str, Any]:
-        adapter, first = self._adapters[cut.adapter], chosen.parts[0][0]
-        made = {rank: self._kept(chosen, first, cut, rank).identity for rank in ranks}
-        return {
-            "adapter": cut.adapter,
-            "task": task.name,
-            "metric": self.metric(task),
-            "method": adapter.method,
-            "base": self.provenance.get("base"),
-            "basis": cut.basis,
-            "rescale": cut.rescale,
-            "seed": adapter.seed,
-            "data_order": adapter.data_order,
-            "trained_rank": adapter.trained_rank,
-            "width": adapter.width,
-            "sizes": {rank: adapter.sizes[rank] for rank in ranks if rank in adapter.sizes},
-            "factors": {rank: of.factor for rank, of in made.items() if of and of.factor},
-        }
 
     def _same(self, labels: Sequence[str]) -> tuple[str, ...]:
         """Equal labels as one object, which curves are then joined by quickly."""
@@ -451,12 +422,12 @@ class StoredRun:
     def _clusters(self, task: TaskInfo, chosen: Chosen) -> tuple[str, ...] | None:
         """What examples share; one of a task without clusters is one by itself."""
         labels, clustered = list[str](), False
-        for name, stem, count in chosen.parts:
-            cluster = self.question.clusters.get(name, self._tasks[name].cluster)
-            own = self._file(stem).fields.get(cluster) if cluster else None
+        for part in chosen:
+            field = self.question.clusters.get(part.task, self._tasks[part.task].cluster)
+            own = self._file(part.stem).fields.get(field) if field else None
             clustered |= own is not None
-            shown = own[:count] if own else [key.id for key in self.keys(chosen, name)]
-            labels += [f"{name}:{x}" if task.members else x for x in shown]
+            shown = own[: part.size] if own else [key.id for key in self.keys(part)]
+            labels += [f"{part.task}:{x}" if task.members else x for x in shown]
         return self._same(labels) if clustered else None
 
 
@@ -468,15 +439,15 @@ def _shown(
     if not rows:
         return tuple(manifest.cuts), adapters
     tasks = {task.name: task for task in manifest.tasks}
-    cuts = {(cut.adapter, cut.basis, cut.rescale): cut for cut in manifest.cuts}
-    kept: dict[tuple[str, str, str], CutInfo] = {}  # one for all tasks
-    infos: dict[str, AdapterInfo] = {}
+    cuts = {cut.row: cut for cut in manifest.cuts}
+    kept: dict[Key, CutInfo] = {}  # one for all tasks
     for row in rows:
-        cut, key = cuts[row.adapter, row.basis, row.rescale], (row.name, row.basis, row.rescale)
-        cells = dict(kept[key].cells) if key in kept else {}
-        cells |= {name: cut.cells[name] for name in tasks[row.task].leaves.values()}
-        kept[key] = replace(cut, adapter=row.name, cells=cells)
-        infos[row.name] = replace(adapters[row.adapter], name=row.name)
+        cut = cuts[Key(row.adapter, row.basis, row.rescale)]
+        cells = {name: cut.cells[name] for name in tasks[row.task].leaves.values()}
+        key = Key(row.name, row.basis, row.rescale)
+        known = kept[key].cells if key in kept else {}
+        kept[key] = replace(cut, adapter=row.name, cells={**known, **cells})
+    infos = {row.name: replace(adapters[row.adapter], name=row.name) for row in rows}
     return tuple(kept.values()), infos
 
 

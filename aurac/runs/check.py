@@ -38,20 +38,18 @@ def check(inputs: Inputs, cells: Sequence[PlannedCell], progress: Progress) -> N
         NotComputedError: Its answers are not those of the engine.
     """
     backend = inputs.backend
-    own = {(*cut.truncation, cut.rank, cut.factor): cut for cell in cells if (cut := cell.cut)}
+    own = dict.fromkeys(cell.cut for cell in cells if cell.cut)
     requests = [cell.task.instances([0])[0] for cell in cells]
     scores = any(r.request_type != "generate_until" for r in requests)
-    backend.begin(list(own.values()), scores=scores)
+    backend.begin(list(own), scores=scores)
     if not backend.checked or not inputs.settings.check or not own:
         return
     from aurac.backends.check import QUICK, NotComputedError
 
     path = inputs.folder / CHECKED_FILE
     known = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    first = {sweep.name: sweep for sweep in reversed(inputs.sweeps)}
-    ends = [
-        sweep.at(rank) for sweep in first.values() for rank in (sweep.ranks[-1], sweep.ranks[0])
-    ]
+    first = {row.adapter: cuts for row, cuts in reversed(inputs.cuts.items())}
+    ends = [cuts[rank] for cuts in first.values() for rank in (max(cuts), min(cuts))]
     asked = {key: cut for cut in ends if (key := _key(inputs, cut)) not in known}
     if not asked:
         return

@@ -8,7 +8,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from aurac.curves.question import ALL_PAIRS
 from aurac.errors import UsageError
 from aurac.files import sweep_scraps
 from aurac.records.folder import RunFolder
+from aurac.records.manifest import Manifest
 from aurac.records.run import StoredRun, recipe_groups
 from aurac.runs.check import alike, check
 from aurac.runs.compute import Work, compute
@@ -96,15 +97,16 @@ def run(
     with progress, _stopped_by_sigterm():
         inputs = load(settings, progress)
         folder = RunFolder(inputs.folder)
-        _check_question(inputs)
+        manifest = manifest_of(inputs, command, began)
+        _check_question(inputs, manifest)
         with inputs.backend as backend, contextlib.ExitStack() as stack:
             connected = cache(lambda: stack.enter_context(cluster(inputs)))
             if settings.ray is None and not folder.path.exists():
                 backend.load()  # a base that cannot be used leaves no folder behind
-            folder.record(manifest_of(inputs, command, began))
+            folder.record(manifest)
             find = (lambda keys: connected().find(keys)) if settings.ray else None
             factors = fitted(inputs, folder, find)
-            cells = plan(inputs.sweeps, inputs.leaves, inputs.digest, inputs.tokens, factors)
+            cells = plan(inputs.cuts, inputs.leaves, inputs.digest, inputs.tokens, factors)
             documents = {t.name: write_documents(folder.path, t) for t in inputs.leaves}
             manifest = manifest_of(inputs, command, began, cells, documents)
             folder.record(manifest)
@@ -116,22 +118,23 @@ def run(
         whole = folder.record(manifest)
         from aurac.notebook import Run, answerable
 
-        shown = answerable(StoredRun(folder.path, manifest, folder.cells, manifest.question))
+        def read(held: Manifest) -> StoredRun:
+            return answerable(StoredRun(folder.path, held, folder.cells, held.question))
+
+        shown, everything = read(manifest), Run(read(whole))
         if shown.question.reference != settings.reference:
             logger.warning("%s has no result to compare with", settings.reference)
         for line in alike(shown) if inputs.backend.checked else ():
             logger.warning("%s", line)
-        everything = answerable(StoredRun(folder.path, whole, folder.cells, whole.question))
-        if report and everything.curves:
-            all_of_it = Run(everything)
-            if not is_written(all_of_it.analysis, folder.path, everything):
-                write_report(everything, all_of_it.analysis)
+        told = everything.stored, folder.path
+        if report and everything.curves and not is_written(everything.analysis, *told[::-1]):
+            write_report(everything.stored, everything.analysis)
         return Run(shown)
 
 
-def _check_question(inputs: Inputs) -> None:
+def _check_question(inputs: Inputs, manifest: Manifest) -> None:
     """Refuse a reference of which there will be no row, and say what examples are too few for."""
-    manifest, reference = manifest_of(inputs, None, 0.0), inputs.settings.reference
+    reference = inputs.settings.reference
     if margin := inputs.settings.margin:
         for task in (each for each in inputs.tasks if each.group is None):
             if few := too_few(len(task), margin):
@@ -139,14 +142,9 @@ def _check_question(inputs: Inputs) -> None:
     recipes = recipe_groups(manifest.adapters, manifest.question.groups)
     seeds = {name for members in recipes.values() for name in members}
     names = [*recipes, *(a.name for a in manifest.adapters if a.name not in seeds)]
-    if not _names(reference, names):
+    rows = (f"{name} (" for name in names)
+    if reference not in (None, ALL_PAIRS) and not f"{reference} (".startswith(tuple(rows)):
         raise UsageError(f"there is no {reference} to compare with, but {', '.join(names)}")
-
-
-def _names(reference: str | None, names: Iterable[str | None]) -> bool:
-    """Whether it may be compared with: all pairs, or a row of one of these names."""
-    every = reference in (None, ALL_PAIRS)
-    return every or any(f"{reference} (".startswith(f"{name} (") for name in names)
 
 
 def _compute(
@@ -188,10 +186,9 @@ def dry_run(settings: Settings) -> tuple[Path, list[dict[str, Any]]]:
     """
     inputs = load(settings)
     folder, rows = RunFolder(inputs.folder), []
-    for cell in distinct(plan(inputs.sweeps, inputs.leaves, inputs.digest, inputs.tokens)):
+    for cell in distinct(plan(inputs.cuts, inputs.leaves, inputs.digest, inputs.tokens)):
         left = len(folder.cells.scores(cell.key).missing(cell.documents))
-        sweep = cell.sweep
-        named = (sweep.name, sweep.basis, sweep.rescale) if sweep else (None, None, None)
-        values = (cell.task.name, *named, cell.rank, len(cell.task), left)
+        row = cell.row or (None, None, None)
+        values = (cell.task.name, *row, cell.rank, len(cell.task), left)
         rows.append(dict(zip(_DRY_RUN, values, strict=True)))
     return folder.path, rows

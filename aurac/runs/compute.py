@@ -70,17 +70,16 @@ class Work:
 
     def done(self, cell: PlannedCell) -> None:
         """A cell is whole."""
-        self.aggregate(cell, anew=True)
+        self.aggregate(cell)
         self.progress.settled(cell, "done")
 
-    def aggregate(self, cell: PlannedCell, *, anew: bool = False) -> None:
+    def aggregate(self, cell: PlannedCell) -> None:
         """Keep lm-eval's aggregates over the examples of a whole cell that are asked for."""
         stored, documents = self.folder.cells.scores(cell.key), cell.documents
         examples = examples_sha256(documents)
-        if anew or examples not in stored.aggregates:
-            columns = {name: stored.values(name, documents) for name in stored.metrics()}
-            values = cell.task.aggregates({k: c for k, c in columns.items() if c is not None})
-            line = Aggregates(examples=examples, values=values)
+        if examples not in stored.aggregates:
+            columns = {name: stored.values(name, documents) or [] for name in stored.metrics()}
+            line = Aggregates(examples=examples, values=cell.task.aggregates(columns))
             self.folder.cells.append(cell.identity, line)
 
 

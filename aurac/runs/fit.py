@@ -12,13 +12,14 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aurac.adapters.cut import Sweep
+from aurac.adapters.cut import Cut
 from aurac.backends.backend import Backend
+from aurac.curves.question import Key
 from aurac.files import sha256_json, write_json
 from aurac.records.cells import writing
 from aurac.records.folder import RunFolder
@@ -59,8 +60,8 @@ def best_factor(objective: Callable[[float], float], exponents: Sequence[int] = 
 class Fit:
     """A factor that a run needs: of a rank, for a task or group that was asked for."""
 
-    sweep: Sweep
-    rank: int
+    row: Key
+    cut: Cut
     asked: str
     pairs: Sequence[tuple[str, str]]  #: (prompt, reference answer) of the held-out examples
 
@@ -71,7 +72,7 @@ class Fit:
         requests = scoring_requests(self.pairs)
 
         def objective(factor: float) -> float:
-            with backend.lm(self.sweep.at(self.rank, factor)) as lm:
+            with backend.lm(replace(self.cut, factor=factor)) as lm:
                 return float(np.mean([value for value, _ in lm.loglikelihood(requests)]))
 
         return best_factor(objective)
@@ -86,16 +87,18 @@ def held_out(tasks: Sequence[EvalTask]) -> list[tuple[str, str]]:
 
 def fits(inputs: Inputs) -> dict[str, Fit]:
     """All factors that a run needs, by a hash of what decides each."""
-    found, sweeps = dict[str, Fit](), [s for s in inputs.sweeps if s.rescale == "fit"]
+    found, rows = dict[str, Fit](), [row for row in inputs.cuts if row.rescale == "fit"]
     asked: dict[str, list[EvalTask]] = {}
-    for task in inputs.leaves if sweeps else ():
+    for task in inputs.leaves if rows else ():
         asked.setdefault(asked_as(task), []).append(task)
     for name, tasks in asked.items():
         pairs = held_out(tasks)
         about = sha256_json([inputs.digest, inputs.tokens, pairs])
-        for fit in (Fit(sweep, rank, name, pairs) for sweep in sweeps for rank in sweep.ranks):
-            what = fit.sweep.adapter.member(fit.rank).sha256, fit.sweep.basis, fit.rank, about
-            found[sha256_json([*what, name])[:32]] = fit
+        for fit in (
+            Fit(row, cut, name, pairs) for row in rows for cut in inputs.cuts[row].values()
+        ):
+            what = fit.cut.adapter.sha256, fit.cut.basis, fit.cut.rank, about, name
+            found[sha256_json(what)[:32]] = fit
     return found
 
 
@@ -125,6 +128,6 @@ def fitted(
         if not mine:
             time.sleep(_PAUSE_SECONDS)
     return {
-        (fit.sweep, fit.rank, fit.asked): float(json.loads(files[key].read_bytes())["factor"])
+        (fit.row, fit.cut.rank, fit.asked): float(json.loads(files[key].read_bytes())["factor"])
         for key, fit in wanted.items()
     }

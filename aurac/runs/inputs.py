@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.adapters import Adapter, Family, check_base, check_fits
 from aurac.adapters.checkpoints import common_base, load_adapters, named, named_members
-from aurac.adapters.cut import Cut, Sweep, sweeps_of
+from aurac.adapters.cut import Cut, cuts_of
 from aurac.backends.backend import Backend
 from aurac.backends.opening import open_backend
+from aurac.curves.question import Key
 from aurac.errors import UsageError
 from aurac.files import sha256_json
 from aurac.models.base import LoadedBase, load_base, outline_base
@@ -34,8 +35,8 @@ class Inputs:
     """The inputs of a run; the same in every process that is given the same settings."""
 
     settings: Settings
-    adapters: Mapping[str, Adapter | Family]  #: unique name → adapter or family
-    sweeps: Sequence[Sweep]  #: the curves of all adapters, one adapter after the other
+    loaded: Sequence[tuple[Path, Adapter | Family]]  #: with where each was read from
+    names: Mapping[str, str] | None  #: hash of an adapter → its name; None: as the folder has them
     base: LoadedBase  #: its model is on the meta device where it could be outlined
     tokenizer: Tokenizer  #: what prompts go through
     tasks: Sequence[EvalTask | TaskGroup]  #: with their requests; a group after its members
@@ -71,10 +72,20 @@ class Inputs:
 
         return [task for task in self.tasks if isinstance(task, EvalTask)]
 
-    @property
-    def cuts(self) -> list[Cut]:
-        """All that is evaluated of the adapters, whatever the task."""
-        return [sweep.at(rank) for sweep in self.sweeps for rank in sweep.ranks]
+    @cached_property
+    def adapters(self) -> dict[str, Adapter | Family]:
+        """Unique name → adapter or family."""
+        return named(self.loaded, known_names(self.folder) if self.names is None else self.names)
+
+    @cached_property
+    def cuts(self) -> dict[Key, dict[int, Cut]]:
+        """Row → rank → what is evaluated, one adapter after the other, whatever the task."""
+        given = self.settings
+        return {
+            Key(name, *way): by_rank
+            for name, each in self.adapters.items()
+            for way, by_rank in cuts_of(each, given.ranks, given.basis, given.rescale).items()
+        }
 
     @cached_property
     def folder(self) -> Path:
@@ -104,37 +115,30 @@ def load(
     tasks_asked = expand(settings.tasks, settings.include_path)
     progress.step("reading the adapters")
     loaded = load_adapters(settings.checkpoints, settings.base)
-    if names is None and settings.out:
-        names = known_names(Path(settings.out))
-    adapters = named(loaded, names or {})
-    base, tokenizer = _base(settings, adapters, progress)
+    base, tokenizer = _base(settings, named(loaded, {}), progress)
     progress.step("building the prompts")
     from aurac.tasks.build import build_tasks
 
     tasks = build_tasks(tasks_asked, tokenizer=base.tokenizer, options=settings)
-    sweeps = _sweeps(settings, adapters)
     backend = open_backend(
         settings.model,
         _arguments(settings),
         base,
         partial(_with_weights, settings, base, tokenizer, progress),
         lambda: inputs.folder / "served",
-        largest=max(sweep.ranks[-1] for sweep in sweeps),
+        largest=max(adapter.rank for _, adapter in loaded),
         batch_size=settings.batch_size,
         max_length=settings.max_length,
     )
-    inputs = Inputs(settings, adapters, sweeps, base, tokenizer, tasks, backend)
-    if names is None:
-        adapters = named(loaded, known_names(inputs.folder))
-        inputs = replace(inputs, adapters=adapters, sweeps=_sweeps(settings, adapters))
+    inputs = Inputs(settings, loaded, names, base, tokenizer, tasks, backend)
     taken: dict[str, str] = {}
     for recipe, members in settings.group.items():
         for name in members:
             if taken.setdefault(name, recipe) != recipe:
                 raise UsageError(f"{name} is in the groups {taken[name]} and {recipe}")
-        for name in set(members) - adapters.keys():
+        for name in set(members) - inputs.adapters.keys():
             raise UsageError(
-                f"group {recipe} names {name!r}, and the adapters are {', '.join(adapters)}"
+                f"group {recipe} names {name!r}, and the adapters are {', '.join(inputs.adapters)}"
             )
     return inputs
 
@@ -165,7 +169,10 @@ def _base(
         chat_template=settings.apply_chat_template,
     )
     base = tokenizer.adopted_by(base)
-    for member in members.values():
+    known = known_names(Path(settings.out)) if settings.out else {}  # they were found to fit
+    for member in named_members(
+        {n: a for n, a in adapters.items() if a.sha256 not in known}
+    ).values():
         check_fits(member, base.model)
     return base, tokenizer
 
@@ -175,11 +182,6 @@ def _arguments(settings: Settings) -> dict[str, Any]:
     words = ("dtype", "device", "trust_remote_code")
     named = {word: getattr(settings, word) for word in words}
     return {**{word: value for word, value in named.items() if value}, **settings.model_args}
-
-
-def _sweeps(settings: Settings, adapters: Mapping[str, Adapter | Family]) -> list[Sweep]:
-    asked = settings.ranks, settings.basis, settings.rescale
-    return [sweep for name, each in adapters.items() for sweep in sweeps_of(name, each, *asked)]
 
 
 def _with_weights(

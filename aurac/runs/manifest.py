@@ -12,18 +12,17 @@ from typing import Any
 
 import msgspec
 
-from aurac.adapters import members_of
+from aurac.adapters import Adapter, Family, members_of
 from aurac.adapters.compatibility import served_by_vllm
-from aurac.adapters.cut import Sweep
 from aurac.backends.keys import redacted
-from aurac.curves.question import Question
+from aurac.curves.question import Key, Question
 from aurac.files import sha256_text, write_atomic
 from aurac.models.device import in_use, machine, versions
 from aurac.records.lines import examples_sha256
 from aurac.records.manifest import AdapterInfo, CutInfo, Examples, Manifest, TaskInfo
 from aurac.records.run import TaskQuestions
 from aurac.runs.inputs import Inputs
-from aurac.runs.plan import PlannedCell, keys_of
+from aurac.runs.plan import Cuts, PlannedCell, keys_of
 from aurac.tasks.evaltask import EvalTask, TaskGroup
 
 _LONGEST_LABEL = 64  # characters of a value by which examples are clustered
@@ -46,9 +45,9 @@ def manifest_of(
         documents: Task (no group) → the beginning of the names of its files, see `write_documents`.
     """
     given, base, backend = inputs.settings, inputs.base, inputs.backend
-    keys: dict[Sweep | None, dict[str, dict[int, str]]] = {}
+    keys: dict[Key | None, dict[str, dict[int, str]]] = {}
     for cell in cells:
-        keys.setdefault(cell.sweep, {}).setdefault(cell.task.name, {})[cell.rank] = cell.key
+        keys.setdefault(cell.row, {}).setdefault(cell.task.name, {})[cell.rank] = cell.key
     tasks = [task_info(task, inputs.tokens, documents, given.limit) for task in inputs.tasks]
     entry = {
         "command": command and redacted(command, 1),
@@ -70,38 +69,29 @@ def manifest_of(
             reference=given.reference,
             groups={recipe: tuple(members) for recipe, members in given.group.items()},
         ),
-        adapters=[adapter_info(name, inputs.sweeps) for name in inputs.adapters],
+        adapters=[adapter_info(name, each, inputs.cuts) for name, each in inputs.adapters.items()],
         tasks=tasks,
         asked=[task.name for task in inputs.tasks if task.group is None],
-        cuts=[_cut_info(sweep, keys[sweep], tasks) for sweep in inputs.sweeps if cells],
+        cuts=[_cut_info(row, keys[row], tasks) for row in inputs.cuts if cells],
         base={task: ranks[0] for task, ranks in keys.get(None, {}).items()},
     )
 
 
-def _cut_info(sweep: Sweep, cells: dict[str, dict[int, str]], tasks: Sequence[TaskInfo]) -> CutInfo:
+def _cut_info(row: Key, cells: dict[str, dict[int, str]], tasks: Sequence[TaskInfo]) -> CutInfo:
     """A cut with its cells; a factor of `fit` is a group's own, and so are its cells."""
     members = {leaf for task in tasks for leaf in task.members}
-    shared = () if sweep.rescale != "fit" else members
+    shared = () if row.rescale != "fit" else members
     ordered = {leaf: dict(sorted(keys.items())) for leaf, keys in cells.items()}
     named = {leaf: keys for leaf, keys in ordered.items() if leaf not in shared}
     named |= {f"{t.name}:{leaf}": ordered[leaf] for t in tasks for leaf in t.members}
-    return CutInfo(
-        adapter=sweep.name,
-        basis=sweep.basis,
-        rescale=sweep.rescale,
-        cells=named,
-        asked={
-            task.name: {each.name: list(sweep.ranks) for each in task.sets}
-            for task in tasks
-            if task.name not in shared
-        },
-    )
+    ranks = list(next(iter(ordered.values())))
+    asked = {t.name: {s.name: ranks for s in t.sets} for t in tasks if t.name not in shared}
+    return CutInfo(**row._asdict(), cells=named, asked=asked)
 
 
-def adapter_info(name: str, sweeps: Sequence[Sweep]) -> AdapterInfo:
+def adapter_info(name: str, adapter: Adapter | Family, cuts: Cuts) -> AdapterInfo:
     """What readers need of an adapter."""
-    own = [sweep for sweep in sweeps if sweep.name == name]
-    adapter, ranks = own[0].adapter, sorted({rank for sweep in own for rank in sweep.ranks})
+    ranks = next(by_rank for row, by_rank in cuts.items() if row.adapter == name)
     facts = ("format", "sha256", "method", "base", "seed", "data_order", "notes")
     return AdapterInfo(
         name=name,

@@ -7,13 +7,14 @@ cells in the same order.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from aurac.adapters.cut import Cut, Sweep
+from aurac.adapters.cut import Cut
+from aurac.curves.question import Key
 from aurac.files import sha256_json
 from aurac.records.lines import CellIdentity, DocumentKey
 
@@ -23,32 +24,27 @@ if TYPE_CHECKING:
 BLOCK_EXAMPLES = {"cpu": 128, "server": 256}  # what a kill loses at most
 _ACCELERATOR_BLOCK = 1024
 _LONG, _BLOCKS_JOINED = 64, 4  # tokens of an answer
-Factors = Mapping[tuple[Sweep, int, str], float]
-"""Sweep of rescale `fit`, rank, and task or group that was asked for → factor."""
-
 _BASE_LEVEL, _FULL_LEVEL, _LOWEST_LEVEL = 0, 1, 2
+Cuts = Mapping[Key, Mapping[int, Cut]]
+"""Adapter by name, basis and rescale → rank, ascending → what is evaluated there."""
+Factors = Mapping[tuple[Key, int, str], float]
+"""Row of rescale `fit`, rank, and task or group that was asked for → factor."""
 
 
 @dataclass(frozen=True, eq=False)
 class PlannedCell:
-    """A cell to evaluate; without a sweep it is the base alone (rank 0)."""
+    """A cell to evaluate; without a cut it is the base alone (rank 0)."""
 
-    sweep: Sweep | None
-    rank: int
     task: EvalTask
     settings: str  #: hash of the run's settings
     tokens: Mapping[str, Any] = field(default_factory=dict)  #: what makes tokens of the prompts
-    factor: float | None = None  #: of rescale `fit`
-
-    @cached_property
-    def cut(self) -> Cut | None:
-        """What answers."""
-        return self.sweep.at(self.rank, self.factor) if self.sweep else None
+    row: Key | None = None  #: which curve it is of
+    cut: Cut | None = None  #: what answers
 
     @property
-    def prompting(self) -> dict[str, Any]:
-        """What its prompts and their tokens are made with, beside the task's own settings."""
-        return {**self.task.prompting, **self.tokens}
+    def rank(self) -> int:
+        """Of the cut."""
+        return self.cut.rank if self.cut else 0
 
     @cached_property
     def identity(self) -> CellIdentity:
@@ -56,7 +52,7 @@ class PlannedCell:
         cut = self.cut
         return CellIdentity(
             settings=self.settings,
-            prompts=sha256_json(self.prompting)[:32],
+            prompts=sha256_json({**self.task.prompting, **self.tokens})[:32],
             adapter=cut.adapter.sha256 if cut else None,
             rank=self.rank,
             basis=cut.basis if cut else None,
@@ -80,7 +76,7 @@ class PlannedCell:
     @property
     def who(self) -> str:
         """Who answers, for progress and messages."""
-        return f"{self.sweep.name} at rank {self.rank}" if self.sweep else "the base"
+        return f"{self.row.adapter} at rank {self.rank}" if self.row else "the base"
 
     @property
     def label(self) -> str:
@@ -107,34 +103,33 @@ def asked_as(task: EvalTask) -> str:
 
 def keys_of(task: EvalTask) -> tuple[DocumentKey, ...]:
     """The n examples of a task, as cells name them."""
-    known: Any = task.__dict__.get("_keys")
-    if known is None:
-        rows = zip(task.doc_ids, task.doc_hashes, task.prompt_hashes, strict=True)
-        known = task.__dict__["_keys"] = tuple(DocumentKey(*row) for row in rows)
-    return tuple(known)
+    known: dict[str, Any] = vars(task)
+    if "_keys" not in known:
+        columns = task.doc_ids, task.doc_hashes, task.prompt_hashes
+        known["_keys"] = tuple(map(DocumentKey, *columns))
+    return tuple(known["_keys"])
 
 
 def plan(
-    sweeps: Sequence[Sweep],
+    cuts: Cuts,
     tasks: Sequence[EvalTask],
     settings: str,
     tokens: Mapping[str, Any] = MappingProxyType({}),
     factors: Factors = MappingProxyType({}),
 ) -> list[PlannedCell]:
-    """All cells, those that sweeps share once for each of them.
+    """All cells, those that rows share once for each of them.
 
-    The base comes first, then each sweep's full rank and lowest, then the middles of what is
+    The base comes first, then each row's full rank and lowest, then the middles of what is
     between: after a third of the work every curve has its ends and its middle.
     """
-    about = settings, tokens
-    cells = [(_BASE_LEVEL, PlannedCell(None, 0, task, *about)) for task in tasks]
-    for sweep in sweeps:
-        for rank, level in coarse_levels(sweep.ranks).items():
+    cells = [(_BASE_LEVEL, PlannedCell(task, settings, tokens)) for task in tasks]
+    for row, by_rank in cuts.items():
+        for rank, level in coarse_levels([*by_rank]).items():
             for task in tasks:
-                factor = factors.get((sweep, rank, asked_as(task)))
-                cells.append((level, PlannedCell(sweep, rank, task, *about, factor)))
-    cells.sort(key=lambda pair: pair[0])
-    return [cell for _, cell in cells]
+                factor = factors.get((row, rank, asked_as(task)))
+                cut = replace(by_rank[rank], factor=factor)
+                cells.append((level, PlannedCell(task, settings, tokens, row, cut)))
+    return [cell for _, cell in sorted(cells, key=lambda pair: pair[0])]
 
 
 def distinct(cells: Iterable[PlannedCell]) -> list[PlannedCell]:

@@ -14,12 +14,13 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from aurac.curves.question import Key
 from aurac.errors import AuracError, UsageError, first_line
 from aurac.models.device import WAIT_POLICY
 from aurac.records.lines import Block
@@ -120,11 +121,11 @@ class Cluster:
     def compute(self, cells: Sequence[PlannedCell], work: Work) -> None:
         """Until every cell is done or failed, as many at a time as the cluster has room for."""
         task = self._ray.remote(num_returns="streaming", max_retries=0, **self._how)(answer)
-        sweeps, leaves = list(self._inputs.sweeps), self._inputs.leaves
+        leaves = self._inputs.leaves
 
         def submit(cell: PlannedCell, places: list[list[int]]) -> Any:
-            sweep = sweeps.index(cell.sweep) if cell.sweep else None
-            where = sweep, cell.rank, leaves.index(cell.task), cell.factor
+            factor = cell.cut.factor if cell.cut else None
+            where = cell.row, cell.rank, leaves.index(cell.task), factor
             return task.remote(self._job, cell.key, where, places)
 
         driver = _Driver(self._ray, submit, work, self._inputs.backend.device_kind)
@@ -217,40 +218,36 @@ class _Driver:
             self._submit(_Open(cell, lock))
 
     def _submit(self, entry: _Open) -> None:
-        cell = entry.cell
-        places = cell.blocks(self._work.left(cell), self._device_kind)
-        self._open[self._to_worker(cell, places)] = entry
+        places = entry.cell.blocks(self._work.left(entry.cell), self._device_kind)
+        self._open[self._to_worker(entry.cell, places)] = entry
 
     def _collect(self, stream: Any) -> None:
         """Take in a block, the end of a cell, or its failure."""
-        errors, entry = self._ray.exceptions, self._open[stream]
+        errors, work, entry = self._ray.exceptions, self._work, self._open[stream]
         try:
             result = _got(self._ray, next(stream))
         except StopIteration:
-            self._work.done(entry.cell)
+            work.done(entry.cell)
             self._close(stream)
         except errors.RaySystemError:
             raise
         except errors.RayError as error:  # the worker, its node, or what it has sent, is gone
-            del self._open[stream]
             entry.deaths += 1
             if entry.deaths < MOST_DEATHS:
+                del self._open[stream]
                 self._submit(entry)
             else:
                 why = f"{entry.deaths} workers died while they computed it ({first_line(error)})"
-                self._work.fail(entry.cell, why)
-                entry.lock.release()
+                work.fail(entry.cell, why)
+                self._close(stream)
         else:
-            self._keep(stream, entry, result)
-
-    def _keep(self, stream: Any, entry: _Open, result: Block | str) -> None:
-        if isinstance(result, str):
-            self._work.fail(entry.cell, result)
-            self._close(stream)
-        else:
-            entry.deaths = 0
-            self._work.add(entry.cell, result)
-            self._work.progress.advance(entry.cell, len(result.documents))
+            if isinstance(result, str):
+                work.fail(entry.cell, result)
+                self._close(stream)
+            else:
+                entry.deaths = 0
+                work.add(entry.cell, result)
+                work.progress.advance(entry.cell, len(result.documents))
 
     def _close(self, stream: Any) -> None:
         self._open.pop(stream).lock.release()
@@ -290,18 +287,18 @@ def find(job: Job, key: str) -> float:
 def answer(
     job: Job,
     key: str,
-    where: tuple[int | None, int, int, float | None],
+    where: tuple[Key | None, int, int, float | None],
     places: list[list[int]],
 ) -> Iterator[Block | str]:
     """In a worker: the blocks of a cell, and at last why it failed, if it did.
 
-    `where` are the number of its sweep (None: the base), its rank, the number of its task, and its
-    factor. A worker whose accelerator is lost ends: another one takes the cell.
+    `where` are its row (None: the base), its rank, the number of its task, and its factor. A worker
+    whose accelerator is lost ends: another one takes the cell.
     """
     inputs, _ = _inputs(job)
-    sweep, rank, task, factor = where
-    swept = None if sweep is None else inputs.sweeps[sweep]
-    cell = PlannedCell(swept, rank, inputs.leaves[task], inputs.digest, inputs.tokens, factor)
+    row, rank, task, factor = where
+    cut = replace(inputs.cuts[row][rank], factor=factor) if row else None
+    cell = PlannedCell(inputs.leaves[task], inputs.digest, inputs.tokens, row, cut)
     if cell.key != key:
         raise _other(inputs)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -102,13 +103,15 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if not given or not names:
             raise UsageError("compare needs at least one checkpoint and one task")
         words |= {"checkpoints": given, "tasks": names}
-        if isinstance(data := words.get("data"), (str, Path)) and "=" not in str(data):
+        words = msgspec.to_builtins(words, enc_hook=os.fspath, str_keys=True)
+        if isinstance(data := words.get("data"), str) and "=" not in data:
             if len(names) > 1:
                 raise UsageError("data of one folder for several tasks: give TASK=FOLDER")
             words["data"] = {names[0]: data}
         for name in words.keys() - set(cls.__struct_fields__):
             raise UsageError(f"compare has no option {name!r}")
-        read = {name: _read(name, value) for name, value in words.items()}
+        there = {name: value for name, value in words.items() if value is not None}
+        read = {name: _READ.get(name, _same)(value) for name, value in there.items()}
         try:
             settings: Settings = msgspec.convert(read, cls, strict=False)
         except msgspec.ValidationError as error:
@@ -162,43 +165,34 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
     return pairs
 
 
-def _device_map(name: str, value: Any) -> Any:
+def _device_map(value: Any) -> Any:
     if not isinstance(value, str) or value in ("auto", "balanced", "balanced_low_0", "sequential"):
         return value
     try:
         return dict(json.loads(value))
     except (ValueError, TypeError) as error:
-        raise UsageError(f"{name} takes {_TAKES[name]}, not {value!r}") from error
+        raise UsageError(f"device_map takes {_TAKES['device_map']}, not {value!r}") from error
 
 
-def _read(name: str, value: Any) -> Any:
-    """A word as msgspec converts it."""
-    return _READ[name](name, value) if name in _READ and value is not None else value
+def _same(value: Any) -> Any:
+    return value
 
 
-_READ: Mapping[str, Callable[[str, Any], Any]] = {
-    "checkpoints": lambda _name, value: [
-        str(each) if isinstance(each, os.PathLike) else each for each in value
-    ],
-    "metric": lambda _name, value: dict(asked_metrics(value)),
-    "data": lambda name, value: {
-        task: str(Path(folder).expanduser()) for task, folder in _mapping(name, value).items()
+_READ: Mapping[str, Callable[[Any], Any]] = {
+    "metric": asked_metrics,
+    "data": lambda value: {
+        task: str(Path(folder).expanduser()) for task, folder in _mapping("data", value).items()
     },
-    "include_path": lambda _name, value: str(value) or None,
-    "out": lambda _name, value: str(value) or None,
-    "base": lambda _name, value: str(value),
-    "tokenizer": lambda _name, value: str(value),
-    "group": lambda name, value: {
-        recipe: several(members) for recipe, members in _mapping(name, value).items()
-    },
-    "cluster": _mapping,
-    "gen_kwargs": lambda _name, value: parse_pairs("--gen-kwargs", value),
-    "model_args": lambda _name, value: parse_pairs("--model-args", value or ()),
-    "ranks": lambda _name, value: (
+    "group": lambda value: {n: several(names) for n, names in _mapping("group", value).items()},
+    "cluster": partial(_mapping, "cluster"),
+    "gen_kwargs": partial(parse_pairs, "--gen-kwargs"),
+    "model_args": partial(parse_pairs, "--model-args"),
+    "ranks": lambda value: (
         value if value in ("pow2", "all") else several([value] if isinstance(value, int) else value)
     ),
-    "basis": lambda _name, value: several(value),
-    "rescale": lambda _name, value: several(value),
-    "batch_size": lambda _name, value: None if str(value).partition(":")[0] == "auto" else value,
+    "basis": several,
+    "rescale": several,
+    "batch_size": lambda value: None if str(value).partition(":")[0] == "auto" else value,
     "device_map": _device_map,
 }
+"""A word as msgspec converts it; others as they are."""

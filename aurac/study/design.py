@@ -13,7 +13,7 @@ import torch
 from msgspec import Meta
 
 from aurac.adapters import Adapter, Factors
-from aurac.adapters.cut import sweeps_of
+from aurac.adapters.cut import cuts_of
 from aurac.adapters.nesting import default_nested_ranks
 from aurac.adapters.truncate import Basis
 from aurac.errors import RecipeError
@@ -207,7 +207,7 @@ def default_cuts(recipe: Recipe) -> tuple[Cut, ...]:
     A, B = torch.empty(recipe.rank, 1), torch.empty(1, recipe.rank)
     factors = Factors(A, B, alpha=recipe.alpha, rule=recipe.scaling)
     outline = Adapter(recipe.name, {"module": factors}, nesting=recipe.nesting)
-    return tuple((sweep.basis, sweep.rescale) for sweep in sweeps_of(recipe.name, outline))
+    return tuple(cuts_of(outline))
 
 
 def load_study(path: str | Path) -> Study:

@@ -177,7 +177,7 @@ def call(monkeypatch, capsys, *words: str) -> tuple[int, str]:
         (["score", str(REPORTS / "lora"), "--cluster", "t=x"], "names its clusters itself"),
         (["recommend", "nowhere", "--margin", "0.1"], "nowhere"),
         (["recommend", "x", "--margin", "2"], "2 is not between 0 and 1: 2 points are 0.02"),
-        (["score", "x", "--group", "a"], "'a' is not RECIPE=A,B"),
+        (["score", "x", "--group", "a"], "'a' is not NAME=VALUE"),
         (["score", "x", "--jsn"], "there is no option --jsn; did you mean --json?"),
         (["inspect", "nothing"], "nothing"),
         (["train", "--rank", "8"], "--set rank=VALUE"),

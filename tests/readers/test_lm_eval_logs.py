@@ -84,7 +84,7 @@ def test_bad_logs(tmp_path):
     for name, words in (
         ("twice", "both gsm8k at rank 1"),
         ("unranked", "no folder named by its rank"),
-        ("prompts", "another text or prompt at rank 2"),
+        ("prompts", "example '0' needs one text and prompt"),
         ("fewer", "different examples"),
         ("broken", "no lm-eval sample log"),
         ("empty", "holds no samples_"),

@@ -147,8 +147,8 @@ def test_names_that_are_numbers_keep_their_zeros(tmp_path):
         (HEAD + "a,t,0,x,1\n", "no ranks"),
         ("rank,accuracy\n1,0.2\n1,0.3\n", "rank 1 appears twice"),
         ("rank,doc_id,sample,score\n1,x,0,1\n1,x,1,1\n1,y,0,1\n", "unequal numbers of samples"),
-        ("rank,doc_id,cluster,score\n1,x,p,1\n2,x,q,1\n", "each example needs one cluster"),
-        ("rank,doc_id,cluster,score\n1,x,p,1\n1,y,,1\n", "each example needs one cluster"),
+        ("rank,doc_id,cluster,score\n1,x,p,1\n2,x,q,1\n", "needs one cluster"),
+        ("rank,doc_id,cluster,score\n1,x,p,1\n1,y,,1\n", "needs one cluster"),
     ],
 )
 def test_bad_tables_are_refused_in_one_sentence(tmp_path, text, words):

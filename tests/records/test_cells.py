@@ -41,16 +41,16 @@ def test_a_cell_grows_by_blocks(tmp_path):
     cell = store.read(IDENTITY.key)
     assert cell.identity == IDENTITY
     assert cell.missing(KEYS) == [5]
-    assert cell.scores("acc,none", KEYS[:5]).tolist() == [0, 1, 0, 1, 0]
+    assert cell.values("acc,none", KEYS[:5]) == [0, 1, 0, 1, 0]
     assert cell.responses([KEYS[4], KEYS[0]]) == ["answer 4", "answer 0"]
-    assert cell.scores("f1,none", KEYS[:5]) is None
+    assert cell.values("f1,none", KEYS[:5]) is None
     assert store.scores(IDENTITY.key).missing(KEYS) == [5]
 
 
 def test_the_first_outcome_of_an_example_counts(tmp_path):
     twice = make_block(KEYS[:1], {"acc,none": [1]}, ["later"])
     cell = stored(tmp_path, *blocks(KEYS[:2]), twice).read(IDENTITY.key)
-    assert cell.scores("acc,none", KEYS[:1]).tolist() == [0]
+    assert cell.values("acc,none", KEYS[:1]) == [0]
     assert cell.responses(KEYS[:1]) == ["answer 0"]
 
 
@@ -77,7 +77,7 @@ def test_a_file_cut_off_anywhere_has_the_blocks_before_and_can_go_on(tmp_path_fa
     CellStore(folder).append(IDENTITY, blocks(missing)[0])
     again = read_cell(path)
     assert again.missing(KEYS) == []
-    assert again.scores("acc,none", KEYS).tolist() == [0, 1, 0, 1, 0, 1]
+    assert again.values("acc,none", KEYS) == [0, 1, 0, 1, 0, 1]
 
 
 @given(st.integers(0, 10_000), st.integers(1, 255))

@@ -136,7 +136,7 @@ def test_a_reference_that_failed_everywhere_is_said(adapters, tmp_path, monkeypa
     real = compute.blocks
 
     def blocks(cell, *rest):
-        if cell.sweep and cell.sweep.name == "lora":
+        if cell.row and cell.row.adapter == "lora":
             raise CellError("it overflows")
         return real(cell, *rest)
 
@@ -149,7 +149,7 @@ def test_a_reference_that_failed_everywhere_is_said(adapters, tmp_path, monkeypa
 
 def keys(tmp_path, adapters, **options):
     inputs = load(Settings.of(adapters, TASK, limit=2, dtype="float32", device="cpu", **options))
-    cells = plan(inputs.sweeps, inputs.leaves, inputs.digest, inputs.tokens)
+    cells = plan(inputs.cuts, inputs.leaves, inputs.digest, inputs.tokens)
     return {(cell.label, cell.key) for cell in cells}
 
 
@@ -190,8 +190,8 @@ def test_a_worker_without_its_accelerator_ends_and_fails_no_cell(monkeypatch):
     monkeypatch.setattr(ray, "blocks", raises(RuntimeError("CUDA error: unspecified")))
     job = ray.Job(None, {}, "")
     [task] = tasks = [Task("t")]
-    [cell] = plan([], tasks, "s")
-    inputs = SimpleNamespace(backend=None, leaves=[task], sweeps=[], digest="s", tokens={})
+    [cell] = plan({}, tasks, "s")
+    inputs = SimpleNamespace(backend=None, leaves=[task], cuts={}, digest="s", tokens={})
     monkeypatch.setitem(ray._CACHE, repr(job), (inputs, {}))
     with pytest.raises(SystemExit):
         list(ray.answer(job, cell.key, (None, 0, 0, None), [[0]]))

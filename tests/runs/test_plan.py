@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from support.runs_doubles import Task
 
 from aurac.adapters import load_adapter
-from aurac.adapters.cut import sweeps_of
+from aurac.adapters.cut import cuts_of
+from aurac.curves.question import Key
 from aurac.errors import UsageError
 from aurac.runs.plan import coarse_levels, plan
 
@@ -21,32 +22,33 @@ def loaded(adapters):
 
 
 def test_cuts_are_curves_in_the_order_asked(loaded):
-    ways = sweeps_of("lora", loaded["lora"], bases=("prefix", "svd"), rescales=("rule", "keep"))
-    pairs = [(way.basis, way.rescale) for way in ways]
-    assert pairs == [("prefix", "rule"), ("prefix", "keep"), ("svd", "keep")]
+    pairs = cuts_of(loaded["lora"], bases=("prefix", "svd"), rescales=("rule", "keep"))
+    assert [*pairs] == [("prefix", "rule"), ("prefix", "keep"), ("svd", "keep")]
     unknown = replace(loaded["lora"], nesting=None)
     with pytest.raises(UsageError, match="which is not recorded"):
-        sweeps_of("lora", unknown, bases=("prefix",), rescales=("trained",))
+        cuts_of(unknown, bases=("prefix",), rescales=("trained",))
 
 
-def cells_of(*ways, tasks=1):
-    return plan(ways, [Task(f"t{k}") for k in range(tasks)], "settings")
+def rows(loaded, *names):
+    return {Key(x, *way): cuts for x in names for way, cuts in cuts_of(loaded[x]).items()}
+
+
+def cells_of(rows, tasks=1):
+    return plan(rows, [Task(f"t{k}") for k in range(tasks)], "settings")
 
 
 def test_what_decides_an_outcome_decides_the_key(loaded):
-    [way] = sweeps_of("dylora", loaded["dylora"])
+    way = rows(loaded, "dylora")
     keys = {cell.key for cell in cells_of(way, tasks=2)}
     assert len(keys) == 2 * 4
-    assert keys.isdisjoint(
-        {cell.key for cell in plan([way], [Task("t0", scoring="x")], "settings")}
-    )
-    assert keys.isdisjoint({cell.key for cell in plan([way], [Task("t0")], "others")})
-    assert keys >= {cell.key for cell in plan([way], [Task("t0", n=99)], "settings")}
+    assert keys.isdisjoint({cell.key for cell in plan(way, [Task("t0", scoring="x")], "settings")})
+    assert keys.isdisjoint({cell.key for cell in plan(way, [Task("t0")], "others")})
+    assert keys >= {cell.key for cell in plan(way, [Task("t0", n=99)], "settings")}
 
 
 def test_the_order_is_base_ends_middles(loaded):
-    ways = [sweeps_of(name, loaded[name])[0] for name in ("lora", "dylora")]
-    order = [(cell.sweep.name if cell.sweep else "base", cell.rank) for cell in cells_of(*ways)]
+    cells = cells_of(rows(loaded, "lora", "dylora"))
+    order = [(cell.row.adapter if cell.row else "base", cell.rank) for cell in cells]
     assert order == [
         ("base", 0),
         *(("lora", 4), ("dylora", 4), ("lora", 1), ("dylora", 1), ("lora", 2), ("dylora", 2)),
@@ -64,5 +66,5 @@ def test_levels_bisect_the_ranks(ranks):
 
 def test_blocks_are_those_of_a_fixed_grid(monkeypatch):
     monkeypatch.setattr("aurac.runs.plan.BLOCK_EXAMPLES", {"cpu": 3})
-    [cell] = plan([], [Task("t", n=8)], "settings")
+    [cell] = plan({}, [Task("t", n=8)], "settings")
     assert cell.blocks([0, 1, 2, 3, 7], "cpu") == [[0, 1, 2], [3], [7]]

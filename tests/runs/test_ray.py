@@ -120,7 +120,7 @@ def test_a_worker_finds_what_is_named_relative_to_the_folder_of_the_command(
     monkeypatch.setattr(ray, "_CACHE", {})
     found, _ = ray._inputs(job)
     assert found.digest == inputs.digest
-    keys = [[c.key for c in plan(x.sweeps, x.leaves, x.digest, x.tokens)] for x in (inputs, found)]
+    keys = [[c.key for c in plan(x.cuts, x.leaves, x.digest, x.tokens)] for x in (inputs, found)]
     assert keys[0] == keys[1]
 
 

@@ -78,7 +78,7 @@ def work_in(folder):
 
 def planned(*tasks):
     """The cells of the base on tasks."""
-    return [PlannedCell(None, 0, task, "settings") for task in tasks]
+    return [PlannedCell(task, "settings") for task in tasks]
 
 
 def compute_all(folder, cells):
