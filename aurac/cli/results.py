@@ -74,16 +74,16 @@ def recommend(run: Path, rank: int | None, details: bool, as_json: bool, **asked
 
 def is_open(analysis: Analysis, adapters: Iterable[str]) -> bool:
     """Whether a result is missing, so that there is no recommendation or it may change."""
-    known = {(each["task"], each["key"]) for each in analysis.tables["recommended"]}
     rows = [row for row in analysis.rows if not row.rolling]
     there = {curve.adapter for row in analysis.rows for curve in row.curves}
     missing = any(curve.missing for row in rows for curve in row.curves)
-    return missing or any((r.task, r.key) not in known for r in rows) or bool({*adapters} - there)
+    untested = any(advice.reference is None for advice in analysis.tables.recommended)
+    return missing or untested or bool({*adapters} - there)
 
 
 def beyond(analysis: Analysis, rank: int, adapters: Iterable[str]) -> list[str]:
     """The adapters that may not be shipped at a rank, on which task and why."""
-    shipped = {(each["task"], each["key"]): each["rank"] for each in analysis.tables["recommended"]}
+    shipped = {(each.task, each.key): each.rank for each in analysis.tables.recommended}
     rows = [row for row in analysis.rows if not row.rolling]
     found = [
         f"{row.name} on {row.task} (the rank to ship is {needed or 'not known'})"

@@ -15,6 +15,7 @@ from aurac.curves.checks import (
     fractions,
     is_missing,
     refuse_masked,
+    whole_rank,
 )
 from aurac.curves.display import cut_name
 from aurac.errors import CurveError
@@ -96,6 +97,8 @@ class Curve:
         """Validate and sort."""
         ranks = check_ranks(self.ranks)
         check_task(self.task)
+        if self.seed is not None:
+            self._set("seed", whole_rank(self.seed, "Seed"))
         numbers = [*self.accuracy] if self.rolling else fractions(self.accuracy, "accuracies")
         if len(numbers) != len(ranks):
             raise CurveError(f"{len(numbers)} accuracies for {len(ranks)} ranks.")

@@ -13,7 +13,7 @@ import msgspec
 
 from aurac.analysis import Analysis, analyse
 from aurac.analysis.gather import gather
-from aurac.analysis.schema import Frames
+from aurac.analysis.schema import Frames, Tables
 from aurac.curves.question import ALL_PAIRS, Question
 from aurac.errors import RunFolderError, UsageError, first_line
 from aurac.records.folder import RunFolder
@@ -99,11 +99,11 @@ class Run(Frames):
     @cached_property
     def analysis(self) -> Analysis:
         """All frames at once."""
-        return analyse(self.curves, self.question.but(groups=self.stored.groups))
+        return analyse(self)
 
     @property
-    def tables(self) -> Mapping[str, Any]:  # type: ignore[override]
-        """What the frames are made of."""
+    def tables(self) -> Tables:  # type: ignore[override]
+        """The rows of the frames."""
         return self.analysis.tables
 
     def ask(self, **changes: Any) -> Run:
