@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 MOST_ALL_PAIRS = 6  # adapters on a task of which all pairs are compared by default
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Analysis(Frames):
     """All that is claimed, in five frames.
 
@@ -53,6 +53,10 @@ class Analysis(Frames):
     ranks: Mapping[str, tuple[int, ...]]
     averaged: tuple[str, ...]
     tables: Tables
+
+    def __repr__(self) -> str:
+        tasks = ", ".join(self.ranks)
+        return f"Analysis({len(self.rows)} rows on {tasks}: .scores, .points, .pairs, …)"
 
     def weights(self, task: str) -> dict[str, list[float]]:
         """What each rank weighs in AURAC on both axes."""

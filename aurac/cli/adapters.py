@@ -8,7 +8,6 @@ import click
 
 from aurac.cli import shared
 from aurac.cli.shared import FOLDER, command, numbers
-from aurac.curves.display import slot_rank
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,7 +125,7 @@ def _table(facts: Description) -> tuple[list[str], list[list[object]]]:
     if facts.by_rank[0].slot is not None:
         head.append("vLLM slot")
         for cells, row in zip(rows, facts.by_rank, strict=True):
-            cells.append(f"{slot_rank(row.rank)}: {size(row.slot)}")
+            cells.append(f"{row.slot}: {size(row.slot_bytes)}")
     if facts.rescale == "trained" and facts.p is not None:
         head.insert(4, "trained p")  # of the component of that rank
         for cells, row in zip(rows, facts.by_rank, strict=True):

@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 RUN = click.argument("run", type=FOLDER, metavar="RUN")
 
 
-def answered(folder: Path, group: Groups, **asked: Any) -> Run:
+def answered(folder: Path, groups: Groups, **asked: Any) -> Run:
     """A run or study, and what it says to a question; what is not asked is as it is recorded."""
     from aurac.notebook import load_run
 
-    run, given = load_run(folder), dict(group)
+    run, given = load_run(folder), dict(groups)
     taken = {name for members in given.values() for name in members}
-    known = run.question.groups
-    groups = {name: some for name, some in known.items() if not taken.intersection(some)}
+    known = run.question.groups.items()
+    given |= {name: some for name, some in known if not taken.intersection(some)}
     changes = {name: value for name, value in asked.items() if value is not None}
-    return run.ask(groups=groups | given, **changes)
+    return run.ask(groups=given, **changes)
 
 
 @command(
@@ -111,7 +111,7 @@ def score(
     source: Path,
     metric: str | None,
     cluster: tuple[tuple[str, str], ...],
-    group: Groups,
+    groups: Groups,
     details: bool,
     as_json: bool,
     **asked: Any,
@@ -135,11 +135,11 @@ def score(
         and not cluster
         and any((source / n).is_file() for n in ("run.json", "analysis.json"))
     ):
-        found = answered(source, group, **asked)
+        found = answered(source, groups, **asked)
         run, analysis = found.stored, found.analysis
     else:
         curves = read_curves(source, metric, dict(cluster))
-        analysis = analyse(curves, Question(groups=dict(group), **asked))
+        analysis = analyse(curves, Question(groups=dict(groups), **asked))
     shared.print_analysis(analysis, run, as_json=as_json, details=details)
 
 

@@ -121,6 +121,7 @@ reference = click.option(
 )
 group = click.option(
     "--group",
+    "groups",
     type=members,
     multiple=True,
     metavar="RECIPE=A,B",

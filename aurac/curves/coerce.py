@@ -41,7 +41,7 @@ def as_curve(source: Any) -> Curve:
         return _from_columns(source, source.values())
     if is_one(source):
         return _from_columns(*source)
-    raise CurveError(f"A {type(source).__name__} is no curve: {FORMS}")
+    raise CurveError(f"A value of type {type(source).__name__} is no curve: {FORMS}")
 
 
 def is_rank(value: Any) -> bool:

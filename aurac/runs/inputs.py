@@ -128,7 +128,7 @@ def load(
         adapters = named(loaded, known_names(inputs.folder))
         inputs = replace(inputs, adapters=adapters, sweeps=_sweeps(settings, adapters))
     taken: dict[str, str] = {}
-    for recipe, members in settings.group.items():
+    for recipe, members in settings.groups.items():
         for name in members:
             if taken.setdefault(name, recipe) != recipe:
                 raise UsageError(f"{name} is in the groups {taken[name]} and {recipe}")

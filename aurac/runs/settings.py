@@ -47,7 +47,7 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             `{1,2,4}` in it.
         tasks: Bundled tasks, names that lm-eval knows, or YAML files.
         base: Base model; None: the one that the adapters record.
-        group: Recipe → adapters that are its seeds.
+        groups: Recipe → adapters that are its seeds.
         reference, margin: What is asked of the results: all against one adapter, and the loss that
             is tolerable, a fraction. They change no cell.
         tokenizer: `base`, `adapter` or a folder; None: the adapters' own where they have one.
@@ -66,7 +66,7 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     checkpoints: tuple[str, ...]
     tasks: tuple[str, ...]
     base: str | None = None
-    group: dict[str, tuple[str, ...]] = {}
+    groups: dict[str, tuple[str, ...]] = {}
     reference: str | None = None
     margin: Annotated[float, Meta(gt=0, lt=1)] | None = None
     tokenizer: str | None = None
@@ -194,7 +194,7 @@ _READ: Mapping[str, Callable[[str, Any], Any]] = {
     "out": lambda _name, value: str(value) or None,
     "base": lambda _name, value: str(value),
     "tokenizer": lambda _name, value: str(value),
-    "group": lambda name, value: {
+    "groups": lambda name, value: {
         recipe: several(members) for recipe, members in _mapping(name, value).items()
     },
     "cluster": _mapping,

@@ -86,7 +86,8 @@ def test_a_slot_is_shown_where_vllm_serves_the_adapter(config, tmp_path):
     assert ("vLLM slot" in out) == (not config)
     assert ("vLLM does not serve this" in out) == bool(config)
     # 2 bytes × rank 8 × 2 layers × (q: 32 + 32, v: 32 + 16)
-    assert {row["slot"] for row in facts["by_rank"][1:]} == {None if config else 2 * 8 * 2 * 112}
+    slots = {(row["slot"], row["slot_bytes"]) for row in facts["by_rank"][1:]}
+    assert slots == {(None, None) if config else (8, 2 * 8 * 2 * 112)}
 
 
 def test_the_text_names_what_matters(adapter, folder, tmp_path):
