@@ -10,21 +10,28 @@ if TYPE_CHECKING:
     from aurac.adapters.export import save_adapter, truncate
     from aurac.adapters.formats import load_adapter
     from aurac.adapters.inspect import inspect
-    from aurac.analysis.frames import analyse
-    from aurac.analysis.score import score
+    from aurac.analysis.frames import Analysis, analyse
+    from aurac.analysis.score import Score, score
     from aurac.curves.curve import Curve
+    from aurac.curves.question import Question
+    from aurac.errors import AuracError
     from aurac.notebook import Run, load_run
     from aurac.readers import read_curves
     from aurac.runs.compare import compare
     from aurac.training.job import train
     from aurac.training.nested import nested
     from aurac.training.rank_curve import RankCurve
+    from aurac.training.recipe import Recipe
 
 _PLACES = {
+    "Analysis": "analysis.frames",
+    "AuracError": "errors",
     "Curve": "curves.curve",
-    "RankCurve": "training.rank_curve",
     "Question": "curves.question",
+    "RankCurve": "training.rank_curve",
+    "Recipe": "training.recipe",
     "Run": "notebook",
+    "Score": "analysis.score",
     "analyse": "analysis.frames",
     "compare": "runs.compare",
     "inspect": "adapters.inspect",
@@ -38,9 +45,9 @@ _PLACES = {
     "truncate": "adapters.export",
 }
 __all__ = [
-    "Curve", "Question", "RankCurve", "Run", "analyse", "compare", "inspect", "load_adapter",
-    "load_run", "nested", "read_curves",
-    "save_adapter", "score", "train", "truncate",
+    "Analysis", "AuracError", "Curve", "Question", "RankCurve", "Recipe", "Run", "Score", "analyse",
+    "compare", "inspect", "load_adapter", "load_run", "nested", "read_curves", "save_adapter",
+    "score", "train", "truncate",
 ]  # fmt: skip
 __version__ = version("aurac")
 

@@ -135,7 +135,7 @@ def checks(
         how |= {"dtype": dtype, "limit": 8, "device": "cpu", "out": root / "run"}
         inputs = load(Settings.of(mine, tasks, **how))
         [every] = inputs.cuts.values()
-        cuts = [sweep.at(rank) for rank in (sweep.ranks[-1], sweep.ranks[0])]
+        cuts = [every[rank] for rank in (max(every), min(every))]
         usual = {name: vars(server)[name] for kind in KINDS.values() for name in kind}
         for kind in kinds:
             vars(server).update({**usual, **KINDS[kind]})

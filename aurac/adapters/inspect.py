@@ -21,7 +21,7 @@ from aurac.adapters.compatibility import served_by_vllm
 from aurac.adapters.formats import load_adapter
 from aurac.adapters.nesting import default_nested_ranks
 from aurac.adapters.truncate import by_rule, default_basis, default_rescale
-from aurac.curves.display import slot_bytes
+from aurac.curves.display import slot_bytes, slot_rank
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -41,7 +41,8 @@ class AtRank:
         rank: The rank.
         parameters: Their number.
         bytes: The size of its tensors.
-        slot: Bytes that a vLLM server sets aside for it; ``None`` where vLLM does not serve it.
+        slot: The smallest ``--max-lora-rank`` that serves it; ``None`` where vLLM does not.
+        slot_bytes: What a vLLM server sets aside for it.
         scale: The factor outside of A and B in the best cut; ``None`` where modules differ.
         prefix: The share of the energy in the first components, the mean over modules.
         svd: The share in the best approximation of that rank.
@@ -51,6 +52,7 @@ class AtRank:
     parameters: int
     bytes: int
     slot: int | None
+    slot_bytes: int | None
     scale: float | None
     prefix: float | None
     svd: float | None
@@ -98,7 +100,7 @@ def inspect(adapter: Adapter | str | Path | PeftModel) -> Description:
     known = [each for each in shares if each is not None]
     mean = np.mean(known, axis=0) if known else None  # (2, ranks)
     p = adapter.rank_weights(next(iter(adapter.modules)))
-    nesting, basis = adapter.nesting, default_basis(adapter)
+    nesting, basis, served = adapter.nesting, default_basis(adapter), served_by_vllm(adapter)
     rescale = default_rescale(adapter, basis)
     own, ruled = adapter.modules.values(), by_rule(adapter, rescale)
     by_rank = [
@@ -106,7 +108,8 @@ def inspect(adapter: Adapter | str | Path | PeftModel) -> Description:
             rank=r,
             parameters=adapter.parameters(r),
             bytes=adapter.bytes(r),
-            slot=slot_bytes(r, adapter.width) if served_by_vllm(adapter) else None,
+            slot=slot_rank(r) if served else None,
+            slot_bytes=slot_bytes(r, adapter.width) if served else None,
             scale=only(f.scale(min(r, f.rank) if ruled else f.rank) for f in own),
             prefix=None if mean is None else float(mean[0, k]),
             svd=None if mean is None else float(mean[1, k]),

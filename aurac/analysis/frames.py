@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from msgspec.structs import replace
 
 from aurac.analysis.gather import Row, difference, gather
-from aurac.analysis.points import about, ends, points_of, recommended
-from aurac.analysis.schema import Frames, Record
+from aurac.analysis.points import ends, points_of, recommended
+from aurac.analysis.schema import Area, Frames, Pair, RankPair, Tables
 from aurac.curves.area import quadrature_weights
 from aurac.curves.checks import MEAN
 from aurac.curves.question import ALL_PAIRS, Key, Question
 from aurac.errors import UsageError
+from aurac.readers import curves_of
 from aurac.stats.estimate import (
-    FRACTION,
     SIGNED,
     Components,
     estimate,
@@ -28,14 +30,12 @@ from aurac.stats.estimate import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    import pandas as pd
-
     from aurac.curves.curve import Curve
 
 MOST_ALL_PAIRS = 6  # adapters on a task of which all pairs are compared by default
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Analysis(Frames):
     """All that is claimed, in five frames.
 
@@ -45,14 +45,18 @@ class Analysis(Frames):
         ranks: Task → ranks over which AURAC is taken: those of the question that all its rows have.
         averaged: The tasks of the mean over tasks, which takes each example once: of tasks that
             share some the largest, as a group and not its members, of equal ones the first.
-        tables: The frames as records, where rows are a `Key`, and None where there is nothing.
+        tables: The rows of the frames, where an adapter under one cut is a `Key`.
     """
 
     question: Question
     rows: tuple[Row, ...]
     ranks: Mapping[str, tuple[int, ...]]
     averaged: tuple[str, ...]
-    tables: Mapping[str, Sequence[Record]]
+    tables: Tables
+
+    def __repr__(self) -> str:
+        tasks = ", ".join(self.ranks)
+        return f"Analysis({len(self.rows)} rows on {tasks}: .scores, .points, .pairs, …)"
 
     def weights(self, task: str) -> dict[str, list[float]]:
         """What each rank weighs in AURAC on both axes."""
@@ -71,26 +75,27 @@ class Analysis(Frames):
         return found
 
 
-def analyse(curves: Iterable[Curve] | pd.DataFrame, question: Question | None = None) -> Analysis:
+def analyse(source: Any, question: Question | None = None) -> Analysis:
     """Every claim about curves, in five frames.
 
     Args:
-        curves: Of one or several tasks, or a table that `aurac.read_curves` would read.
+        source: What `aurac.score` takes, or several of them in a list or under their names; a run,
+            or the path of one, under its own question unless another is asked.
         question: What is asked.
 
     Raises:
-        CurveError: Curves of one task on other examples.
-        UsageError: A reference that no row is called.
+        CurveError: It is none of these, or has curves of one task on other examples.
+        UsageError: A reference or a pair of which there is no row.
     """
-    asked = question or Question()
-    rows = gather(_curves(curves), asked.groups)
-    asked = asked.but(reference=_reference(asked, rows))
+    curves, asked = _asked(source, question)
+    asked = resolved(asked, rows := gather(curves, asked.groups))
     names = {row.key: row.name for row in rows}
     every_task = dict.fromkeys(row.task for row in rows)
     tasks = [_Task([row for row in rows if row.task == t], asked.ranks) for t in every_task]
     apart = _apart(tasks)
     tables: list[_Means | _Task] = [*([_Means(apart, names)] if len(apart) > 1 else []), *tasks]
     points = {row: points_of(row, asked.level) for task in tasks for row in task.rows.values()}
+    margin = asked.margin
 
     def compared(keys: Iterable[Key]) -> list[tuple[Key, Key]]:
         both = combinations(keys, 2)
@@ -101,60 +106,76 @@ def analyse(curves: Iterable[Curve] | pd.DataFrame, question: Question | None = 
         rows=tuple(points),
         ranks={task.name: task.ranks for task in tasks},
         averaged=tuple(task.name for task in apart) if len(apart) > 1 else (),
-        tables={
-            "scores": [
-                record | ends(parts, FRACTION, asked.level) | {"seed_sd": _seed_sd(parts)}
+        tables=Tables(
+            scores=tuple(
+                replace(area, seed_sd=_seed_sd(parts), **ends(parts, asked.level))
                 for table in tables
-                for record, parts in table.scores.values()
-            ],
-            "points": [point for some in points.values() for point in some],
-            "pairs": [
-                record
-                for table in tables
-                for record in _family(table, compared(table.compared), asked)
-            ],
-            "rank_pairs": [
-                record
+                for area, parts in table.scores.values()
+            ),
+            points=tuple(point for some in points.values() for point in some),
+            pairs=tuple(
+                pair for table in tables for pair in _family(table, compared(table.compared), asked)
+            ),
+            rank_pairs=tuple(
+                pair
                 for task in tasks
                 for a, b in compared(key for key, row in task.rows.items() if not row.outside)
-                for record in _at_ranks(task.rows[a], task.rows[b], asked.level)
-            ],
-            "recommended": [
-                record for row in points for record in recommended(row, points[row], asked.margin)
-            ],
-        },
+                for pair in _at_ranks(task.rows[a], task.rows[b], asked.level)
+            ),
+            recommended=tuple(
+                recommended(row, points[row], margin)
+                for row in points
+                if margin is not None and not row.rolling
+            ),
+        ),
     )
 
 
-def _curves(source: Any) -> Iterable[Curve]:
-    if not hasattr(source, "columns"):
-        return source  # type: ignore[no-any-return]
-    from aurac.readers.table import curves_from_frame
+def _asked(source: Any, question: Question | None) -> tuple[Sequence[Curve], Question]:
+    """The curves, and what is asked of them; a run has seeds that belong together."""
+    from aurac.records.run import StoredRun, read_run
 
-    return curves_from_frame(source)
+    run = getattr(source, "stored", source)  # of a `Run`
+    if isinstance(source, (str, Path)) and (Path(source) / "run.json").is_file():
+        run = read_run(source)
+    if not isinstance(run, StoredRun):
+        return curves_of(run), question or Question()
+    run = run if question is None else run.under(question)
+    return run.curves, run.question.but(groups=run.groups)
 
 
-def _reference(asked: Question, rows: Sequence[Row]) -> str:
-    """The row that all others are compared with, or `ALL_PAIRS`.
+def resolved(asked: Question, rows: Sequence[Row]) -> Question:
+    """The question with the reference that is chosen where none is asked, and pairs by their keys.
 
     A default one is chosen by its place and its number of tasks: intervals and p values would not
     hold for one that is chosen by its score.
+
+    Raises:
+        UsageError: A reference or a pair of which there is no row.
     """
+    names = {row.name: row.key for row in rows}
+
+    def known(given: Key | str) -> Key:
+        key = names.get(given) if isinstance(given, str) else given
+        if key is None or key not in names.values():
+            there = ", ".join(names)
+            raise UsageError(f"There is no {given} to compare with; there are {there}.")
+        return key
+
     if asked.pairs:
-        return ALL_PAIRS
-    if asked.reference is None:
-        complete = [row for row in rows if row.complete and row.outside is None]
-        if max(Counter(row.task for row in complete).values(), default=0) <= MOST_ALL_PAIRS:
-            return ALL_PAIRS
-        return Counter(row.name for row in complete).most_common(1)[0][0]
-    names = dict.fromkeys(row.name for row in rows)
-    if asked.reference not in (ALL_PAIRS, *names):
-        known = ", ".join(names)
-        raise UsageError(f"There is no {asked.reference} to compare with; there are {known}.")
-    return asked.reference
+        pairs = tuple((known(a), known(b)) for a, b in asked.pairs)
+        return asked.but(pairs=pairs, reference=ALL_PAIRS)
+    if asked.reference is not None:
+        _ = asked.reference == ALL_PAIRS or known(asked.reference)
+        return asked
+    complete = [row for row in rows if row.complete and row.outside is None]
+    if max(Counter(row.task for row in complete).values(), default=0) <= MOST_ALL_PAIRS:
+        return asked.but(reference=ALL_PAIRS)
+    return asked.but(reference=Counter(row.name for row in complete).most_common(1)[0][0])
 
 
-Claim = tuple[Record, Components | None]  # what is said of a row or a pair, and its variance
+C = TypeVar("C", Area, Pair)
+Claim = tuple[C, Components | None]  # what is said of a row or a pair, and its variance
 
 
 class _Task:
@@ -187,13 +208,15 @@ class _Task:
         self.compared = [key for key in self.areas if self.rows[key].outside is None]
         self.scores = {key: self._score(row) for key, row in self.rows.items()}
 
-    def _score(self, row: Row) -> Claim:
-        area, each = self.areas.get(row.key, (None, None))
-        linear = None if area is None else row.area(self.ranks, "linear")
-        record: Record = {"aurac": area, "aurac_linear": linear, "base": row.baseline()}
-        record |= {"examples": row.examples, "seeds": row.seeds}
-        record["reason"] = None if area is not None else row.reason or self._lacking(row)
-        return about(row) | record, None if each is None else row.parts(each)
+    def _score(self, row: Row) -> Claim[Area]:
+        if (known := self.areas.get(row.key)) is None:
+            numbers, reason = dict[str, Any](), row.reason or self._lacking(row)
+        else:
+            numbers = {"aurac": known[0], "aurac_linear": row.area(self.ranks, "linear")}
+            reason = "the outcomes of its examples are not known" if known[1] is None else None
+        numbers |= {"base": row.baseline(), "examples": row.examples, "seeds": row.seeds}
+        parts = row.parts(known[1]) if known and known[1] is not None else None
+        return Area(reason=reason, **row.about | numbers), parts
 
     def _lacking(self, row: Row) -> str:
         if not self.ranks:
@@ -201,33 +224,54 @@ class _Task:
         missing = [str(rank) for rank in self.ranks if rank not in row.ranks]
         return f"no result at rank {', '.join(missing)}"
 
-    def pair(self, a: Key, b: Key) -> Claim:
+    def why_not(self, key: Key) -> str:
+        """Why a row is not in the mean over tasks."""
+        row = self.rows.get(key)
+        return (row and row.outside) or (row and self.scores[key][0].reason) or "it has no result"
+
+    def pair(self, a: Key, b: Key) -> Claim[Pair]:
         """The difference of AURAC a - b."""
         (left, ours), (right, theirs) = self.areas[a], self.areas[b]
         first, second = self.rows[a], self.rows[b]
-        record: Record = {"task": self.name, "a": a, "b": b, "difference": left - right}
-        record |= {"examples": first.examples, "seeds": min(first.seeds, second.seeds)}
+        about: dict[str, Any] = {"task": self.name, "a": a, "b": b, "difference": left - right}
+        about |= {"examples": first.examples, "seeds": min(first.seeds, second.seeds)}
         if ours is None or theirs is None:
-            return record | {"wins": None, "losses": None}, None
+            return Pair(**about), None
         ahead = ours.mean(axis=0) - theirs.mean(axis=0)
-        record |= {"wins": int(np.sum(ahead > 1e-9)), "losses": int(np.sum(ahead < -1e-9))}
+        about |= {"wins": int(np.sum(ahead > 1e-9)), "losses": int(np.sum(ahead < -1e-9))}
         if str(a) < str(b):
-            return record, difference(first, second, ours, theirs)
-        return record, difference(second, first, theirs, ours)
+            return Pair(**about), difference(first, second, ours, theirs)
+        return Pair(**about), difference(second, first, theirs, ours)
 
 
 class _Means:
-    """Means over tasks of the rows that have an area on all of them, AURAC descending."""
+    """Means over tasks, AURAC descending; of a row that lacks a task the reason."""
 
     def __init__(self, tasks: Sequence[_Task], names: Mapping[Key, str]) -> None:
         self.tasks = tasks
-        keys = [key for key in tasks[0].compared if all(key in t.compared for t in tasks)]
-        means, sums = ("aurac", "aurac_linear", "base"), ("examples",)
-        scores = {key: _mean([task.scores[key] for task in tasks], means, sums) for key in keys}
-        self.compared = sorted(keys, key=lambda key: (-scores[key][0]["aurac"], names[key]))
-        self.scores = {key: scores[key] for key in self.compared}
+        keys = dict.fromkeys(key for task in tasks for key in task.rows)
+        scores = {key: self._score(key) for key in keys}
 
-    def pair(self, a: Key, b: Key) -> Claim:
+        def order(key: Key) -> tuple[bool, float, str]:
+            area = scores[key][0].aurac
+            return area is None, -(area or 0.0), names[key]
+
+        self.scores = {key: scores[key] for key in sorted(keys, key=order)}
+        self.compared = [key for key, (area, _) in self.scores.items() if area.aurac is not None]
+
+    def _score(self, key: Key) -> Claim[Area]:
+        for task in self.tasks:
+            if key not in task.compared:
+                row = next(each.rows[key] for each in self.tasks if key in each.rows)
+                about = row.about | {"task": MEAN, "seeds": row.seeds}
+                return Area(reason=f"{task.name}: {task.why_not(key)}", **about), None
+        claims = [task.scores[key] for task in self.tasks]
+        area, parts = _mean(claims, ("aurac", "aurac_linear", "base"), ("examples",))
+        reasons = [one.reason for one, _ in claims if one.reason]
+        reasons += [] if parts else ["its tasks have other training seeds"]
+        return replace(area, reason=next(iter(reasons), None)), parts
+
+    def pair(self, a: Key, b: Key) -> Claim[Pair]:
         """The difference a - b over tasks, in some of which b is the better one."""
         claims = [task.pair(a, b) for task in self.tasks]
         return _mean(claims, ("difference",), ("wins", "losses", "examples"))
@@ -244,36 +288,37 @@ def _apart(tasks: Sequence[_Task]) -> list[_Task]:
     return [task for task in tasks if task in kept]
 
 
-def _mean(claims: Sequence[Claim], means: Sequence[str], sums: Sequence[str]) -> Claim:
+def _mean(claims: Sequence[Claim[C]], means: Sequence[str], sums: Sequence[str]) -> Claim[C]:
     """A claim for the mean over tasks of some columns, others added.
 
     Its variance is not known where a task has no examples, or shares some seeds with another.
     """
-    records = [record for record, _ in claims]
-    result = records[0] | {"task": MEAN, "seeds": min(record["seeds"] for record in records)}
+    rows = [row for row, _ in claims]
+    result: dict[str, Any] = {"task": MEAN, "seeds": min(row.seeds for row in rows)}
     for name in (*means, *sums):
-        values = [record[name] for record in records if record[name] is not None]
-        total = sum(values) / len(records) if name in means else sum(values)
-        result[name] = total if len(values) == len(records) else None
+        values = [value for row in rows if (value := getattr(row, name)) is not None]
+        total = sum(values) / len(rows) if name in means else sum(values)
+        result[name] = total if len(values) == len(rows) else None
     known = [parts for _, parts in claims if parts is not None]
-    return result, over_tasks(known) if len(known) == len(claims) else None
+    parts = over_tasks(known) if len(known) == len(claims) else None
+    return replace(rows[0], **result), parts
 
 
 def _family(
     table: _Means | _Task, compared: Sequence[tuple[Key, Key]], asked: Question
-) -> Iterator[Record]:
+) -> Iterator[Pair]:
     """Differences of AURAC with intervals and p, adjusted for those that hold together."""
     family = (asked.family if asked.pairs else None) or len(compared)
-    for record, parts in (table.pair(a, b) for a, b in compared):
-        adjusted: Record = {"low": None, "high": None, "p": None, "comparisons": family}
+    for pair, parts in (table.pair(a, b) for a, b in compared):
+        adjusted: dict[str, Any] = {"comparisons": family}
         if parts is not None:
             known = estimate(parts, SIGNED, asked.level, family)
-            known = known if str(record["a"]) < str(record["b"]) else known.turned()
+            known = known if str(pair.a) < str(pair.b) else known.turned()
             adjusted |= {"low": known.low, "high": known.high, "p": known.p}
-        yield record | adjusted
+        yield replace(pair, **adjusted)
 
 
-def _at_ranks(a: Row, b: Row, level: float) -> Iterator[Record]:
+def _at_ranks(a: Row, b: Row, level: float) -> Iterator[RankPair]:
     """The differences of accuracy at every rank that both have, each interval alone."""
     ranks = [rank for rank in a.ranks if rank in b.ranks]
     if not ranks or a.rolling or b.rolling:
@@ -284,9 +329,8 @@ def _at_ranks(a: Row, b: Row, level: float) -> Iterator[Record]:
         low, high = interval(difference(a, b, left, right), SIGNED, 1.0 - level)
         both = zip(low.tolist(), high.tolist(), strict=True)
     for rank, (low, high) in zip(ranks, both, strict=True):
-        value = a.accuracy(rank) - b.accuracy(rank)
-        record = {"task": a.task, "a": a.key, "b": b.key, "rank": rank}
-        yield record | {"difference": value, "low": low, "high": high}
+        value, keys = a.accuracy(rank) - b.accuracy(rank), {"a": a.key, "b": b.key}
+        yield RankPair(task=a.task, rank=rank, difference=value, low=low, high=high, **keys)
 
 
 def _seed_sd(parts: Components | None) -> float | None:

@@ -64,6 +64,11 @@ class Row:
         return cut_name(self.key.basis, self.key.rescale, self.method)
 
     @property
+    def about(self) -> dict[str, Any]:
+        """The cells that say which row it is."""
+        return {"task": self.task, "key": self.key, "cut": self.cut}
+
+    @property
     def seeds(self) -> int:
         """S."""
         return len(self.curves)

@@ -2,50 +2,60 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aurac.analysis.gather import same
+from aurac.analysis.schema import Advice, Point
 from aurac.curves.display import slot_rank
-from aurac.stats.estimate import FRACTION, Bounds, Components, estimate, one_sided
+from aurac.stats.estimate import FRACTION, Components, estimate, one_sided
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aurac.analysis.gather import Row
-    from aurac.analysis.schema import Record
-    from aurac.stats.estimate import Array
+
+NEEDED = "a recommendation needs the base, and every outcome at the trained rank"
 
 
-_NOTHING: Record = dict.fromkeys(("above_base", "loss", "loss_bound", "bytes", "slot"))
-
-
-def about(row: Row) -> Record:
-    """The cells that say which row it is."""
-    return {"task": row.task, "key": row.key, "cut": row.cut}
-
-
-def ends(parts: Components | None, bounds: Bounds, level: float) -> Record:
-    """An interval alone."""
-    known = None if parts is None else estimate(parts, bounds, level)
+def ends(parts: Components | None, level: float) -> dict[str, Any]:
+    """The interval of a fraction, where the sources of its variance are known."""
+    known = None if parts is None else estimate(parts, FRACTION, level)
     return {"low": known and known.low, "high": known and known.high}
 
 
-def points_of(row: Row, level: float) -> list[Record]:
+def points_of(row: Row, level: float) -> list[Point]:
     """The row at each rank, 0 for the base first."""
     points, base = [], row.baseline()
     if base is not None:
         scores = row.curves[0].base_scores
         parts = None if scores is None else row.parts(scores[None])
-        points.append(dict(_NOTHING, rank=0, accuracy=base, **ends(parts, FRACTION, level)))
-    for rank in row.ranks:
-        each = row.scores([rank])
-        scores = None if each is None else each[0]
-        parts = None if scores is None else row.parts(scores)
-        point = {"rank": rank, "accuracy": row.accuracy(rank), **ends(parts, FRACTION, level)}
-        point["bytes"] = same(curve.sizes.get(rank) for curve in row.curves)
-        point["slot"] = slot_rank(rank) if all(curve.width for curve in row.curves) else None
-        points.append(_NOTHING | point | _against(row, rank, scores))
-    return [about(row) | p | {"unfinished": _unfinished(row, p["rank"])} for p in points]
+        about = row.about | ends(parts, level)
+        points.append(Point(rank=0, accuracy=base, unfinished=_unfinished(row, 0), **about))
+    return [*points, *(_point(row, rank, level) for rank in row.ranks)]
+
+
+def _point(row: Row, rank: int, level: float) -> Point:
+    """A rank: whether it is above the base, and what it loses against the trained one (95 %)."""
+    each, above, lost, bound = row.scores([rank]), None, None, None
+    scores = None if each is None else each[0]
+    if scores is not None and (base := row.base_scores(scores)) is not None:
+        above = one_sided(row.parts(scores - base))[0] > 0.0
+    reference = row.trained_rank
+    if reference in row.ranks and rank < reference and not row.rolling:
+        lost, full = row.accuracy(reference) - row.accuracy(rank), row.scores([reference])
+        if full is not None and scores is not None:
+            bound = one_sided(row.parts(full[0] - scores))[1]
+    return Point(
+        rank=rank,
+        accuracy=row.accuracy(rank),
+        above_base=above,
+        loss=lost,
+        loss_bound=bound,
+        unfinished=_unfinished(row, rank),
+        bytes=same(curve.sizes.get(rank) for curve in row.curves),
+        slot=slot_rank(rank) if all(curve.width for curve in row.curves) else None,
+        **row.about | ends(None if scores is None else row.parts(scores), level),
+    )
 
 
 def _unfinished(row: Row, rank: int) -> int | None:
@@ -55,21 +65,7 @@ def _unfinished(row: Row, rank: int) -> int | None:
     return sum(known) if len(known) == len(counts) else None
 
 
-def _against(row: Row, rank: int, scores: Array | None) -> Record:
-    """Whether a rank is above the base, and what it loses against the trained one (95 %)."""
-    result: Record = {}
-    if scores is not None and (base := row.base_scores(scores)) is not None:
-        result["above_base"] = one_sided(row.parts(scores - base))[0] > 0.0
-    reference = row.trained_rank
-    if reference in row.ranks and rank < reference and not row.rolling:
-        result["loss"] = row.accuracy(reference) - row.accuracy(rank)
-        full = row.scores([reference])
-        if full is not None and scores is not None:
-            result["loss_bound"] = one_sided(row.parts(full[0] - scores))[1]
-    return result
-
-
-def recommended(row: Row, points: Sequence[Record], margin: float | None) -> list[Record]:
+def recommended(row: Row, points: Sequence[Point], margin: float) -> Advice:
     """The smallest rank reached from the trained one down, while each rank passes.
 
     A fixed sequence of one-sided tests at .05: the first that fails ends it, so that together they
@@ -78,21 +74,29 @@ def recommended(row: Row, points: Sequence[Record], margin: float | None) -> lis
     """
     reference = row.trained_rank
     known = row.examples is not None and row.baseline() is not None
-    if margin is None or not known or reference not in row.ranks:
-        return []
+    if not known or reference not in row.ranks:
+        return Advice(margin=margin, reason=NEEDED, **row.about)
     missing = {rank for curve in row.curves for rank in curve.missing}
-    shipped: Record | None = None
-    ladder = [point for point in points if 0 < point["rank"] <= reference]
-    for point in sorted(ladder, key=lambda point: -point["rank"]):
-        rank = point["rank"]
-        bound = 0.0 if rank == reference else point["loss_bound"]
-        crossed = shipped is not None and any(rank < r < shipped["rank"] for r in missing)
-        if crossed or bound is None or bound > margin or not point["above_base"]:
+    shipped: Point | None = None
+    ladder = [point for point in points if 0 < point.rank <= reference]
+    for point in sorted(ladder, key=lambda point: -point.rank):
+        bound = 0.0 if point.rank == reference else point.loss_bound
+        crossed = shipped is not None and any(point.rank < r < shipped.rank for r in missing)
+        if crossed or bound is None or bound > margin or not point.above_base:
             break
-        shipped = {name: point[name] for name in ("rank", "bytes", "slot")}
-        shipped |= {"loss": point["loss"] or 0.0, "bound": bound, "same_slot_rank": None}
-    if shipped and shipped["slot"]:
-        same_slot = [p["rank"] for p in ladder if shipped["rank"] < p["rank"] <= shipped["slot"]]
-        shipped["same_slot_rank"] = max(same_slot, default=None)
-    found = shipped or dict.fromkeys(("rank", "bytes", "loss", "bound", "slot", "same_slot_rank"))
-    return [about(row) | {"reference": reference, "margin": margin} | found]
+        shipped = point
+    if shipped is None:
+        reason = f"rank {reference} is not shown to be above the base"
+        return Advice(reference=reference, margin=margin, reason=reason, **row.about)
+    slot = range(shipped.rank + 1, (shipped.slot or 0) + 1)
+    return Advice(
+        rank=shipped.rank,
+        reference=reference,
+        margin=margin,
+        loss=shipped.loss or 0.0,
+        bound=shipped.loss_bound or 0.0,
+        bytes=shipped.bytes,
+        slot=shipped.slot,
+        same_slot_rank=max((p.rank for p in ladder if p.rank in slot), default=None),
+        **row.about,
+    )

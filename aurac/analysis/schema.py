@@ -1,135 +1,226 @@
-"""The five frames of an analysis: the columns of each, their types and what they mean."""
+"""The five frames of an analysis: their typed rows, and what the columns mean."""
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
+
+import msgspec
+from msgspec.structs import asdict, fields
 
 from aurac.curves.question import Key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     import pandas as pd
 
-Record = dict[str, Any]
+
+class Cells(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of a frame.
+
+    Attributes:
+        task: the task; "mean over tasks" of several
+    """
+
+    task: str
 
 
-FRAMES = {
-    name: tuple(columns.split())
-    for name, columns in {
-        "scores": "task adapter basis rescale cut aurac low high aurac_linear base examples seeds"
-        " seed_sd reason",
-        "points": "task adapter basis rescale cut rank accuracy low high above_base loss"
-        " loss_bound unfinished bytes slot",
-        "pairs": "task a a_basis a_rescale b b_basis b_rescale difference low high p comparisons"
-        " wins losses examples seeds",
-        "rank_pairs": "task a a_basis a_rescale b b_basis b_rescale rank difference low high",
-        "recommended": "task adapter basis rescale cut rank reference margin loss bound bytes"
-        " slot same_slot_rank",
-    }.items()
-}
+class _OfRow(Cells, frozen=True, kw_only=True):
+    """A row about an adapter under one cut.
 
-COLUMNS: dict[str, tuple[type, str]] = {
-    "task": (str, 'the task; "mean over tasks" of several'),
-    "adapter": (str, "the adapter, or the recipe of several seeds"),
-    "basis": (str, "prefix or svd"),
-    "rescale": (str, "rule, keep, trained or fit"),
-    "cut": (str, "basis and rescale in words"),
-    "a": (str, "the better adapter; `a_basis` and `a_rescale` are its cut"),
-    "b": (str, "the other one"),
-    "rank": (int, "0 is the base; in recommended: the rank to ship, if any"),
-    "aurac": (float, "area under accuracy against log2 rank"),
-    "aurac_linear": (float, "area against the rank itself"),
-    "accuracy": (float, "mean over examples and seeds"),
-    "low": (float, "lower end of the 95 % interval; in pairs for all together"),
-    "high": (float, "upper end"),
-    "base": (float, "accuracy of the base"),
-    "above_base": (bool, "whether it is shown to be above the base (one-sided, 95 %)"),
-    "loss": (float, "accuracy lost against the trained rank; a gain is negative"),
-    "loss_bound": (float, "upper bound of the loss (one-sided, 95 %)"),
-    "bound": (float, "the same, of the rank to ship"),
-    "difference": (float, "a minus b, of AURAC or of the accuracy at a rank"),
-    "p": (float, "p value for all pairs together (Bonferroni)"),
-    "comparisons": (int, "how many comparisons these are"),
-    "wins": (int, "examples on which a has the larger area"),
-    "losses": (int, "examples on which b has"),
-    "examples": (int, "how many"),
-    "seeds": (int, "training seeds; of a pair the smaller number"),
-    "seed_sd": (float, "standard deviation of AURAC over seeds"),
-    "reason": (str, "why there is no AURAC"),
-    "reference": (int, "the trained rank"),
-    "margin": (float, "the loss that was allowed"),
-    "unfinished": (int, "answers, of all seeds, cut off at the limit of tokens"),
-    "bytes": (int, "size of the adapter cut to that rank"),
-    "slot": (int, "smallest `--max-lora-rank` with which vLLM serves that rank"),
-    "same_slot_rank": (
-        int,
-        "largest rank evaluated that takes no larger slot than the rank to ship",
-    ),
-}
+    Attributes:
+        cut: basis and rescale in words
+    """
+
+    key: Key
+    cut: str | None
+
+
+class Area(_OfRow, frozen=True, kw_only=True):
+    """AURAC of an adapter on a task, or its mean over tasks.
+
+    Attributes:
+        aurac: area under accuracy against log2 rank
+        low: lower end of the 95 % interval; in pairs for all together
+        high: upper end
+        aurac_linear: area against the rank itself
+        base: accuracy of the base
+        examples: how many
+        seeds: training seeds; of a pair the smaller number
+        seed_sd: standard deviation of AURAC over seeds
+        reason: why there is no AURAC, no interval of it, or no rank to ship
+    """
+
+    aurac: float | None = None
+    low: float | None = None
+    high: float | None = None
+    aurac_linear: float | None = None
+    base: float | None = None
+    examples: int | None = None
+    seeds: int
+    seed_sd: float | None = None
+    reason: str | None = None
+
+
+class Point(_OfRow, frozen=True, kw_only=True):
+    """An adapter at a rank, or the base.
+
+    Attributes:
+        rank: 0 is the base; in recommended: the rank to ship, if any
+        accuracy: mean over examples and seeds
+        above_base: whether it is shown to be above the base (one-sided, 95 %)
+        loss: accuracy lost against the trained rank; a gain is negative
+        loss_bound: upper bound of the loss (one-sided, 95 %)
+        unfinished: answers, of all seeds, cut off at the limit of tokens
+        bytes: size of the adapter cut to that rank
+        slot: smallest `--max-lora-rank` with which vLLM serves that rank
+    """
+
+    rank: int
+    accuracy: float
+    low: float | None
+    high: float | None
+    above_base: bool | None = None
+    loss: float | None = None
+    loss_bound: float | None = None
+    unfinished: int | None = None
+    bytes: int | None = None
+    slot: int | None = None
+
+
+class Pair(Cells, frozen=True, kw_only=True):
+    """A difference of AURAC.
+
+    Attributes:
+        a: the better adapter; `a_basis` and `a_rescale` are its cut
+        b: the other one
+        difference: a minus b, of AURAC or of the accuracy at a rank
+        p: p value for all pairs together (Bonferroni)
+        comparisons: how many comparisons these are
+        wins: examples on which a has the larger area
+        losses: examples on which b has
+    """
+
+    a: Key
+    b: Key
+    difference: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    comparisons: int = 1
+    wins: int | None = None
+    losses: int | None = None
+    examples: int | None = None
+    seeds: int
+
+
+class RankPair(Cells, frozen=True, kw_only=True):
+    """A difference of the accuracy at a rank."""
+
+    a: Key
+    b: Key
+    rank: int
+    difference: float
+    low: float | None
+    high: float | None
+
+
+class Advice(_OfRow, frozen=True, kw_only=True):
+    """The rank to ship of an adapter, or why there is none.
+
+    Attributes:
+        reference: the trained rank; missing where it cannot be tested
+        margin: the loss that was allowed
+        bound: upper bound of the loss of the rank to ship (one-sided, 95 %)
+        same_slot_rank: largest rank evaluated that takes no larger slot than the rank to ship
+    """
+
+    rank: int | None = None
+    reference: int | None = None
+    margin: float
+    loss: float | None = None
+    bound: float | None = None
+    bytes: int | None = None
+    slot: int | None = None
+    same_slot_rank: int | None = None
+    reason: str | None = None
+
+
+class Tables(msgspec.Struct, frozen=True):
+    """The rows of the five frames."""
+
+    scores: tuple[Area, ...]
+    points: tuple[Point, ...]
+    pairs: tuple[Pair, ...]
+    rank_pairs: tuple[RankPair, ...]
+    recommended: tuple[Advice, ...]
+
+
+_DTYPES = {int: "int64", int | None: "Int64", bool | None: "boolean"}
+_DTYPES |= dict.fromkeys((str, str | None), "object")
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """The columns of a `Key`."""
+    return Key._fields if name == "key" else (name, f"{name}_basis", f"{name}_rescale")
+
+
+def _columns(row: type[Cells]) -> dict[str, str]:
+    """The columns of a frame with the types of pandas."""
+    found: dict[str, str] = {}
+    for each in fields(row):
+        if each.type is Key:
+            found |= dict.fromkeys(_parts(each.name), "object")
+        else:
+            found[each.name] = _DTYPES.get(each.type, "float64")
+    return found
+
+
+FRAMES = {each.name: _columns(get_args(each.type)[0]) for each in fields(Tables)}
+"""The columns of each frame with their types in pandas."""
 
 
 class Frames:
-    """The five frames, of `tables` of records where rows are a `Key` and None is missing."""
+    """The five frames, of typed rows in `tables`."""
 
-    tables: Mapping[str, Sequence[Record]]
+    tables: Tables
 
     @cached_property
     def scores(self) -> pd.DataFrame:
         """AURAC of each adapter and task, descending; first the mean over tasks."""
-        return frame("scores", self.tables["scores"])
+        return self._frame("scores")
 
     @cached_property
     def points(self) -> pd.DataFrame:
         """The accuracy at each rank; rank 0 is the base."""
-        return frame("points", self.tables["points"])
+        return self._frame("points")
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
         """Differences of AURAC, a minus b, the better one first; adjusted for their table."""
-        return frame("pairs", self.tables["pairs"])
+        return self._frame("pairs")
 
     @cached_property
     def rank_pairs(self) -> pd.DataFrame:
         """The same differences at each rank, each interval alone."""
-        return frame("rank_pairs", self.tables["rank_pairs"])
+        return self._frame("rank_pairs")
 
     @cached_property
     def recommended(self) -> pd.DataFrame:
         """The rank to ship of each adapter; without rows unless a margin is asked for."""
-        return frame("recommended", self.tables["recommended"])
+        return self._frame("recommended")
 
-    def records(self, name: str) -> list[Record]:
-        """A frame as JSON has it."""
-        return plain(name, self.tables[name])
+    def records(self, name: str) -> list[dict[str, Any]]:
+        """The rows of a frame by their columns, as JSON has them: None is missing."""
+        records = []
+        for row in getattr(self.tables, name):
+            cells = asdict(row)
+            for side in {"key", "a", "b"}.intersection(cells):
+                cells |= zip(_parts(side), cells[side], strict=True)
+            records.append({column: cells[column] for column in FRAMES[name]})
+        return records
 
+    def _frame(self, name: str) -> pd.DataFrame:
+        import pandas as pd
 
-def plain(name: str, records: Sequence[Record]) -> list[Record]:
-    """Records with the columns of a frame: of `key` those of its parts, of `a` and `b` as well."""
-    made = []
-    for record in records:
-        cells = dict(record)
-        for side in ("key", "a", "b"):
-            for part, value in zip(Key._fields, cells.pop(side, ()), strict=False):
-                of_pair = side if part == "adapter" else f"{side}_{part}"
-                cells[part if side == "key" else of_pair] = value
-        made.append({column: cells.get(column) for column in FRAMES[name]})
-    return made
-
-
-def frame(name: str, records: Sequence[Record]) -> pd.DataFrame:
-    """Records as a frame; what is missing is NaN."""
-    import pandas as pd
-
-    made = pd.DataFrame(plain(name, records), columns=list(FRAMES[name]))
-    for label in FRAMES[name]:
-        kind, _ = COLUMNS[label if label in COLUMNS else label[2:]]
-        cells, whole = made[label], not made[label].isna().any()
-        if kind is float or (kind is int and not whole):
-            made[label] = cells.astype(float)
-        elif kind is int or (kind is bool and whole):
-            made[label] = cells.astype(kind)
-        else:
-            made[label] = cells.astype(object).where(cells.notna(), float("nan"))
-    return made
+        types = FRAMES[name]
+        return pd.DataFrame(self.records(name), columns=[*types], dtype=object).astype(types)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,38 +11,47 @@ from aurac.curves.area import quadrature_weights
 from aurac.curves.checks import check_level
 from aurac.curves.coerce import as_curve
 from aurac.errors import CurveError
+from aurac.readers import curves_of
 
 if TYPE_CHECKING:
     from aurac.curves.area import Axis
     from aurac.curves.curve import Curve
 
 
-@dataclass(frozen=True)
-class Score:
-    """AURAC with its interval; as a number, and in ``f"{score:.1%}"``, its value.
+class Score(float):
+    """AURAC, a float, with its interval; as a text ``46.0 [36.7, 55.4]``, in percent.
 
     Attributes:
-        value: AURAC on the axis that was asked for, a fraction.
         low, high: Ends of the interval; NaN where only accuracies are known.
         linear: AURAC on the linear axis.
-        weights: (K,) what each rank weighs in `value`.
+        weights: (K,) what each rank weighs.
         level: Coverage of the interval.
         curve: What was integrated.
     """
 
-    value: float
     low: float
     high: float
     linear: float
     weights: tuple[float, ...]
     level: float
-    curve: Curve = field(repr=False)
+    curve: Curve
 
-    def __float__(self) -> float:
-        return self.value
+    @property
+    def value(self) -> float:
+        """AURAC on the axis that was asked for, a fraction."""
+        return float(self)
+
+    def __str__(self) -> str:
+        if math.isnan(self.low):
+            return f"{100 * self:.1f}"
+        low, high = round(1000 * self.low, 6), round(1000 * self.high, 6)
+        return f"{100 * self:.1f} [{math.floor(low) / 10:.1f}, {math.ceil(high) / 10:.1f}]"
+
+    def __repr__(self) -> str:
+        return f"Score({self})"
 
     def __format__(self, spec: str) -> str:
-        return format(self.value, spec) if spec else str(self)
+        return super().__format__(spec) if spec else str(self)
 
 
 def score(curve: Any, *, axis: Axis = "log2", level: float = 0.95) -> Score:
@@ -55,18 +63,22 @@ def score(curve: Any, *, axis: Axis = "log2", level: float = 0.95) -> Score:
 
     Args:
         curve: A `Curve`; a mapping ``rank -> accuracy`` or ``rank -> scores``; ``(ranks,
-            accuracies)``; a pandas Series indexed by rank; or a DataFrame, of one curve, with
-            columns rank and accuracy, or rank, example and score, or one column indexed by rank.
+            accuracies)``; a pandas Series indexed by rank; a DataFrame with columns rank and
+            accuracy, or rank, example and score, or with a column for each rank and a row for each
+            example; a path or a run, of one curve.
         axis: "log2" or "linear" of the rank.
         level: Coverage of the interval.
 
     Raises:
         CurveError: Fewer than two ranks, a missing rank, numbers that are no fractions, unequal
-            examples, a metric such as perplexity, or a DataFrame of several curves.
+            examples, a metric such as perplexity, or several curves.
         UsageError: A level that is no coverage.
     """
     check_level(level)
-    known = _of_table(curve) if "rank" in getattr(curve, "columns", ()) else as_curve(curve)
+    known, *others = curves_of(curve) or [as_curve({})]
+    if others:
+        labels = "; ".join(each.label for each in [known, *others][:4])
+        raise CurveError(f"There are several curves ({labels}): give one of them.")
     if known.rolling:
         raise CurveError(f"{known.label} has {known.metric or 'no fractions'}, which has no AURAC.")
     for rank, reason in known.missing.items():
@@ -78,8 +90,8 @@ def score(curve: Any, *, axis: Axis = "log2", level: float = 0.95) -> Score:
 
         areas = np.clip(weights @ known.outcomes, 0.0, 1.0)[None]
         _, low, high, _ = estimate(components(areas, known.cluster_codes), FRACTION, level)
-    return Score(
-        value=float(weights @ accuracy),
+    found = Score(weights @ accuracy)
+    vars(found).update(
         low=low,
         high=high,
         linear=float(quadrature_weights(known.ranks, "linear") @ accuracy),
@@ -87,14 +99,4 @@ def score(curve: Any, *, axis: Axis = "log2", level: float = 0.95) -> Score:
         level=level,
         curve=known,
     )
-
-
-def _of_table(frame: Any) -> Curve:
-    """The one curve of a DataFrame."""
-    from aurac.readers.table import curves_from_frame
-
-    first, *others = curves_from_frame(frame)
-    if others:
-        labels = "; ".join(curve.label for curve in [first, *others][:4])
-        raise CurveError(f"The DataFrame has several curves ({labels}): give one of them.")
-    return first
+    return found

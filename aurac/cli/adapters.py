@@ -8,7 +8,6 @@ import click
 
 from aurac.cli import shared
 from aurac.cli.shared import FOLDER, command, numbers
-from aurac.curves.display import slot_rank
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,7 +119,7 @@ def _row(facts: Description, at: AtRank) -> dict[str, object]:
     if facts.rescale == "trained" and facts.p is not None:
         row["trained p"] = f"{facts.p[at.rank - 1]:.4g}" if at.rank <= len(facts.p) else None
     row |= {"energy, prefix": number(at.prefix, ".1%"), "energy, svd": number(at.svd, ".1%")}
-    return row if at.slot is None else row | {"vLLM slot": f"{slot_rank(at.rank)}: {size(at.slot)}"}
+    return row if at.slot is None else row | {"vLLM slot": f"{at.slot}: {size(at.slot_bytes)}"}
 
 
 @command()

@@ -156,7 +156,7 @@ def compare(
     given = {name: value for name, value in words.items() if value not in (None, ())}
     if len(words["data"]) == 1 and "=" not in words["data"][0]:
         given["data"] = words["data"][0]
-    for name in ("group", "cluster"):
+    for name in ("groups", "cluster"):
         given[name] = dict(given.get(name, ()))
     settings = Settings.of(checkpoints, tasks, **given)
     if dry_run:

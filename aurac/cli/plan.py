@@ -51,7 +51,8 @@ def plan(
     aurac plan --difference 0.02 --flips 0.15
     aurac plan --margin 0.02
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.stats.planning import Assumptions, examples_for, examples_for_margin
+    from aurac.show.numbers import points, upper
+    from aurac.stats.planning import Assumptions, examples_for, examples_for_margin, seeds_for
 
     if margin is not None and difference is None and flips is None:
         needed = examples_for_margin(margin)
@@ -71,3 +72,11 @@ def plan(
     click.echo(f"Examples to find a difference of {100 * difference:g} points:\n")
     words = ["no number suffices" if number is None else f"{number:,}" for number in found]
     shared.print_table(("seeds of each recipe", "examples"), zip(seeds, words, strict=True))
+    few = [one for one, number in zip(each, found, strict=True) if number is None]
+    if few:
+        shown = ", ".join(f"{one.seeds} show {upper(one.least)} points or more" for one in few)
+        click.echo(
+            f"\nThe seeds of a recipe differ by {points(few[0].seed_sd)} (--seed-sd), however many "
+            f"examples there are: {shown}. {points(difference)} need "
+            f"{seeds_for(difference, few[0])} seeds of each recipe."
+        )

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 RUN = click.argument("run", type=FOLDER, metavar="RUN")
 
 
-def answered(folder: Path, group: Groups, **asked: Any) -> Run:
+def answered(folder: Path, groups: Groups, **asked: Any) -> Run:
     """A run or study, and what it says to a question; what is not asked is as it is recorded."""
     from aurac.notebook import load_run
 
-    run, given = load_run(folder), dict(group)
+    run, given = load_run(folder), dict(groups)
     changes = {name: value for name, value in asked.items() if value is not None}
     return run.ask(groups=run.question.apart(given) | given, **changes)
 
@@ -69,16 +69,16 @@ def recommend(run: Path, rank: int | None, details: bool, as_json: bool, **asked
 
 def is_open(analysis: Analysis, adapters: Iterable[str]) -> bool:
     """Whether a result is missing, so that there is no recommendation or it may change."""
-    known = {(each["task"], each["key"]) for each in analysis.tables["recommended"]}
     rows = [row for row in analysis.rows if not row.rolling]
     there = {curve.adapter for row in analysis.rows for curve in row.curves}
     missing = any(curve.missing for row in rows for curve in row.curves)
-    return missing or any((r.task, r.key) not in known for r in rows) or bool({*adapters} - there)
+    untested = any(advice.reference is None for advice in analysis.tables.recommended)
+    return missing or untested or bool({*adapters} - there)
 
 
 def beyond(analysis: Analysis, rank: int, adapters: Iterable[str]) -> list[str]:
     """The adapters that may not be shipped at a rank, on which task and why."""
-    shipped = {(each["task"], each["key"]): each["rank"] for each in analysis.tables["recommended"]}
+    shipped = {(each.task, each.key): each.rank for each in analysis.tables.recommended}
     rows = [row for row in analysis.rows if not row.rolling]
     found = [
         f"{row.name} on {row.task} (the rank to ship is {needed or 'not known'})"
@@ -103,7 +103,7 @@ def score(
     source: Path,
     metric: str | None,
     cluster: tuple[tuple[str, str], ...],
-    group: Groups,
+    groups: Groups,
     details: bool,
     as_json: bool,
     **asked: Any,
@@ -127,11 +127,11 @@ def score(
         and not cluster
         and any((source / n).is_file() for n in ("run.json", "analysis.json"))
     ):
-        found = answered(source, group, **asked)
+        found = answered(source, groups, **asked)
         run, analysis = found.stored, found.analysis
     else:
         curves = read_curves(source, metric, dict(cluster))
-        analysis = analyse(curves, Question(groups=dict(group), **asked))
+        analysis = analyse(curves, Question(groups=dict(groups), **asked))
     shared.print_analysis(analysis, run, as_json=as_json, details=details)
 
 

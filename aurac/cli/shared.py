@@ -116,7 +116,7 @@ reference = click.option(
     "than six adapters on a task, all with the first one.",
 )  # fmt: skip
 group = click.option(
-    "--group", type=members, multiple=True, metavar="RECIPE=A,B",
+    "--group", "groups", type=members, multiple=True, metavar="RECIPE=A,B",
     help="Treat adapters as training seeds of one recipe.",
 )  # fmt: skip
 limit = click.option(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MEAN = "mean over tasks"
+MOST = 2**53  # above it a float64 is no exact whole number
 
 
 def check_task(name: str | None) -> None:
@@ -37,13 +38,13 @@ def check_ranks(ranks: Iterable[Any]) -> list[int]:
     return checked
 
 
-def whole_rank(value: Any) -> int:
+def whole_rank(value: Any, what: str = "Rank") -> int:
     """A rank as a Python int; a string of digits is one, since JSON has no other keys."""
     if isinstance(value, str) and value.strip().isdigit():
-        return int(value)
+        value = int(value)
     number = isinstance(value, (Integral, Real)) and not isinstance(value, (bool, np.bool_))
-    if not number or not float(value).is_integer():
-        raise CurveError(f"Rank {value!r} is no whole number.")
+    if not number or not abs(value) <= MOST or int(value) != value:
+        raise CurveError(f"{what} {value!r} is no whole number.")
     return int(value)
 
 

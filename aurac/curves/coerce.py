@@ -13,15 +13,17 @@ from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 
 FORMS = (
-    "give a mapping rank -> accuracy, a Series, or a DataFrame with columns rank and accuracy, or "
-    "rank, example and score, or one column indexed by rank; aurac.read_curves reads files."
+    "give a mapping rank -> accuracy, a Series indexed by rank, a path, a run, or a DataFrame with "
+    "columns rank and accuracy, or rank, example and score, or with a column for each rank."
 )
 
 
 def as_curve(source: Any) -> Curve:
-    """A curve from a mapping, ``(ranks, values)``, a pandas Series or a DataFrame of one column.
+    """A curve from a mapping, ``(ranks, values)``, a pandas Series or a wide DataFrame.
 
-    A rank has an accuracy, (n,) scores or ``{example: score}``; rank 0 is the base model.
+    A rank has an accuracy, (n,) scores or ``{example: score}``; rank 0 is the base model. A
+    DataFrame has a column for each rank and a row for each example, or one column that is indexed
+    by rank.
 
     Raises:
         CurveError: It is none of these, or its numbers are not a curve.
@@ -29,10 +31,7 @@ def as_curve(source: Any) -> Curve:
     if isinstance(source, Curve):
         return source
     if hasattr(source, "columns"):
-        if source.index.name != "rank" or len(source.columns) != 1:
-            names = ", ".join(map(str, source.columns[:6]))
-            raise CurveError(f"A DataFrame with columns {names} is no curve: {FORMS}")
-        return as_curve(source.iloc[:, 0])
+        return _from_wide(source)
     if hasattr(source, "index") and hasattr(source, "to_numpy"):
         _check_index(source)
         return _from_columns(source.index, source.to_numpy())
@@ -40,9 +39,40 @@ def as_curve(source: Any) -> Curve:
         if source and all(isinstance(value, Mapping) for value in source.values()):
             return Curve.from_examples(source)
         return _from_columns(source, source.values())
-    if isinstance(source, (tuple, list)) and len(source) == 2 and all(map(np.iterable, source)):
+    if is_one(source):
         return _from_columns(*source)
-    raise CurveError(f"A {type(source).__name__} is no curve: {FORMS}")
+    raise CurveError(f"A value of type {type(source).__name__} is no curve: {FORMS}")
+
+
+def is_rank(value: Any) -> bool:
+    """Whether a label is a rank."""
+    try:
+        return whole_rank(value) >= 0
+    except CurveError:
+        return False
+
+
+def is_one(source: Any) -> bool:
+    """Whether it has the form of one curve, and not of several."""
+    if isinstance(source, (Curve, Mapping)) or hasattr(source, "to_numpy"):
+        return True  # pandas' objects, too
+    pair = isinstance(source, (tuple, list)) and len(source) == 2 and all(map(np.iterable, source))
+    return pair and not isinstance(source[0], (str, Mapping)) and all(map(is_rank, source[0]))
+
+
+def _from_wide(frame: Any) -> Curve:
+    """A DataFrame with a row for each example; of a single row the numbers are accuracies."""
+    name, columns = frame.index.name, frame.columns
+    if name == "rank" and len(columns) == 1:
+        return as_curve(frame.iloc[:, 0])
+    rows = name in ("example", "doc_id") or (name is None and frame.index.dtype.kind in "iu")
+    ranks = columns.name in (None, "rank") and all(map(is_rank, columns))
+    if not (rows and ranks and frame.index.is_unique):
+        names = ", ".join(map(str, columns[:6]))
+        raise CurveError(f"A DataFrame with columns {names} is no curve: {FORMS}")
+    if len(frame) == 1:
+        return _from_columns(columns, frame.iloc[0])
+    return Curve.from_examples({whole_rank(rank): frame[rank].to_dict() for rank in columns})
 
 
 def _check_index(series: Any) -> None:

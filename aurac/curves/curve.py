@@ -14,6 +14,7 @@ from aurac.curves.checks import (
     fractions,
     is_missing,
     numbers,
+    whole_rank,
 )
 from aurac.curves.display import cut_name
 from aurac.errors import CurveError
@@ -21,6 +22,7 @@ from aurac.errors import CurveError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    import pandas as pd
     from numpy.typing import NDArray
 
 _LABELS = ("doc_ids", "doc_hashes", "prompts", "clusters")
@@ -95,6 +97,8 @@ class Curve:
         """Validate and sort."""
         ranks = check_ranks(self.ranks)
         check_task(self.task)
+        if self.seed is not None:
+            self._set("seed", whole_rank(self.seed, "Seed"))
         single, checked = self.outcomes is None, numbers if self.rolling else fractions
         what = "accuracies" if single else "example scores"
         values = checked(self.accuracy if single else self.outcomes, what)
@@ -163,6 +167,27 @@ class Curve:
         seed = None if self.seed is None else f"seed {self.seed}"
         name = ", ".join(part for part in (self.adapter, self.cut, seed) if part)
         return f"{name or 'the curve'}{f' on {self.task}' if self.task else ''}"
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """A row for each rank and example, or each rank, as `aurac.read_curves` reads them."""
+        import pandas as pd
+
+        names = ("adapter", "task", "metric", "method", "basis", "rescale", "seed", "trained_rank")
+        ranks, scores = [*self.ranks], self.outcomes
+        if scores is None:
+            points = zip(ranks, self.accuracy, strict=True)
+            base = [] if self.baseline is None else [(0, self.baseline)]
+            made = pd.DataFrame([*base, *points], columns=["rank", "accuracy"])
+        else:
+            if self.base_scores is not None:
+                ranks, scores = [0, *ranks], np.vstack([self.base_scores, scores])
+            n = scores.shape[1]
+            made = pd.DataFrame({"rank": np.repeat(ranks, n), "score": scores.ravel()})
+            made["example"] = [*(self.doc_ids or map(str, range(n)))] * len(ranks)
+            if self.clusters:
+                made["cluster"] = [*self.clusters] * len(ranks)
+        return made.assign(**{name: getattr(self, name) for name in names})
 
     def __repr__(self) -> str:
         known = zip(self.ranks, self.accuracy, strict=True)

@@ -16,7 +16,13 @@ ALL_PAIRS = "all"
 
 
 class Key(NamedTuple):
-    """Which row it is: an adapter or recipe under one cut."""
+    """Which row it is.
+
+    Attributes:
+        adapter: the adapter, or the recipe of several seeds
+        basis: prefix or svd
+        rescale: rule, keep, trained or fit
+    """
 
     adapter: str
     basis: str | None = None

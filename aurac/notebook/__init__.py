@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from aurac.analysis import Analysis, analyse
+from aurac.analysis.frames import resolved
 from aurac.analysis.gather import gather
-from aurac.analysis.schema import Frames
-from aurac.curves.question import ALL_PAIRS, Question
-from aurac.errors import RunFolderError, UsageError, first_line
+from aurac.analysis.schema import Frames, Tables
+from aurac.curves.curve import Curve
+from aurac.curves.question import Question  # noqa: TC001 - msgspec reads the type
+from aurac.errors import CurveError, RunFolderError, UsageError, first_line
 from aurac.records.folder import RunFolder
 from aurac.records.run import AdapterInfo, Failure, StoredRun, TaskInfo, read_run
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from pandas import DataFrame
-
-    from aurac.curves.curve import Curve
 
 
 def load_run(folder: str | Path) -> Run:
@@ -36,22 +34,49 @@ def load_run(folder: str | Path) -> Run:
     """
     folder = Path(folder).expanduser()
     report = folder / "analysis.json"
-    if (folder / "run.json").is_file() or not report.is_file():
+    if (folder / "run.json").is_file():
         return Run(answerable(read_run(folder)))
+    if not report.is_file():
+        places = ("*/analysis.json", "*/run.json", "*/*/run.json")
+        inside = dict.fromkeys(
+            path.parent.relative_to(folder) for x in places for path in sorted(folder.glob(x))
+        )
+        there = f"; in it are {', '.join(map(str, inside))}" if inside else ""
+        raise RunFolderError(f"{folder} is no run folder and has no report{there}")
     try:
-        content = json.loads(report.read_text(encoding="utf-8"))
-        question = msgspec.convert(content["question"], Question)
-    except (ValueError, KeyError) as error:
+        content = msgspec.json.decode(report.read_bytes(), type=_Report)
+        return Run(read_run(folder / content.run, content.question))
+    except (OSError, KeyError, msgspec.MsgspecError, UsageError, CurveError) as error:
         raise RunFolderError(f"{report} cannot be read ({first_line(error)})") from error
-    return Run(read_run(folder / content.get("run", "run"), question))
+
+
+class _Report(msgspec.Struct):
+    """What is read of `analysis.json`."""
+
+    question: Question
+    run: str = "run"
 
 
 def answerable(stored: StoredRun) -> StoredRun:
-    """A run under its question, without a reference that is no row of it."""
-    if (reference := stored.question.reference) in (None, ALL_PAIRS):
-        return stored
-    rows = {row.name for row in gather(stored.curves, stored.groups)}
-    return stored if reference in rows else stored.under(stored.question.but(reference=None))
+    """A run under its question, without a reference or pairs that are no rows of it."""
+    try:
+        resolved(stored.question, gather(stored.curves, stored.groups))
+    except UsageError:
+        return stored.under(stored.question.but(reference=None, pairs=()))
+    return stored
+
+
+class Curves(tuple[Curve, ...]):
+    """Curves in a tuple, and as a table."""
+
+    __slots__ = ()
+
+    @property
+    def frame(self) -> DataFrame:
+        """A row for each curve, rank and example, rank 0 the base; `aurac.analyse` takes it."""
+        import pandas as pd
+
+        return pd.concat([curve.frame for curve in self], ignore_index=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,23 +117,29 @@ class Run(Frames):
         return self.stored.failures
 
     @property
-    def curves(self) -> tuple[Curve, ...]:
+    def curves(self) -> Curves:
         """A curve for each task, adapter and cut, with the score of every example."""
-        return self.stored.curves
+        return Curves(self.stored.curves)
 
     @cached_property
     def analysis(self) -> Analysis:
         """All frames at once."""
-        return analyse(self.curves, self.question.but(groups=self.stored.groups))
+        return analyse(self)
 
     @property
-    def tables(self) -> Mapping[str, Any]:  # type: ignore[override]
-        """What the frames are made of."""
+    def tables(self) -> Tables:  # type: ignore[override]
+        """The rows of the frames."""
         return self.analysis.tables
 
     def ask(self, **changes: Any) -> Run:
-        """The same run with other fields of its `aurac.Question`; what is not named stays."""
-        return Run(self.stored.under(self.question.but(**changes)))
+        """The same run with other fields of its `aurac.Question`; what is not named stays.
+
+        Raises:
+            UsageError: A reference or a pair of which the run has no row.
+        """
+        run = Run(self.stored.under(self.question.but(**changes)))
+        resolved(run.question, gather(run.curves, run.stored.groups))
+        return run
 
     def recommend(self, margin: float) -> DataFrame:
         """`recommended` for a margin, a fraction that was chosen before looking."""
@@ -120,7 +151,7 @@ class Run(Frames):
         """Every answer: a row for each task, adapter, cut, rank (0: the base) and example.
 
         Of one task, adapter (or recipe) or rank where they are named; with response, what its
-        filter read, question and target. The base's are left out where an adapter is named.
+        filter read, question and target. Where an adapter is named, the base's have to be, too.
 
         Raises:
             UsageError: There are none.
@@ -133,7 +164,8 @@ class Run(Frames):
         for curve in self.curves:
             if task not in (None, curve.task) or (adapter and curve.adapter not in members):
                 continue
-            base = adapter is None and curve.task not in based and curve.baseline is not None
+            base = (adapter is None or rank == 0) and curve.task not in based
+            base = base and curve.baseline is not None
             based.add(str(curve.task))
             ranks = [0, *curve.ranks] if base else curve.ranks
             frames += [self._answers(curve, each) for each in ranks if rank in (None, each)]
@@ -208,4 +240,7 @@ class Run(Frames):
         return f"Run({adapters} on {tasks} in {str(self.folder)!r})"
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
+        """The figure of each task and the tables, as a notebook shows them."""
+        from aurac.show.report import fragment
+
+        return fragment(self.stored, self.analysis)

@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+from aurac.curves.coerce import as_curve, is_one, is_rank
+from aurac.curves.curve import Curve
 from aurac.curves.metrics import asked_metrics
 from aurac.errors import DataError
 
-if TYPE_CHECKING:
-    from aurac.curves.curve import Curve
+
+def curves_of(source: Any) -> list[Curve]:
+    """The curves of what `aurac.score` and `aurac.analyse` take.
+
+    Args:
+        source: What `as_curve` takes; a DataFrame with the columns of a table, or indexed by
+            adapter with a column for each rank; a path, as `read_curves` takes it; a run; a list of
+            these, or a mapping from adapters' names to them.
+
+    Raises:
+        CurveError: It is none of these.
+        DataError: A file or a table that cannot be read.
+    """
+    if isinstance(source, (str, Path)):
+        return read_curves(source)
+    if "rank" in (columns := getattr(source, "columns", ())):
+        from aurac.readers.table import curves_from_frame
+
+        return curves_from_frame(source)
+    if len(columns) and source.index.name == "adapter":
+        source = {name: row.dropna() for name, row in source.iterrows()}
+    if isinstance(source, Mapping) and source and not any(map(is_rank, source)):
+        named = [(name, curve) for name, each in source.items() for curve in curves_of(each)]
+        return [replace(curve, adapter=str(name)) for name, curve in named]
+    source = getattr(source, "curves", source)  # of a run
+    if is_one(source) or not isinstance(source, Iterable):
+        return [as_curve(source)]
+    return [curve for each in source for curve in curves_of(each)]
 
 
 def read_curves(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from aurac.curves.checks import MOST
 from aurac.curves.curve import Curve
 from aurac.curves.metrics import check_asked, wanted_metric
 from aurac.errors import AuracError, CurveError, DataError, first_line
@@ -21,7 +22,6 @@ TEXTS = (
 )
 WHOLE = ("rank", "seed", "bytes", "trained_rank")
 NUMBERS = ("score", "accuracy", *WHOLE)
-MOST = 2**53  # above it a float64 is no exact whole number
 
 
 def read_table(path: Path, metric: Mapping[str, str] | None = None) -> list[Curve]:

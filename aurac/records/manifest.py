@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from aurac.curves.question import Key, Question
-from aurac.errors import RunFolderError, first_line
+from aurac.errors import CurveError, RunFolderError, UsageError, first_line
 from aurac.files import write_json
 
 RUN_FILE = "run.json"
@@ -126,7 +126,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             schema = msgspec.json.decode(content, type=_Schema).schema
             if schema == RUN_SCHEMA:
                 return msgspec.json.decode(content, type=cls)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UsageError, CurveError) as error:
             raise RunFolderError(f"{path} cannot be read ({first_line(error)})") from error
         raise RunFolderError(f"{path} has schema {schema}; this aurac reads {RUN_SCHEMA}")
 

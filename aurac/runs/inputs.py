@@ -132,7 +132,7 @@ def load(
     )
     inputs = Inputs(settings, loaded, names, base, tokenizer, tasks, backend)
     taken: dict[str, str] = {}
-    for recipe, members in settings.group.items():
+    for recipe, members in settings.groups.items():
         for name in members:
             if taken.setdefault(name, recipe) != recipe:
                 raise UsageError(f"{name} is in the groups {taken[name]} and {recipe}")

@@ -67,7 +67,7 @@ def manifest_of(
         question=Question(
             margin=given.margin,
             reference=given.reference,
-            groups={recipe: tuple(members) for recipe, members in given.group.items()},
+            groups={recipe: tuple(members) for recipe, members in given.groups.items()},
         ),
         adapters=[adapter_info(name, each, inputs.cuts) for name, each in inputs.adapters.items()],
         tasks=tasks,

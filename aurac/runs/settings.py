@@ -48,7 +48,7 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             `{1,2,4}` in it.
         tasks: Bundled tasks, names that lm-eval knows, or YAML files.
         base: Base model; None: the one that the adapters record.
-        group: Recipe → adapters that are its seeds.
+        groups: Recipe → adapters that are its seeds.
         reference, margin: What is asked of the results: all against one adapter, and the loss that
             is tolerable, a fraction. They change no cell.
         tokenizer: `base`, `adapter` or a folder; None: the adapters' own where they have one.
@@ -67,7 +67,7 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     checkpoints: tuple[str, ...]
     tasks: tuple[str, ...]
     base: str | None = None
-    group: dict[str, tuple[str, ...]] = {}
+    groups: dict[str, tuple[str, ...]] = {}
     reference: str | None = None
     margin: Annotated[float, Meta(gt=0, lt=1)] | None = None
     tokenizer: str | None = None
@@ -183,7 +183,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "data": lambda value: {
         task: str(Path(folder).expanduser()) for task, folder in _mapping("data", value).items()
     },
-    "group": lambda value: {n: several(names) for n, names in _mapping("group", value).items()},
+    "groups": lambda value: {n: several(names) for n, names in _mapping("groups", value).items()},
     "cluster": partial(_mapping, "cluster"),
     "gen_kwargs": partial(parse_pairs, "--gen-kwargs"),
     "model_args": partial(parse_pairs, "--model-args"),

@@ -113,14 +113,14 @@ def answers(of: View, run: StoredRun) -> Answers | None:
     for adapter in adapters:
         for name in ("scores", "answers"):
             adapter[name] = [column[: len(examples)] for column in adapter[name]]
-    record = of.recommended.get(of.keys[0]) or {"rank": None, "reference": None}
-    smaller = record["rank"] if record["rank"] != record["reference"] else None
+    advice = of.recommended.get(of.keys[0])
+    smaller = advice.rank if advice and advice.rank != advice.reference else None
     return Answers(examples, adapters, len(ids), smaller or 0) if examples else None
 
 
 def one_answer(of: View, run: StoredRun | None) -> str:
     """A wrong answer of the first adapter at its largest rank, in a sentence, if one is stored."""
-    ranks = [point["rank"] for point in of.of(of.keys[0])][-1:]
+    ranks = [point.rank for point in of.of(of.keys[0])][-1:]
     cell = _cell(of, run, of.keys[0], ranks[0]) if run and ranks and not of.rolling else None
     wrong = None if cell is None else cell[cell["score"] < RIGHT]
     if wrong is None or wrong.empty:
@@ -142,7 +142,7 @@ def _cell(of: View, run: StoredRun, key: Key, rank: int) -> DataFrame | None:
 
 
 def _cells(of: View, run: StoredRun, key: Key) -> dict[int, DataFrame]:
-    found = {point["rank"]: _cell(of, run, key, point["rank"]) for point in of.of(key)}
+    found = {point.rank: _cell(of, run, key, point.rank) for point in of.of(key)}
     return {rank: cell for rank, cell in found.items() if cell is not None}
 
 

@@ -96,12 +96,13 @@ def plot(
     """
     scale = 1 if of.rolling else 100
     column = "aurac" if axis == "log2" else "aurac_linear"
-    areas = {r["key"]: percent(r[column]) for r in of.scores if r[column] is not None}
+    each = {row.key: getattr(row, column) for row in of.scores}
+    areas = {key: percent(area) for key, area in each.items() if area is not None}
     areas = areas if len(of.keys) > 1 else {}
     shown = of.keys if keys is None else keys
     _lines(ax, of, scale, {key: areas.get(key, "") for key in shown})
     _shipped(ax, of)
-    for value in sorted({p["accuracy"] for p in of.points if p["rank"] == 0}):
+    for value in sorted({p.accuracy for p in of.points if p.rank == 0}):
         label = f"base: {percent(value)} %" if of.shipped else "base"
         ax.axhline(scale * value, color=BASE, linestyle=(0, (6, 3)), linewidth=1, label=label)
     ax.set_ylabel(one_line(of.measure, NAME) + ("" if of.rolling else " (%)"))
@@ -127,20 +128,20 @@ def _legend(ax: Axes, title: str | None = None, *, below: bool = True) -> None:
 def _lines(ax: Axes, of: View, scale: float, areas: Mapping[Key, str]) -> None:
     """A line for each adapter, named with its AURAC, and its intervals, those of several apart."""
     for at, (key, look) in enumerate(looks(of, areas).items()):
-        found = [point for point in of.of(key) if point["rank"]]
+        found = [point for point in of.of(key) if point.rank]
         if not found:
             continue
         grey = look["color"] == REST
         label = "_" if grey else f"{of.names[key]} {areas[key]}".rstrip()
         value, low, high = (
-            scale * np.array([point[end] for point in found], dtype=np.float64)
+            scale * np.array([getattr(point, end) for point in found], dtype=np.float64)
             for end in ("accuracy", "low", "high")
         )
         apart = 2 ** (0.04 * (at - (len(areas) - 1) / 2)) if of.bars else 1.0
-        ranks = [point["rank"] * apart for point in found]
+        ranks = [point.rank * apart for point in found]
         ax.plot(ranks, value, label=label, zorder=1 if grey else 3, **look)
         if of.shipped:  # the most that each rank may lose
-            lost = np.array([point["loss_bound"] or 0.0 for point in found])
+            lost = np.array([point.loss_bound or 0.0 for point in found])
             low, high = value[-1] - scale * lost, value
         if of.bars and not np.isnan(low).any():
             ends = [value - low, high - value]
@@ -151,11 +152,11 @@ def _shipped(ax: Axes, of: View) -> None:
     """The margin and the rank to ship of the one adapter."""
     if (record := of.shipped) is None:
         return
-    heights = {point["rank"]: 100 * point["accuracy"] for point in of.of(of.keys[0])}
-    floor = heights[record["reference"]] - 100 * record["margin"]
-    named = f"margin: {points(record['margin'])} below rank {record['reference']}"
+    heights = {point.rank: 100 * point.accuracy for point in of.of(of.keys[0])}
+    floor = heights[record.reference] - 100 * record.margin
+    named = f"margin: {points(record.margin)} below rank {record.reference}"
     ax.axhline(floor, color=BASE, linestyle=":", linewidth=1, label=named)
-    rank, name = record["rank"], f"ship rank {record['rank']}"
+    rank, name = record.rank, f"ship rank {record.rank}"
     ax.plot([rank], [heights[rank]], "o", color=BASE, label=name, markersize=11, fillstyle="none")
     ax.set_ylim(ax.get_ylim())  # a base far below would flatten the bars
 
@@ -165,12 +166,12 @@ def plot_differences(of: View, pairs: Sequence[tuple[Key, Key]], ax: Axes) -> Ax
     for at, (a, b) in enumerate(pairs):
         found = [record for (x, y, _), record in of.rank_pairs.items() if (x, y) == (a, b)]
         value, low, high = (
-            100 * np.array([record[end] for record in found], dtype=np.float64)
+            100 * np.array([getattr(record, end) for record in found], dtype=np.float64)
             for end in ("difference", "low", "high")
         )
         shift = 2 ** (0.09 * (at - (len(pairs) - 1) / 2))
         ax.errorbar(
-            [record["rank"] * shift for record in found],
+            [record.rank * shift for record in found],
             value,
             yerr=None if np.isnan(low).any() else [value - low, high - value],
             color=COLOURS[(at + 3) % len(COLOURS)],  # not those of the first three adapters

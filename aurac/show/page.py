@@ -145,7 +145,8 @@ class Pages:
         if len(self.views) == 1:
             yield from self.answer(self.views[0])
         elif (of := self.mean) is not None:
-            yield Table("AURAC in percent, of each task.", views.overview_table(of))
+            columns, notes = views.overview_table(of), tuple(wording.apart(of))
+            yield Table("AURAC in percent, of each task.", columns, notes=notes)
             yield from self.differences(of)
 
     def differences(self, of: View) -> Iterator[Table]:
@@ -185,17 +186,17 @@ class Pages:
         """A figure in words: the ends of each line."""
         parts = []
         for key in of.keys[:8]:
-            found = [point for point in of.of(key) if point["rank"]]
+            found = [point for point in of.of(key) if point.rank]
             ends = [found[0], found[-1]] if found else []
             number = metric_value if of.rolling else lambda value: f"{percent(value)} %"
-            said = [f"{number(p['accuracy'])} at rank {p['rank']}" for p in ends]
+            said = [f"{number(p.accuracy)} at rank {p.rank}" for p in ends]
             parts.append(f"{of.names[key]}: {', '.join(dict.fromkeys(said))}")
         return f"{of.measure} against rank. {'; '.join(parts)}."
 
     def details(self, of: View) -> Iterator[Any]:
         """Differences at each rank, answers, and what is folded."""
         known = {(a, b) for a, b, _ in of.rank_pairs}
-        pairs = [pair for r in of.pairs if (pair := (r["a"], r["b"])) in known][:MOST_PAIRS]
+        pairs = [pair for r in of.pairs if (pair := (r.a, r.b)) in known][:MOST_PAIRS]
         if pairs:
             name = f"rank-differences-{self.slugs[of.task]}"
             alone = f"{confidence(of.level)} intervals, each alone"

@@ -10,6 +10,7 @@ import io
 import json
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import to_builtins
@@ -211,6 +212,27 @@ def html_page(page: Page, files: Sequence[str]) -> str:
         script=script,
         script_hash=f"sha256-{_base64(hashlib.sha256(script.encode()).digest())}",
     )
+
+
+def fragment(run: StoredRun, analysis: Analysis) -> str:
+    """The verdict, the figures and the tables as HTML for a notebook."""
+    with TemporaryDirectory() as folder:
+        pages = Pages(
+            run, analysis, lambda how, name: save(how, Path(folder, name), paper=False)[0]
+        )
+        each = pages.views if len(pages.views) > 1 else ()
+        blocks = (block for of in each for block in pages.answer(of))
+        return "\n".join(map(_html, [*pages.verdict(), *pages.overview(), *blocks]))
+
+
+def _html(block: Any) -> str:
+    if isinstance(block, Figure):
+        image = f"data:image/svg+xml;base64,{_base64(block.svg.read_bytes())}"
+        return f'<img src="{image}" alt="{html.escape(one_line(block.alt))}">'
+    if isinstance(block, Table):
+        table = render_table(block.columns, "html", left=block.left)
+        return "\n".join([_html(block.caption), table, *map(_html, block.notes)])
+    return f"<p>{html.escape(one_line(block))}</p>"
 
 
 def _base64(content: bytes) -> str:

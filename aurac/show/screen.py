@@ -40,7 +40,8 @@ def screen(
     tasks, blocks = [View(analysis, task) for task in analysis.ranks], list[str]()
     if of := views.mean_view(analysis):
         title = f"Mean over {len(analysis.averaged)} tasks: AURAC in percent"
-        blocks.append(f"{title}\n{fitted(views.overview_table(of), width)}")
+        lines = [title, fitted(views.overview_table(of), width)]
+        blocks.append("\n".join([*lines, *(wrapped(note, width) for note in wording.apart(of))]))
         blocks += _differences(of, width, details=details)
     for of in tasks:
         blocks += _task(of, run, width, details=details)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from aurac.analysis import Analysis, Row
-    from aurac.analysis.schema import Record
+    from aurac.analysis.schema import Advice, Point
     from aurac.curves.question import Key
     from aurac.show.tabular import Columns
 
@@ -53,7 +53,7 @@ class View:
 
     Attributes:
         names: What rows are called; their own names by default.
-        scores, points, pairs, rank_pairs, recommended: The records of the task.
+        scores, points, pairs, rank_pairs, recommended: The rows of the frames.
         rows, keys: What was evaluated, by AURAC.
         level: Confidence of every interval.
         seeds: The fewest training seeds of an adapter.
@@ -68,21 +68,23 @@ class View:
     ) -> None:
         self.analysis, self.task = analysis, task
         self.names = names or names_of(analysis)
-        tables = {k: [r for r in v if r["task"] == task] for k, v in analysis.tables.items()}
-        self.scores, self.points, self.pairs = (tables[x] for x in ("scores", "points", "pairs"))
-        self.rank_pairs = {(r["a"], r["b"], r["rank"]): r for r in tables["rank_pairs"]}
-        self.recommended = {record["key"]: record for record in tables["recommended"]}
+        tables = analysis.tables
+        self.scores = [row for row in tables.scores if row.task == task]
+        self.points = [row for row in tables.points if row.task == task]
+        self.pairs = [row for row in tables.pairs if row.task == task]
+        self.rank_pairs = {(r.a, r.b, r.rank): r for r in tables.rank_pairs if r.task == task}
+        self.recommended = {row.key: row for row in tables.recommended if row.task == task}
         self.rows: dict[Key, Row] = {row.key: row for row in analysis.rows if row.task == task}
-        self.keys = [record["key"] for record in self.scores]
+        self.keys = [record.key for record in self.scores]
         self.level = analysis.question.level
-        self.seeds = min((record["seeds"] for record in self.scores), default=1)
+        self.seeds = min((record.seeds for record in self.scores), default=1)
         below = {key for key, row in self.rows.items() if row.outside}
-        counts = [record["examples"] for record in self.scores if record["key"] not in below]
+        counts = [record.examples for record in self.scores if record.key not in below]
         self.examples: int | None = max(filter(None, counts), default=None)
         self.metric = next((row.curves[0].metric or "" for row in self.rows.values()), "")
         self.rolling = any(row.rolling for row in self.rows.values())
         self.measure = self.metric if self.rolling else "Accuracy"
-        self.ranks = sorted({record["rank"] for record in self.points} - {0})
+        self.ranks = sorted({record.rank for record in self.points} - {0})
         self.shared_ranks = list(analysis.ranks.get(task, ()))
 
     @property
@@ -93,16 +95,16 @@ class View:
         return next((row.key for row in rows if row.name == name), None)
 
     @property
-    def shipped(self) -> Record | None:
+    def shipped(self) -> Advice | None:
         """What to ship of the only adapter, where a margin was asked for and it has a rank."""
         record = self.recommended.get(self.keys[0]) if len(self.keys) == 1 else None
-        return record if record and record["rank"] else None
+        return record if record and record.rank else None
 
     @property
     def bars(self) -> bool:
         """Whether a figure shows intervals: of all of few adapters, or of none."""
         few = len(self.keys) <= MOST_BARS and not self.rolling
-        return few and any(point["low"] is not None for point in self.points)
+        return few and any(point.low is not None for point in self.points)
 
     @property
     def some_ranks(self) -> str:
@@ -110,36 +112,37 @@ class View:
         apart = not self.rolling and self.shared_ranks and self.ranks != self.shared_ranks
         return ", ".join(map(str, self.shared_ranks)) if apart else ""
 
-    def of(self, key: Key) -> list[Record]:
+    def of(self, key: Key) -> list[Point]:
         """The points of a row, by rank."""
-        return [record for record in self.points if record["key"] == key]
+        return [record for record in self.points if record.key == key]
 
-    def value(self, point: Record | None, *, bounds: bool = True) -> str:
+    def value(self, point: Point | None, *, bounds: bool = True) -> str:
         """A point in its cell; one that is not shown to be above the base has a mark."""
         if point is None or self.rolling:
-            return metric_value(point["accuracy"] if point else None)
-        ends = (point["low"], point["high"]) if bounds else (None, None)
-        mark = MARK if point["above_base"] is False else ""
-        return f"{mark}{interval(point['accuracy'], *ends)}"
+            return metric_value(point.accuracy if point else None)
+        ends = (point.low, point.high) if bounds else (None, None)
+        mark = MARK if point.above_base is False else ""
+        return f"{mark}{interval(point.accuracy, *ends)}"
 
 
 def ranks_table(of: View, key: Key) -> Columns:
     """One adapter: each rank with its accuracy, its loss against the trained rank, its size."""
     known, trained = of.of(key), of.rows[key].trained_rank
     head = of.metric if of.rolling else "accuracy"
-    head += bracketed(of.level, (p["low"] for p in known))
-    columns = {"rank": [str(p["rank"]) for p in known]}
-    if (record := of.recommended.get(key)) and record["rank"]:
-        columns["ship"] = ["yes" if p["rank"] == record["rank"] else "" for p in known]
+    head += bracketed(of.level, (p.low for p in known))
+    columns = {"rank": [str(p.rank) for p in known]}
+    if (record := of.recommended.get(key)) and record.rank:
+        columns["ship"] = ["yes" if p.rank == record.rank else "" for p in known]
     columns[head] = [of.value(point) for point in known]
-    if any(p["loss"] is not None for p in known):
+    if any(p.loss is not None for p in known):
         columns[LOSS] = [
-            "trained" if p["rank"] == trained else loss(p["loss"], p["loss_bound"]) for p in known
+            "trained" if p.rank == trained else loss(p.loss, p.loss_bound) for p in known
         ]
     further: dict[str, Callable[[Any], str]] = {"unfinished": str, "bytes": size, "slot": str}
     for name, said in further.items():
-        if any(p[name] for p in known):
-            cells = [NONE if p[name] is None else said(p[name]) for p in known]
+        values = [getattr(point, name) for point in known]
+        if any(values):
+            cells = [NONE if value is None else said(value) for value in values]
             columns[{"bytes": "size", "slot": SLOT}.get(name, name)] = cells
     return columns
 
@@ -152,10 +155,10 @@ def bracketed(level: float, lows: Any) -> str:
 def accuracy_table(of: View, *, bounds: bool = False) -> Columns:
     """Several adapters: AURAC, the base, and the accuracy at each rank."""
     columns = {"adapter": [of.names[key] for key in of.keys]}
-    if any(record["aurac"] is not None for record in of.scores):
-        head = f"AURAC{bracketed(of.level, (r['low'] for r in of.scores))}"
-        columns[head] = [interval(r["aurac"], r["low"], r["high"]) for r in of.scores]
-    places = {(point["key"], point["rank"]): point for point in of.points}
+    if any(record.aurac is not None for record in of.scores):
+        head = f"AURAC{bracketed(of.level, (r.low for r in of.scores))}"
+        columns[head] = [interval(r.aurac, r.low, r.high) for r in of.scores]
+    places = {(point.key, point.rank): point for point in of.points}
     for rank in [0, *of.ranks]:
         cells = [of.value(places.get((key, rank)), bounds=bounds) for key in of.keys]
         if rank or {*cells} != {NONE}:
@@ -166,13 +169,13 @@ def accuracy_table(of: View, *, bounds: bool = False) -> Columns:
 def difference_table(of: View, *, counts: bool = False) -> Columns:
     """Differences of AURAC in points, winner minus loser; `counts`: also wins and losses."""
     records = of.pairs
-    columns = {"difference": [f"{of.names[r['a']]} − {of.names[r['b']]}" for r in records]}
-    columns["points"] = [interval(r["difference"], r["low"], r["high"]) for r in records]
-    if any(record["p"] is not None for record in records):
-        columns["p"] = [p_value(record["p"]) for record in records]
-    if counts and all(record["wins"] is not None for record in records):
-        for name in ("wins", "losses"):
-            columns[name] = [f"{record[name]:,}" for record in records]
+    columns = {"difference": [f"{of.names[r.a]} − {of.names[r.b]}" for r in records]}
+    columns["points"] = [interval(r.difference, r.low, r.high) for r in records]
+    if any(record.p is not None for record in records):
+        columns["p"] = [p_value(record.p) for record in records]
+    if counts and all(record.wins is not None for record in records):
+        columns["wins"] = [f"{record.wins:,}" for record in records]
+        columns["losses"] = [f"{record.losses:,}" for record in records]
     return columns
 
 
@@ -182,18 +185,17 @@ def rank_difference_table(of: View, pairs: Sequence[tuple[Key, Key]]) -> Columns
     for rank in sorted({rank for a, b, rank in of.rank_pairs if (a, b) in pairs}):
         cells = [of.rank_pairs.get((a, b, rank)) for a, b in pairs]
         columns[f"r={rank}"] = [
-            interval(cell["difference"], cell["low"], cell["high"]) if cell else NONE
-            for cell in cells
+            interval(cell.difference, cell.low, cell.high) if cell else NONE for cell in cells
         ]
     return columns
 
 
 def overview_table(of: View) -> Columns:
     """The mean AURAC over tasks of each adapter, and its AURAC on each of them."""
-    tables = {(r["task"], r["key"]): r["aurac"] for r in of.analysis.tables["scores"]}
+    tables = {(r.task, r.key): r.aurac for r in of.analysis.tables.scores}
     columns = {"adapter": [of.names[key] for key in of.keys]}
-    head = f"mean AURAC{bracketed(of.level, (r['low'] for r in of.scores))}"
-    columns[head] = [interval(r["aurac"], r["low"], r["high"]) for r in of.scores]
+    head = f"mean AURAC{bracketed(of.level, (r.low for r in of.scores))}"
+    columns[head] = [interval(r.aurac, r.low, r.high) for r in of.scores]
     for task in of.analysis.averaged:
         columns[task] = [percent(tables.get((task, key))) for key in of.keys]
     return columns
@@ -209,12 +211,12 @@ def member_table(of: View, members: Sequence[str]) -> Columns:
 
 def area_table(of: View) -> Columns:
     """AURAC over log2 of the rank and over the rank itself, and how it varies over seeds."""
-    records = [record for record in of.scores if record["aurac"] is not None]
-    columns = {"adapter": [of.names[record["key"]] for record in records]}
-    columns["AURAC"] = [percent(record["aurac"]) for record in records]
-    columns["on a linear axis"] = [percent(record["aurac_linear"]) for record in records]
-    if any(record["seed_sd"] is not None for record in records):
-        columns["SD over seeds"] = [percent(record["seed_sd"]) for record in records]
+    records = [record for record in of.scores if record.aurac is not None]
+    columns = {"adapter": [of.names[record.key] for record in records]}
+    columns["AURAC"] = [percent(record.aurac) for record in records]
+    columns["on a linear axis"] = [percent(record.aurac_linear) for record in records]
+    if any(record.seed_sd is not None for record in records):
+        columns["SD over seeds"] = [percent(record.seed_sd) for record in records]
     return columns
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from aurac.analysis import Row
-    from aurac.analysis.schema import Record
+    from aurac.analysis.schema import Advice, Pair, Point
     from aurac.curves.question import Key
     from aurac.records.run import StoredRun
     from aurac.show.tabular import Columns
@@ -47,8 +47,7 @@ def notes(of: View, columns: Columns) -> list[str]:
         found.append(f"{SLOT}: the smallest --max-lora-rank that serves it, which sets its memory")
     elif "rank" in columns and any(c.width == 0 for row in of.rows.values() for c in row.curves):
         found.append("vLLM does not serve this adapter")
-    shown = of.points if "rank" in columns else of.scores
-    if not of.rolling and any(r["low"] is None for r in shown if r.get("aurac", 0) is not None):
+    if "rank" in columns and not of.rolling and any(point.low is None for point in of.points):
         found.append("without an interval: the outcomes of its examples are not known")
     if margin is not None and "ship" in columns:
         which = "the smallest of these ranks that, like every larger one,"
@@ -57,18 +56,23 @@ def notes(of: View, columns: Columns) -> list[str]:
         found.append(f"{MARK}: not significantly above the base")
     if of.seeds == 2:
         found.append("two seeds: intervals reach 12.7 standard errors, add a third seed")
-    return [*found, *_apart(of)]
+    return [*found, *apart(of)]
+
+
+def apart(of: View) -> list[str]:
+    """Which rows and seeds are not compared with the others or have no interval, and why."""
+    return [*dict.fromkeys(_apart(of))]
 
 
 def _apart(of: View) -> Iterator[str]:
-    """Which rows and seeds are not compared with the others, and why."""
-    for record in of.scores:
-        row, name = of.rows[record["key"]], of.names[record["key"]]
-        if row.outside:
+    for area in of.scores:
+        row, name = of.rows.get(area.key), of.names[area.key]
+        if row and row.outside:
             yield f"below the others and in no difference stands {name}: it has {row.outside}"
-        elif record["reason"] and len(of.keys) > 1 and not row.rolling:
-            yield f"no AURAC and no difference has {name}: {record['reason']}"
-        yield from (f"left out: {sentence}" for sentence in row.left_out)
+        elif area.reason and len(of.keys) > 1 and not of.rolling:
+            lacks = f"no AURAC and no difference has {name}"
+            yield f"{lacks if area.aurac is None else 'without an interval'}: {area.reason}"
+        yield from (f"left out: {sentence}" for sentence in (row.left_out if row else ()))
     if unpaired := max((row.unpaired for row in of.rows.values()), default=0):
         yield f"{counted(unpaired, 'example')} of a row have no partner and are left out"
 
@@ -92,62 +96,59 @@ def advice(of: View, run: StoredRun | None) -> list[tuple[str, str]]:
 
 
 def _advice(of: View, key: Key, run: StoredRun | None) -> tuple[str, str]:
-    row, record, name = of.rows[key], of.recommended.get(key), of.names[key]
-    if record is None:
-        why = "a recommendation needs the base, and every outcome at the trained rank"
-        return f"{name}: {why}.", ""
+    row, record, name = of.rows[key], of.recommended[key], of.names[key]
+    if record.reference is None:
+        return f"{name}: {record.reason}.", ""
     sentence = _shipped(of, record, f"{name} at " if len(of.keys) > 1 else "")
-    if factors := [
-        curve.factors[r] for curve in row.curves if (r := record["rank"]) in curve.factors
-    ]:
+    if factors := [curve.factors[r] for curve in row.curves if (r := record.rank) in curve.factors]:
         listed = ", ".join(f"{factor:.3g}" for factor in factors)
         sentence += f" Its scale is the trained one times {listed}, which was fitted to this task."
-    if record["rank"] == record["reference"]:
-        few = too_few(row.examples or 0, record["margin"], row.clusters)
+    if record.rank == record.reference:
+        few = too_few(row.examples or 0, record.margin, row.clusters)
         return f"{sentence} {few}".rstrip(), ""
-    return sentence, truncate_command(row, run, record["rank"]) if record["rank"] else ""
+    return sentence, truncate_command(row, run, record.rank) if record.rank else ""
 
 
-def _shipped(of: View, record: Record, adapter: str) -> str:
-    sure, reference = f"({confidence(LEVEL)} confidence)", f"rank {record['reference']}"
-    rank = record["rank"]
+def _shipped(of: View, record: Advice, adapter: str) -> str:
+    sure, reference = f"({confidence(LEVEL)} confidence)", f"rank {record.reference}"
+    rank = record.rank
     if rank is None:
         nothing = f"Ship no rank{adapter and ' of '}{adapter.removesuffix(' at ')}"
-        return f"{nothing}: {reference} is not shown to be above the base {sure}."
-    known = {point["rank"]: point for point in of.of(record["key"])}
-    missing = {r: why for c in of.rows[record["key"]].curves for r, why in c.missing.items()}
+        return f"{nothing}: {record.reason} {sure}."
+    known = {point.rank: point for point in of.of(record.key)}
+    missing = {r: why for c in of.rows[record.key].curves for r, why in c.missing.items()}
     below = max((r for r in {*known, *missing} if r < rank), default=0)  # it was to be tested next
     until = below in missing
     ship = f"Until rank {below} has a result ({missing[below]}), ship" if until else "Ship"
-    if rank == record["reference"]:
-        why = "" if until else f": {_fails(known.get(below), record['margin'], sure)}"
+    if rank == record.reference:
+        why = "" if until else f": {_fails(known.get(below), record.margin, sure)}"
         return f"{ship} {adapter}{reference}, as trained{why}."
-    lost = f"at most {upper(record['bound'])} points" if record["bound"] > 0 else "nothing"
-    files = record["bytes"], known[record["reference"]]["bytes"]
+    lost = f"at most {upper(record.bound)} points" if record.bound else "nothing"
+    files = record.bytes, known[record.reference].bytes
     file = f" Its file has {size(files[0])} instead of {size(files[1])}." if all(files) else ""
     claim = f"{ship} {adapter}rank {rank}: it loses {lost} against {reference} {sure}."
     return f"{claim}{_slot(record)}{file}"
 
 
-def _slot(record: Record) -> str:
+def _slot(record: Advice) -> str:
     """What a rank takes in vLLM, which sets the same memory aside for all ranks of a slot."""
-    rank, reference, slot = record["rank"], record["reference"], record["slot"]
+    rank, reference, slot = record.rank, record.reference, record.slot
     if slot is None:
         return ""
-    if record["same_slot_rank"] == reference:
+    if record.same_slot_rank == reference:
         both = f"ranks {rank} and {reference} both take a slot of rank {slot}"
         return f" In vLLM it saves nothing: {both}."
-    free = f"; rank {same} would take the same" if (same := record["same_slot_rank"]) else ""
+    free = f"; rank {same} would take the same" if (same := record.same_slot_rank) else ""
     return f" In vLLM it takes a slot of rank {slot} instead of {slot_rank(reference)}{free}."
 
 
-def _fails(point: Record | None, margin: float, sure: str) -> str:
+def _fails(point: Point | None, margin: float, sure: str) -> str:
     """Why the rank below the trained one is not shipped."""
-    if point is None or not point["rank"]:
+    if point is None or not point.rank:
         return "no smaller rank was evaluated"
-    small = point["loss_bound"] is not None and point["loss_bound"] <= margin
+    small = point.loss_bound is not None and point.loss_bound <= margin
     fails = "is not shown to be above the base" if small else f"may lose over {points(margin)}"
-    return f"rank {point['rank']} {fails} {sure}"
+    return f"rank {point.rank} {fails} {sure}"
 
 
 def too_few(examples: int, margin: float, clusters: Any = None) -> str:
@@ -190,7 +191,7 @@ def _folder(path: str) -> str:
 
 def not_above_base(of: View) -> str:
     """That no rank of the one adapter is shown to be above the base, where it is so."""
-    shown = [point["above_base"] for point in of.points if point["above_base"] is not None]
+    shown = [point.above_base for point in of.points if point.above_base is not None]
     if len(of.keys) > 1 or not shown or any(shown):
         return ""
     which = f"{of.names[of.keys[0]]} is not shown to be above the base"
@@ -211,11 +212,11 @@ def how_to_ask(tasks: Sequence[View], run: StoredRun | None) -> str:
 def cut_off(of: View) -> str:
     """Where so many answers did not end that it matters, and the most of them at one rank."""
     found = [
-        (count / total, f"{count:,} of {total:,}", point["rank"], key)
+        (count / total, f"{count:,} of {total:,}", point.rank, key)
         for key, row in of.rows.items()
         for point in of.of(key)
-        if (total := (row.examples or 0) * row.seeds) and (count := point["unfinished"] or 0)
-        if point["rank"] and count / total > _FEW
+        if (total := (row.examples or 0) * row.seeds) and (count := point.unfinished or 0)
+        if point.rank and count / total > _FEW
     ]
     if not found:
         return ""
@@ -241,17 +242,17 @@ def other_bases(run: StoredRun | None) -> list[str]:
 
 def verdict(of: View) -> str:
     """What the differences between adapters show, in one sentence; nothing where none is known."""
-    known = [record for record in of.pairs if record["p"] is not None]
+    known = [record for record in of.pairs if record.p is not None]
     if not known:
         return ""
     if of.reference is not None:
         return _against_reference(of, known, of.reference)
     leader, name = of.keys[0], of.names[of.keys[0]]
-    rows = [record for record in known if record["a"] == leader]
-    better = [record for record in rows if record["p"] < 1 - of.level]
-    tied = [of.names[record["b"]] for record in rows if abs(record["difference"]) < _EQUAL]
-    equal = [r for r in rows if r["p"] >= 1 - of.level and of.names[r["b"]] not in tied]
-    gone = [of.names[r["key"]] for r in of.scores if r["aurac"] is None]
+    rows = [record for record in known if record.a == leader]
+    better = [record for record in rows if record.p < 1 - of.level]
+    tied = [of.names[record.b] for record in rows if abs(record.difference) < _EQUAL]
+    equal = [r for r in rows if r.p >= 1 - of.level and of.names[r.b] not in tied]
+    gone = [f"{of.names[r.key]} ({r.reason})" for r in of.scores if r.aurac is None]
     which = f"Of these {'methods' if of.seeds > 1 else 'checkpoints'}"
     which += f", without {listed(gone)}," if gone else ""
     over = f" over ranks {of.some_ranks}, which all have," if of.some_ranks else ""
@@ -267,29 +268,29 @@ def verdict(of: View) -> str:
 def primary_results(of: View) -> Iterator[str]:
     """What each comparison shows, in a sentence."""
     for record in of.pairs:
-        a, b = of.names[record["a"]], of.names[record["b"]]
-        found = interval(record["difference"], record["low"], record["high"], " points")
-        if record["p"] is not None and record["p"] < 1 - of.level:
+        a, b = of.names[record.a], of.names[record.b]
+        found = interval(record.difference, record.low, record.high, " points")
+        if record.p is not None and record.p < 1 - of.level:
             yield f"{a} is better than {b} ({found})."
         else:
             yield f"The difference {a} − {b} ({found}) is not significant."
 
 
-def _losers(of: View, records: Sequence[Record]) -> str:
+def _losers(of: View, records: Sequence[Pair]) -> str:
     """The losers of some differences; of a single one with its size."""
-    names = listed([of.names[record["b"]] for record in records])
+    names = listed([of.names[record.b] for record in records])
     if len(records) > 1:
         return names
     record = records[0]
-    ends = interval(record["difference"], record["low"], record["high"], " points")
+    ends = interval(record.difference, record.low, record.high, " points")
     return f"{names} ({ends})"
 
 
-def _against_reference(of: View, records: Iterable[Record], reference: Key) -> str:
+def _against_reference(of: View, records: Iterable[Pair], reference: Key) -> str:
     """Which adapters are better or worse than the one that all are compared with."""
-    found = [record for record in records if record["p"] < 1 - of.level]
-    better = [of.names[record["a"]] for record in found if record["b"] == reference]
-    worse = [of.names[record["b"]] for record in found if record["a"] == reference]
+    found = [record for record in records if record.p < 1 - of.level]
+    better = [of.names[record.a] for record in found if record.b == reference]
+    worse = [of.names[record.b] for record in found if record.a == reference]
     both = [(better, "better"), (worse, "worse")]
     parts = [f"{listed(names)} {_are(names)} {how}" for names, how in both if names]
     if not parts:
@@ -301,10 +302,10 @@ def _against_reference(of: View, records: Iterable[Record], reference: Key) -> s
 def caption_of_pairs(of: View) -> str:
     """What is compared, and what the intervals and p values allow for."""
     text = "Differences of AURAC in points, the larger AURAC first"
-    known = [record for record in of.pairs if record["p"] is not None]
+    known = [record for record in of.pairs if record.p is not None]
     if known:
-        over = "examples and seeds" if max(r["seeds"] for r in known) > 1 else "examples"
-        number, sure = known[0]["comparisons"], confidence(of.level)
+        over = "examples and seeds" if max(r.seeds for r in known) > 1 else "examples"
+        number, sure = known[0].comparisons, confidence(of.level)
         together = f"intervals ({sure}) and p hold for all {number} together (Bonferroni)"
         text += f", over {over}; {together if number > 1 else f'{sure} intervals'}"
     if of.reference is None:

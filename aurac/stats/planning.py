@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import ndtri, stdtrit
@@ -51,6 +51,20 @@ class Assumptions:
         reach = np.sqrt(sum(v * stdtrit(df, 1 - alpha / 2) ** 2 for v, df in terms))
         spread = np.sqrt(sum(v for v, _ in terms))
         return float(mean - reach - ndtri(self.power) * spread)
+
+    @property
+    def least(self) -> float:
+        """The smallest difference that so many seeds show, however many examples there are."""
+        alpha = (1.0 - self.level) / self.tests
+        if self.seeds == 1:
+            return 0.0
+        reach = stdtrit(self.seeds - 1, 1 - alpha / 2) + ndtri(self.power)
+        return float(np.sqrt(2 * self.seed_sd**2 / self.seeds) * reach)
+
+
+def seeds_for(difference: float, assumed: Assumptions) -> int:
+    """The fewest seeds of each recipe, from 3, that show a difference with enough examples."""
+    return _smallest(lambda n: replace(assumed, seeds=n).least < difference) or MOST
 
 
 def examples_for(difference: float, assumed: Assumptions) -> int | None:

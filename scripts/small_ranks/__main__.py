@@ -80,7 +80,7 @@ def results(bases: list[Base], work: Work) -> str:
     page = (HERE / "results.md").read_text(encoding="utf-8")
     return page.format(
         primary=tables.primaries(bases),
-        count=next(r["comparisons"] for b in bases if b.primary for r in b.primary.tables["pairs"]),
+        count=next(r.comparisons for b in bases if b.primary for r in b.primary.tables.pairs),
         excluded=tables.excluded(bases),
         apart=tables.apart(bases),
         explored=tables.explored(bases),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec.structs import asdict
 
 from aurac.curves.checks import MEAN
 from aurac.show.views import names_of
@@ -14,11 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from aurac.analysis import Analysis
-    from aurac.analysis.schema import Record
     from aurac.curves.question import Key
     from aurac.study.report import Reported
     from aurac.study.search import Trials
 
+Record = dict[str, Any]
 TITLES = {
     "aurac_word_problems": "word problems",
     "mawps": "MAWPS",
@@ -63,7 +64,7 @@ class Base:
 
     def scores(self, task: str) -> dict[Key, Record]:
         """The records of a task."""
-        return {r["key"]: r for r in self.analysis.tables["scores"] if r["task"] == task}
+        return {r.key: asdict(r) for r in self.analysis.tables.scores if r.task == task}
 
     @property
     def mean(self) -> str:
@@ -96,10 +97,10 @@ class Base:
 
 def difference(analysis: Analysis | None, task: str, a: Key, b: Key) -> Record:
     """AURAC of a minus that of b with its interval, and p; None where they were not compared."""
-    for record in analysis.tables["pairs"] if analysis else ():
-        value, low, high = (record[name] for name in ("difference", "low", "high"))
-        if (record["task"], record["a"], record["b"]) == (task, a, b):
-            return record
-        if (record["task"], record["a"], record["b"]) == (task, b, a):
-            return record | {"difference": -value, "low": -high, "high": -low}
+    for pair in analysis.tables.pairs if analysis else ():
+        if (pair.task, pair.a, pair.b) == (task, a, b):
+            return asdict(pair)
+        if (pair.task, pair.a, pair.b) == (task, b, a):
+            turned = {"difference": -pair.difference, "low": -pair.high, "high": -pair.low}
+            return asdict(pair) | turned
     return dict.fromkeys(("difference", "low", "high", "p"))

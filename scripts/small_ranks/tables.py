@@ -20,13 +20,12 @@ from aurac.show import numbers
 from aurac.show.tabular import render_table
 from aurac.study.search import score
 from aurac.study.work import TRAININGS
-from scripts.small_ranks.base import CUTS, RANKS, SVD, TITLES, Base, difference
+from scripts.small_ranks.base import CUTS, RANKS, SVD, TITLES, Base, Record, difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from aurac.analysis import Analysis
-    from aurac.analysis.schema import Record
     from aurac.curves.area import Axis
     from aurac.curves.curve import Curve
     from aurac.study import Work

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from aurac.analysis import Question, analyse
-from aurac.analysis.schema import COLUMNS, FRAMES, Key
+from aurac.analysis.schema import FRAMES, Key
 from aurac.curves.area import quadrature_weights
 from aurac.curves.checks import MEAN
 from aurac.curves.curve import Curve
@@ -43,8 +43,7 @@ def rows(frame: pd.DataFrame, **values: object) -> pd.DataFrame:
 def test_frames_have_their_columns_even_without_a_row():
     found = analyse([made()])
     for name, columns in FRAMES.items():
-        assert tuple(getattr(found, name).columns) == columns
-        assert {column.removeprefix("a_").removeprefix("b_") for column in columns} <= {*COLUMNS}
+        assert [*getattr(found, name).columns] == [*columns]
     assert len(found.pairs) == len(found.rank_pairs) == len(found.recommended) == 0
 
 
@@ -95,7 +94,8 @@ def test_tables_without_examples_have_values_alone():
     assert found.pairs[["low", "high", "p"]].isna().all(axis=None)
     assert found.points.loss.dropna().tolist() == pytest.approx([0.3, 0.2])
     assert found.points[["low", "high", "loss_bound", "above_base"]].isna().all(axis=None)
-    assert found.recommended.empty
+    assert found.recommended["rank"].isna().all()
+    assert {*found.scores.reason} == {"the outcomes of its examples are not known"}
 
 
 def test_equal_values_are_ordered_by_name():
@@ -143,7 +143,7 @@ def test_a_mean_counts_each_example_once():
     assert MEAN not in {*analyse([first, again]).scores.task}  # the same examples, asked otherwise
 
 
-def test_what_is_missing_is_nan_in_a_frame_and_none_in_its_records():
+def test_what_is_missing_is_missing_in_a_frame_and_none_in_its_records():
     curves = [made("a", sizes={1: 10}, basis=None, rescale=None), made("bb", 0.3).at([4])]
     found = analyse(curves, Question(margin=0.1))
     for name in FRAMES:
@@ -151,12 +151,53 @@ def test_what_is_missing_is_nan_in_a_frame_and_none_in_its_records():
         records = json.loads(json.dumps(found.records(name), allow_nan=False))
         assert len(records) == len(frame)
         for column in frame:
-            for value in frame[column][frame[column].isna()]:
-                assert isinstance(value, float), (name, column)
+            none = [record[column] is None for record in records]
+            assert frame[column].isna().tolist() == none, (name, column)
     assert found.points["rank"].dtype == "int64"
     missing = next(row for row in found.records("scores") if row["adapter"] == "bb")
     assert (missing["aurac"], missing["examples"]) == (None, 300)
     assert type(missing["examples"]) is int
+
+
+def test_what_is_above_the_base_is_chosen_and_counts_stay_whole():
+    """By hand: 8 of 8 examples at rank 2 and none of 8 at rank 1, of which the base has none."""
+    rows = [[0.0] * 8, [1.0] * 8]
+    known = Curve.from_outcomes((1, 2), rows, adapter="a", base_scores=[0.0] * 8, sizes={2: 512})
+    alone = Curve((1, 2), (0.5, 0.6), adapter="b")
+    points = analyse([known, alone]).points
+    assert points[points.above_base]["rank"].tolist() == [2]
+    assert points.bytes.dropna().tolist() == [512]
+    assert (points.bytes.dtype, points.above_base.dtype) == ("Int64", "boolean")
+    assert analyse([known, alone]).scores.examples.dtype == "Int64"
+
+
+def test_a_row_without_a_mean_says_why():
+    """Of three adapters on two tasks one lacks a rank on one, one a whole task, one has all."""
+    curves = [made("a", task=task) for task in ("one", "two")]
+    curves += [
+        made("b", task="one"),
+        replace(made("b").at([1, 2, 8]), task="two", missing={4: "memory"}),
+    ]
+    curves += [made("c", task="two")]
+    found = analyse(curves)
+    mean = rows(found.scores, task=MEAN).set_index("adapter")
+    assert mean.reason.to_dict() == {
+        "a": None,
+        "b": "two: rank 4 has no result: memory",
+        "c": "one: it has no result",
+    }
+    assert mean.aurac.notna().to_dict() == {"a": True, "b": False, "c": False}
+    told = [row["reason"] for row in found.records("scores") if row["adapter"] == "b"]
+    assert told == ["two: rank 4 has no result: memory", None, "rank 4 has no result: memory"]
+
+
+def test_a_mean_over_unequal_seeds_says_that_it_has_no_interval():
+    one = [made("a", seed=s, draw=s) for s in (1, 2)]
+    one = [replace(curve, seed=s) for s, curve in enumerate(one)]
+    two = replace(made("a", draw=3), task="two", doc_hashes=None)
+    mean = analyse([*one, two]).scores.iloc[0]
+    assert (mean.task, mean.reason) == (MEAN, "its tasks have other training seeds")
+    assert np.isnan(mean.low)
 
 
 def test_a_group_has_the_areas_of_its_tasks():

@@ -91,5 +91,13 @@ def test_nothing_to_ship_has_no_slot():
 
 def test_an_unmeasured_trained_rank_or_base_has_no_recommendation():
     known = curve({2: 0.0, 4: 0.0, 16: 0.0})
-    assert analyse([replace(known.at([2, 4]), missing={16: "x"})], MARGIN).recommended.empty
-    assert analyse([curve({8: 0.0, 16: 0.0}, base_scores=None)], MARGIN).recommended.empty
+    needs = "a recommendation needs the base, and every outcome at the trained rank"
+    for untested in (
+        replace(known.at([2, 4]), missing={16: "x"}),
+        curve({8: 0.0, 16: 0.0}, base_scores=None),
+    ):
+        found = named(untested)
+        assert (found["rank"], found["reference"], found["reason"]) == (None, None, needs)
+    low = named(curve({8: 0.0, 16: 0.0}, right=0.3, base=0.3))
+    assert low["reason"] == "rank 16 is not shown to be above the base"
+    assert named(known)["reason"] is None

@@ -94,7 +94,8 @@ def test_a_slot_is_shown_where_vllm_serves_the_adapter(config, served, tmp_path)
     assert ("vLLM slot" in out) == served
     assert ("vLLM does not serve this" in out) == (not served)
     # 2 bytes × rank 8 × 2 layers × (q: 32 + 32, v: 32 + 16)
-    assert {row["slot"] for row in facts["by_rank"][1:]} == {2 * 8 * 2 * 112 if served else None}
+    slots = {(row["slot"], row["slot_bytes"]) for row in facts["by_rank"][1:]}
+    assert slots == {(8, 2 * 8 * 2 * 112) if served else (None, None)}
 
 
 def test_the_text_names_what_matters(adapter, folder, tmp_path):

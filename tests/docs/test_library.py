@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from document_blocks import blocks
 
-from aurac.analysis.schema import COLUMNS
+from aurac.analysis.schema import FRAMES, Advice, Area, Pair, Point
+from aurac.curves.question import Key
 
+ROWS = Area, Point, Pair, Advice
 HOW_TO = Path(__file__).parents[2] / "docs" / "howto" / "notebook.md"
 
 
@@ -50,10 +54,11 @@ def test_the_how_to_runs(monkeypatch, tmp_path):
     assert (tmp_path / "report" / "report.html").is_file()
 
 
-def listed() -> str:
-    """Every column in Markdown, for the documents."""
-    return "\n".join(f"- `{name}`: {meaning}" for name, (_, meaning) in COLUMNS.items())
-
-
 def test_the_columns_are_those_of_the_frames():
-    assert listed() in HOW_TO.read_text(encoding="utf-8")
+    """The page has the docstrings of the rows, and a line for each column of the frames."""
+    docs = [inspect.getdoc(row) or "" for row in (Key, *ROWS, *ROWS[-1].__mro__)]
+    explained = dict(re.findall(r"^ {4}(\w+): (.+)$", "\n".join(docs), re.MULTILINE))
+    page = HOW_TO.read_text(encoding="utf-8").partition("## The columns")[2]
+    assert dict(re.findall(r"^- `(\w+)`: (.+)$", page, re.MULTILINE)) == explained
+    columns = {re.sub("^[ab]_", "", column) for frame in FRAMES.values() for column in frame}
+    assert columns == {*explained}

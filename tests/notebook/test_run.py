@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+import re
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from support.made_runs import make_run
@@ -12,7 +15,7 @@ from support.made_runs import make_run
 import aurac
 from aurac.analysis import Question
 from aurac.curves.question import Key
-from aurac.errors import RunFolderError, UsageError
+from aurac.errors import CurveError, RunFolderError, UsageError
 from aurac.notebook import load_run
 
 KEPT = Path(__file__).parents[2] / "reports/word_problems"
@@ -29,7 +32,17 @@ def test_a_run_says_what_it_is(run):
     assert [adapter.trained_rank for adapter in run.adapters] == [16, 16, 16]
     assert (run.failures, run.folder) == ((), KEPT)
     assert repr(run).startswith("Run(lora, dylora, matryoshka on aurac_word_problems in ")
-    assert run._repr_html_().startswith("<pre>aurac_word_problems: accuracy")
+
+
+def test_a_notebook_shows_the_verdict_the_figure_and_the_tables(run):
+    """The same numbers as the screen, and an SVG that can be read."""
+    page = run._repr_html_()
+    (image,) = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', page)
+    assert ET.fromstring(base64.b64decode(image)).tag.endswith("svg")
+    cells = [cell.strip() for cell in re.findall(r"<td[^>]*>([^<]*)</td>", page)]
+    assert "46.0 [36.7, 55.4]" in cells  # the README's
+    assert {"lora", "dylora", "matryoshka"} <= {*cells}
+    assert "Of these checkpoints lora has the largest AURAC" in page
 
 
 def test_another_question_is_asked_of_the_same_run(run):
@@ -46,6 +59,36 @@ def test_another_question_is_asked_of_the_same_run(run):
     assert both.ask(margin=None).question.margin is None
     with pytest.raises(TypeError):
         run.ask(margins=0.1)
+
+
+def test_pairs_are_asked_for_by_names_and_a_wrong_name_is_said_at_once(run):
+    [pair] = run.ask(pairs=[("lora", "dylora")]).records("pairs")
+    assert {pair["a"], pair["b"]} == {"lora", "dylora"}
+    assert pair["comparisons"] == 1
+    for wrong in ({"reference": "loora"}, {"pairs": [("lora", "loora")]}):
+        with pytest.raises(UsageError, match=r"no loora .* there are lora, dylora, matryoshka"):
+            run.ask(**wrong)
+    with pytest.raises(UsageError, match="no loora"):
+        aurac.analyse(run.curves, Question(pairs=(("loora", "lora"),)))
+
+
+def test_a_run_and_its_curves_are_analysed_and_scored(run):
+    assert aurac.analyse(run).scores.equals(run.scores)
+    assert aurac.analyse(KEPT).scores.equals(run.scores)
+    assert aurac.analyse(run, Question(margin=0.15)).recommended.equals(run.recommend(0.15))
+    frame = run.curves.frame  # of each adapter 5 ranks and the base
+    assert len(frame) == 3 * 6 * 100
+    again = aurac.analyse(frame)
+    numbers = ["adapter", "aurac", "low", "high", "aurac_linear", "base", "examples"]
+    assert again.scores[numbers].equals(run.scores[numbers])
+    means = frame[frame.adapter == "lora"].groupby("rank")["score"].mean()
+    points = run.points[run.points.adapter == "lora"].set_index("rank").accuracy
+    assert means.to_dict() == pytest.approx(points.to_dict())
+    lora = frame[(frame.adapter == "lora") & (frame["rank"] > 0)]
+    wide = lora.pivot(index="example", columns="rank", values="score")
+    assert str(aurac.score(wide)) == "46.0 [36.7, 55.4]"  # the README's
+    with pytest.raises(CurveError, match=r"several curves \(lora, svd, seed 42 on"):
+        aurac.score(run)
 
 
 def test_the_folder_of_a_report_is_its_run_under_its_question(run, tmp_path):
@@ -72,6 +115,7 @@ def test_samples_are_the_answers_behind_the_accuracies(run):
         assert points[where] == pytest.approx(mean)
     base = run.samples(rank=0)
     assert len(base) == 100
+    assert run.samples(adapter="lora", rank=0).equals(base)
     assert base["adapter"].isna().all()
     assert {*base["read"]} == {"[invalid]"}  # the base writes no "#### "
     few = run.samples("aurac_word_problems", "lora", 4)
@@ -119,3 +163,25 @@ def test_axes_of_the_readers_own_stay_usable(run):
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(RunFolderError, match="no run folder"):
         load_run(tmp_path)
+    with pytest.raises(RunFolderError, match=r"in it are smollm2, gemma/search, smollm2/run"):
+        load_run(KEPT.parent / "small_ranks")
+
+
+@pytest.mark.parametrize("name", ["run.json", "analysis.json"])
+@pytest.mark.parametrize("damage", ["cut", "list", "bytes", "margin", "missing"])
+def test_a_damaged_file_is_said(tmp_path, run, name, damage):
+    """Every one is a `RunFolderError`, which names the file."""
+    folder = make_run(tmp_path / "run", {"a": {1: [0, 1], 2: [1, 1]}})
+    load_run(folder).report(tmp_path / "report")
+    path = (folder if name == "run.json" else tmp_path / "report") / name
+    content = path.read_bytes()
+    changed = {
+        "cut": content[: len(content) // 2],
+        "list": b"[1, 2]",
+        "bytes": b"\xff\xfe" + content,
+        "margin": json.dumps(json.loads(content) | {"question": {"margin": 7.0}}).encode(),
+        "missing": b"{}",
+    }
+    path.write_bytes(changed[damage])
+    with pytest.raises(RunFolderError, match=re.escape(str(path))):
+        load_run(path.parent)

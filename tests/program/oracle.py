@@ -237,8 +237,7 @@ def frames_of(curves, groups, margin=None, reference=None):
             frames["scores"][(task, *row.key)] = _score([row])
             points = _points(row)
             frames["points"] |= {(task, *row.key, rank): p for rank, p in points.items()}
-            asked = margin is not None and row.base is not None
-            if asked and row.trained in row.ranks:
+            if margin is not None:
                 frames["recommended"][(task, *row.key)] = recommended(row, points, margin)
         level = [row for row in here if not row.below]
         both = [(a, b) for a, b in combinations(level, 2) if reference in (None, a.name, b.name)]
@@ -253,12 +252,21 @@ def frames_of(curves, groups, margin=None, reference=None):
     if len(over := in_the_mean(tasks)) > 1:
         every = {row.key: [by.get((task, row.key)) for task in over] for row in rows}
         level = {k: all(r and r.over and not r.below for r in some) for k, some in every.items()}
+        frames["scores"] |= {
+            (MEAN, *key): UNKNOWN | {"seeds": next(len(row.curves) for row in some if row)}
+            for key, some in every.items()
+            if any(some)
+        }
         every = {key: some for key, some in every.items() if level[key]}
         frames["scores"] |= {(MEAN, *key): _score(some) for key, some in every.items()}
         pairs = combinations(every.values(), 2)
         both = [(a, b) for a, b in pairs if reference in (None, a[0].name, b[0].name)]
         frames["pairs"] |= _family(both, MEAN)
     return frames
+
+
+UNKNOWN = dict.fromkeys(("aurac", "aurac_linear", "low", "high", "seed_sd", "base", "examples"))
+UNTESTED = dict.fromkeys(("reference", "rank", "loss", "bound", "bytes", "slot", "same_slot_rank"))
 
 
 def _score(rows):
@@ -323,6 +331,8 @@ def _points(row):
 
 def recommended(row, points, margin):
     """From the trained rank down until a rank fails or has no result."""
+    if row.base is None or row.trained not in row.ranks:
+        return UNTESTED | {"margin": margin}
     shipped, lost = None, {"loss": 0.0, "loss_bound": 0.0}
     for rank in sorted({*row.ranks, *row.gone}, reverse=True):
         point = points.get(rank)

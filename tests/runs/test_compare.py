@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
+
 import pytest
 from support.small_runs import SMALL, TASK, assert_clean, cell_files, random_adapter, run_small
 
@@ -145,3 +150,34 @@ def test_rank_r_of_a_family_is_the_adapter_trained_at_r(adapters, tmp_path):
     assert curve.outcomes.tolist() == whole.curves[0].outcomes.tolist()
     folder = run_small([tmp_path / "lora"], tmp_path / "again")
     assert folder.curves[0].outcomes.tolist() == curve.outcomes.tolist()
+
+
+@pytest.mark.parametrize("main", [True, False])
+def test_a_batch_systems_signal_interrupts_a_script(adapters, tmp_path, monkeypatch, main):
+    """`aurac.compare` in the main thread; the script's own handler is there again afterwards."""
+    there = []
+
+    def terminated(*_):
+        if main:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        there.append(signal.getsignal(signal.SIGTERM))
+        raise KeyboardInterrupt
+
+    def script():
+        with pytest.raises(KeyboardInterrupt):
+            aurac.compare([adapters["lora"]], [TASK], out=tmp_path / "run", **SMALL)
+
+    monkeypatch.setattr("aurac.runs.compare.compute", terminated)
+    own = lambda *_: None  # noqa: E731
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        if main:
+            script()
+        else:
+            (thread := threading.Thread(target=script)).start()
+            thread.join()
+        assert signal.getsignal(signal.SIGTERM) is own
+        assert there == ([] if main else [own])
+    finally:
+        signal.signal(signal.SIGTERM, before)

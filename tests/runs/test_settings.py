@@ -19,7 +19,7 @@ def test_texts_are_read_as_python_has_them():
         limit="20",
         metric=["acc", "u=exact_match,none"],
         data="t=/x",
-        group=["g=a,b"],
+        groups=["g=a,b"],
         cluster="t=passage",
         ranks="1,4,2",
         basis="prefix,svd",
@@ -37,7 +37,7 @@ def test_texts_are_read_as_python_has_them():
         limit=20,
         metric={"*": "acc", "u": "exact_match,none"},
         data={"t": "/x"},
-        group={"g": ["a", "b"]},
+        groups={"g": ["a", "b"]},
         cluster={"t": "passage"},
         ranks=[4, 1, 2],
         basis=["prefix", "svd"],
@@ -50,7 +50,7 @@ def test_texts_are_read_as_python_has_them():
         margin=0.02,
     )
     assert typed == given
-    assert (given.ranks, given.group) == ((1, 2, 4), {"g": ("a", "b")})
+    assert (given.ranks, given.groups) == ((1, 2, 4), {"g": ("a", "b")})
 
 
 def test_a_folder_alone_is_the_data_of_the_first_task():
@@ -69,7 +69,7 @@ def test_a_folder_alone_is_the_data_of_the_first_task():
         ({"margin": 5}, "margin takes .* 5 points are 0.05, not 5"),
         ({"batch_size": 0}, "batch_size takes .* not 0"),
         ({"fewshot": "none"}, "fewshot takes stock or fixed"),
-        ({"group": "a"}, "not NAME=VALUE"),
+        ({"groups": "a"}, "not NAME=VALUE"),
         ({"device_map": "{"}, "device_map takes .* not '{'"),
         ({"workers": 2}, "no option 'workers'"),
         ({"basis": "auto"}, "basis takes prefix or svd, not 'auto'"),

@@ -74,7 +74,7 @@ def test_differences_are_those_of_the_frame():
     of = View(three(), "maths")
     pair = tuple(Key(name, "svd", "keep") for name in ("matryoshka", "dylora"))
     ax = plot_differences(of, [pair], Figure().subplots())
-    values = [100 * record["difference"] for (*two, _), record in of.rank_pairs.items()
+    values = [100 * record.difference for (*two, _), record in of.rank_pairs.items()
               if tuple(two) == pair]  # fmt: skip
     drawn = next(line for line in ax.lines if len(line.get_xdata()) == 5)
     assert drawn.get_ydata().tolist() == pytest.approx(values)

@@ -11,6 +11,7 @@ from aurac.stats.planning import (
     Assumptions,
     examples_for,
     examples_for_margin,
+    seeds_for,
 )
 
 
@@ -27,6 +28,13 @@ def test_the_examples_that_are_planned_find_the_difference_with_the_power(differ
 
 def test_seeds_that_vary_more_than_the_difference_cannot_be_outnumbered_by_examples():
     assert examples_for(0.02, Assumptions(seeds=2, seed_sd=0.01)) is None
+    # By tables of t and the normal: .01 √(2/3) (4.3027 + .8416), .01 √(2/5) (2.7764 + .8416), and
+    # .01 √(2/6) (2.5706 + .8416) = .0197, the first below .02.
+    assert Assumptions(seeds=3, seed_sd=0.01).least == pytest.approx(0.042003, abs=2e-6)
+    assert Assumptions(seeds=5, seed_sd=0.01).least == pytest.approx(0.022883, abs=2e-6)
+    assert seeds_for(0.02, Assumptions(seed_sd=0.01)) == 6
+    assert examples_for(0.02, Assumptions(seeds=6, seed_sd=0.01)) is not None
+    assert examples_for(0.02, Assumptions(seeds=5, seed_sd=0.01)) is None
     more = examples_for(0.05, Assumptions(seeds=5, seed_sd=0.01))
     assert more is not None
     assert more > examples_for(0.05, Assumptions(seeds=5, seed_sd=0.001))
