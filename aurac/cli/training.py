@@ -180,12 +180,12 @@ def study(study: Path, out: Path | None, device: str | None, dry_run: bool) -> i
     loaded = load_study(study)
     folder = out or Path("runs") / loaded.name
     if dry_run:
-        for state, adapter in left(Work(loaded, study, folder)):
-            on = "" if adapter.task in adapter.name else f" on {adapter.task}"
+        for state, adapter in left(Work(loaded, folder)):
+            on = "" if adapter.plan.task in adapter.name else f" on {adapter.plan.task}"
             click.echo(f"{state:8}  {adapter.name}{on}")
         return 0
     say = functools.partial(click.echo, err=True)
-    done = run_study(loaded, study, folder, device=device or "auto", progress=True, say=say)
+    done = run_study(loaded, folder, device=device or "auto", progress=True, say=say)
     for part in done:
         click.echo(part.run.folder.with_name("report.md"))
     return 3 if any(part.run.failures for part in done) else 0

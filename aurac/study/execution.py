@@ -10,16 +10,15 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from aurac.errors import DataError, RecipeError
-from aurac.study.design import Part, Planned, Study, chains_of, groups_of, parts_of, planned
+from aurac.study.design import RUN, SEARCH, Part, Planned, Study
 from aurac.study.report import Reported, report
 from aurac.study.search import Trials
-from aurac.study.work import RUN, SEARCH, Work, logger
+from aurac.study.work import Work, logger
 from aurac.training.data import located_data
 
 
 def run_study(
     study: Study,
-    path: Path,
     out: Path,
     *,
     device: str | None = None,
@@ -36,10 +35,10 @@ def run_study(
     Raises:
         AuracError: Data, a task or an adapter that cannot be used.
     """
-    work = Work(study, path, out, device, progress, say)
+    work = Work(study, out, device, progress, say)
     _check_data(work)
-    for part in parts_of(study):
-        taken = [groups for groups in chains_of(study) if _do(Trials(work, part), groups)]
+    for part in study.parts:
+        taken = [groups for groups in study.chains if _do(Trials(work, part), groups)]
         for groups in taken:
             _do(Trials(work, part), groups)
     return write_study(work)
@@ -80,16 +79,16 @@ def _each(work: Work, part: Part, adapters: list[Planned], where: str) -> bool:
 def write_study(work: Work) -> list[Reported]:
     """Write the report of each part that has cells."""
     work.runs.clear()  # another process may have added to them
-    made = (report(Trials(work, part)) for part in parts_of(work.study))
+    made = (report(Trials(work, part)) for part in work.study.parts)
     return [each for each in made if each is not None]
 
 
 def left(work: Work) -> Iterator[tuple[str, Planned]]:
     """What is left of each adapter: `search`, `train` or `evaluate`; else `done`, or `diverged`."""
     _check_data(work)
-    for part in parts_of(work.study):
+    for part in work.study.parts:
         trials = Trials(work, part)
-        every = [adapter for group in groups_of(work.study) for adapter in trials.run(group)]
+        every = [adapter for group in work.study.groups for adapter in trials.run(group)]
         yield from (("search", adapter) for adapter in trials.left)
         missing = {adapter.name for adapter in work.missing(part, every)}
         lost = work.diverged(every)
@@ -105,23 +104,23 @@ def _check_data(work: Work) -> None:
     """Refuse data to train on that are not there, and tasks that cannot be built."""
     from aurac.tasks.build import build_tasks
 
-    for part in parts_of(work.study):
+    path = work.study.path
+    for part in work.study.parts:
         tasks = {}
-        for adapter in work.missing(part, planned(work.study, work.path, part)):
-            tasks[adapter.task], data = adapter, adapter.recipe.data
+        for adapter in work.missing(part, part.planned()):
+            tasks[adapter.plan.task], data = adapter, adapter.recipe.data
             if data and not data.startswith("hub:"):
-                place = located_data(data, work.path.parent)
+                place = located_data(data, path.parent)
                 if not place.exists():
                     needed = f"{adapter.name} needs {place}"
-                    raise DataError(f"{work.path}: {needed}, which is not there")
-        for adapter in tasks.values():
-            for where in (RUN, SEARCH) if work.study.search else (RUN,):
-                asked = work.settings(part, adapter, where, ())
+                    raise DataError(f"{path}: {needed}, which is not there")
+        for task, adapter in tasks.items():
+            for asked in adapter.plan.asked.values():
                 options = msgspec.structs.replace(asked, apply_chat_template=False)
-                built = build_tasks([adapter.task], tokenizer=None, options=options)
-                if adapter.task not in (names := [task.name for task in built]):
-                    several = f"{adapter.task} stands for {', '.join(names)}"
-                    raise RecipeError(f"{work.path}: {several}: name these, with include_path")
+                built = build_tasks([task], tokenizer=None, options=options)
+                if task not in (names := [each.name for each in built]):
+                    several = f"{task} stands for {', '.join(names)}"
+                    raise RecipeError(f"{path}: tasks: {several}: name these, with include_path")
 
 
 @contextmanager

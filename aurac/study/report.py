@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from aurac.curves.question import ALL_PAIRS, Key, Question, Renamed
 from aurac.files import write_json
 from aurac.records.run import Failure
-from aurac.study.design import Cut, Planned, groups_of, parts_of, primaries_of
+from aurac.study.design import RUN, Planned
+from aurac.study.file import Cut
 from aurac.study.search import Trials
-from aurac.study.work import RUN
+from aurac.study.work import logger
 
 if TYPE_CHECKING:
     from aurac.analysis import Analysis
@@ -35,23 +36,26 @@ def report(trials: Trials) -> Reported | None:
     from aurac.show import write_report
 
     work, part, study = trials.work, trials.part, trials.work.study
-    every = [adapter for group in groups_of(study) for adapter in trials.run(group)]
+    every = [adapter for group in study.groups for adapter in trials.run(group)]
     if trials.winners:
         found = {name: winner.record() for name, winner in trials.winners.items()}
         write_json(work.out / part.name / "search.json", found)
+    for name, winner in trials.winners.items():
+        for said in winner.said():
+            logger.warning("search of %s: %s", name, said)
     if (run := work.stored(part, RUN)) is None:
         return None
-    names = [(adapter, adapter.stored(run, work.limit(adapter, RUN))) for adapter in every]
+    names = [(adapter, adapter.stored(run)) for adapter in every]
     there = [(adapter, name) for adapter, name in names if name]
-    own = {group: winner.cut for group, winner in trials.winners.items()}
+    own = {plan.group: plan.cuts[0] for plan in reversed(part.plans)}
+    own |= {group: winner.cut for group, winner in trials.winners.items()}
     rows = _renamed(run, there, own)
     groups: dict[str, tuple[str, ...]] = {}
-    for group, name in dict.fromkeys((a.group, a.name) for a, _ in there):
+    for group, name in dict.fromkeys((a.plan.group, a.name) for a, _ in there):
         groups[group] = (*groups.get(group, ()), name)
-    known = {*groups, ALL_PAIRS}
     asked = Question(
         margin=study.margin,
-        reference=study.reference if str(study.reference).partition(" (")[0] in known else None,
+        reference=study.reference if study.reference in (*groups, ALL_PAIRS) else None,
         groups=groups,
         ranks=tuple(sorted(set.intersection(*(set(adapter.ranks) for adapter in every)))),
         rows=tuple(rows),
@@ -60,21 +64,20 @@ def report(trials: Trials) -> Reported | None:
     )
     view = run.under(asked)
     analysis, primary = analyse(view.curves, asked), None
-    declared = primaries_of(study, part)
-    needed = {group for pair in declared for group in (pair.a, pair.b)}
-    if needed and not any(name is None and a.group in needed for a, name in names):
+    needed = {group for pair in part.primary for group in (pair.a, pair.b)}
+    if needed and not any(name is None and a.plan.group in needed for a, name in names):
         pairs = tuple(
-            (_row(analysis, pair.a, pair.cut, own), _row(analysis, pair.b, pair.cut, own))
-            for pair in declared
+            (Key(pair.a, *(pair.cut or own[pair.a])), Key(pair.b, *(pair.cut or own[pair.b])))
+            for pair in part.primary
         )
-        family = sum(len(primaries_of(study, each)) for each in parts_of(study))
+        family = sum(len(each.primary) for each in study.parts)
         asked = asked.but(primary=pairs, family=family)
         primary = analyse(view.curves, asked.but(pairs=pairs, primary=()))
         view = view.under(asked)
         analysis = analyse(view.curves, asked)
     lost = work.diverged(every)
     view.failures = run.failures + tuple(
-        Failure(a.name, None, None, a.recipe.rank, a.task, lost[a.name])
+        Failure(a.name, None, None, a.recipe.rank, a.plan.task, lost[a.name])
         for a in every
         if a.name in lost
     )
@@ -92,15 +95,7 @@ def _renamed(
     """
     rows = []
     for adapter, name in there:
-        has = [(c.basis, c.rescale) for c in run.cuts if c.adapter == name]
-        order = dict.fromkeys([*filter(None, [own.get(adapter.group)]), *(adapter.cuts or has)])
-        cuts = (cut for cut in order if cut in has)
-        rows += [Renamed(adapter.name, name, adapter.task, *cut) for cut in cuts]
+        plan = adapter.plan
+        cuts = (cut for cut in dict.fromkeys([own[plan.group], *plan.cuts]) if cut in plan.cuts)
+        rows += [Renamed(adapter.name, name, plan.task, *cut) for cut in cuts]
     return rows
-
-
-def _row(analysis: Analysis, group: str, cut: Cut | None, own: Mapping[str, Cut]) -> Key:
-    """The row of a recipe under a cut, where it has that; else under its own, else the first."""
-    rows = {(r.key.basis, r.key.rescale): r.key for r in analysis.rows if r.key.adapter == group}
-    found = [rows[each] for each in (cut, own.get(group)) if each in rows]
-    return found[0] if found else next(iter(rows.values()))

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aurac.curves.area import quadrature_weights
 from aurac.errors import RecipeError
-from aurac.study.design import (
-    Cut,
-    Part,
-    Planned,
-    Search,
-    adapter_of,
-    groups_of,
-    planned,
-    tasks_of,
-)
-from aurac.study.work import SEARCH, Work
+from aurac.study.design import SEARCH, Part, Plan, Planned, Point, words_of
+from aurac.study.file import Cut, Search
+from aurac.study.work import Work
 
 if TYPE_CHECKING:
     from aurac.curves.curve import Curve
 
-Point = Mapping[str, float]
-"""A setting of each searched field."""
-Scores = Mapping[Cut, float]
-"""What a trial scored under each cut; empty where its training diverged."""
+
+class Trial(NamedTuple):
+    """A setting that was tried.
+
+    Attributes:
+        point: The value of each searched field.
+        scores: What it scored under each cut; empty where its training diverged.
+        diverged: How it did.
+    """
+
+    point: Point
+    scores: Mapping[Cut, float]
+    diverged: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,29 @@ class Winner:
 
     cut: Cut
     points: Mapping[str, Point]
-    trials: Mapping[str, Sequence[tuple[Point, Scores]]]
+    trials: Mapping[str, Sequence[Trial]]
+
+    def at_an_end(self, task: str) -> list[str]:
+        """The fields whose chosen value is the largest or the smallest of several."""
+        tried = {n: {trial.point[n] for trial in self.trials[task]} for n in self.points[task]}
+        return [
+            name
+            for name, value in self.points[task].items()
+            if len(tried[name]) > 1 and value in (min(tried[name]), max(tried[name]))
+        ]
+
+    def said(self) -> list[str]:
+        """What whoever chose the values should know."""
+        return [
+            f"on {task} the best value, {words_of({name: point[name]})[0]}, is at an end of its list"
+            for task, point in self.points.items()
+            for name in self.at_an_end(task)
+        ] + [
+            f"on {task} the trial {' '.join(words_of(trial.point))} has no score: {trial.diverged}"
+            for task, tried in self.trials.items()
+            for trial in tried
+            if trial.diverged
+        ]
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
@@ -52,86 +73,44 @@ class Winner:
             "tasks": {
                 task: {
                     "chosen": dict(self.points[task]),
+                    **({"at_an_end": ends} if (ends := self.at_an_end(task)) else {}),
                     "trials": [
-                        {**point, "scores": {" ".join(cut): s for cut, s in scores.items()}}
-                        for point, scores in trials
+                        {
+                            **trial.point,
+                            "scores": {" ".join(cut): s for cut, s in trial.scores.items()},
+                            **({"diverged": trial.diverged} if trial.diverged else {}),
+                        }
+                        for trial in tried
                     ],
                 }
-                for task, trials in self.trials.items()
+                for task, tried in self.trials.items()
             },
         }
 
 
-@dataclass
-class _Grid:
-    """The settings of a recipe on a task, which grow while the best one is at an end."""
-
-    values: dict[str, list[float]]
-    scores: dict[tuple[float, ...], Scores] = field(default_factory=dict)
-
-    @property
-    def points(self) -> list[Point]:
-        names = list(self.values)
-        return [dict(zip(names, v, strict=True)) for v in itertools.product(*self.values.values())]
-
-    def known(self, point: Point) -> Scores:
-        return self.scores[tuple(point.values())]
-
-    def score(self, cut: Cut, point: Point) -> float:
-        """Of a trial; below all others where it has none."""
-        return self.known(point).get(cut, -1.0)
-
-    def best(self, cut: Cut) -> Point:
-        """The setting with the highest score under a cut; of equal ones the first."""
-        return max(self.points, key=lambda point: self.score(cut, point))
-
-    def widen(self, cut: Cut) -> bool:
-        """One step further at each end that is better than its neighbour; whether there was one."""
-        best, before = self.best(cut), {name: [*values] for name, values in self.values.items()}
-        for name, known in before.items():
-            for end, next_to in ((known[0], known[1:2]), (known[-1], known[-2:-1])):
-                if next_to and best[name] == end:
-                    inner = {**best, name: next_to[0]}
-                    if self.score(cut, best) > self.score(cut, inner):
-                        self.values[name] = sorted({*known, end * end / next_to[0]})
-        return self.values != before
-
-
-def choose(
-    grids: Mapping[str, Mapping[str, Sequence[float]]],
-    measure: Callable[[str, Point], Scores | None],
-) -> Winner | None:
-    """The best setting of a recipe, with one step more wherever the best one is at an end.
+def choose(trials: Mapping[str, Sequence[Trial]]) -> Winner:
+    """The cut that is best over the tasks, each at its best setting, and these settings.
 
     Args:
-        grids: Task → field → values to try, ascending.
-        measure: What a task's trial of a setting scores under each cut; None: it is missing.
+        trials: Task → all that was tried. A trial without a score is below all others; of equal
+            ones the first is chosen.
 
-    Returns:
-        What was chosen; None where a trial is missing or nothing has a score.
+    Raises:
+        RecipeError: A task has no trial with a score.
     """
-    left = {task: _Grid({n: list(v) for n, v in grid.items()}) for task, grid in grids.items()}
-    while True:
-        found = [
-            (grid, point, measure(task, point))
-            for task, grid in left.items()
-            for point in grid.points
-            if tuple(point.values()) not in grid.scores
-        ]
-        for grid, point, scores in found:
-            if scores is None:
-                return None
-            grid.scores[tuple(point.values())] = scores
-        cuts = dict.fromkeys(c for grid in left.values() for s in grid.scores.values() for c in s)
-        if not cuts:
-            return None
-        means = {c: sum(g.score(c, g.best(c)) for g in left.values()) for c in cuts}
-        cut = max(means, key=lambda each: means[each])
-        wider = [grid.widen(cut) for grid in left.values()]
-        if not any(wider):
-            points = {task: grid.best(cut) for task, grid in left.items()}
-            trials = {t: [(p, grid.known(p)) for p in grid.points] for t, grid in left.items()}
-            return Winner(cut, points, trials)
+    for task, tried in trials.items():
+        if not any(trial.scores for trial in tried):
+            raise RecipeError(f"every trial on {task} failed ({tried[0].diverged}): try others")
+
+    def best(task: str, cut: Cut) -> Trial:
+        return max(trials[task], key=lambda trial: trial.scores.get(cut, -1.0))
+
+    cuts = dict.fromkeys(
+        cut for tried in trials.values() for trial in tried for cut in trial.scores
+    )
+    means = {cut: sum(best(task, cut).scores.get(cut, -1.0) for task in trials) for cut in cuts}
+    cut = max(means, key=lambda each: means[each])
+    return Winner(cut, {task: best(task, cut).point for task in trials}, trials)
 
 
 @dataclass
@@ -152,51 +131,35 @@ class Trials:
 
     def run(self, group: str) -> list[Planned]:
         """The adapters of a recipe, with the settings that its search found if it is whole."""
-        work, search = self.work, self.work.study.search
-        if search and (grids := self._grids(search, group)):
-            won = choose(grids, partial(self._measure, search, group))
-            self.winners |= {group: won} if won else {}
-        every = planned(work.study, work.path, self.part, self.chosen)
-        return [adapter for adapter in every if adapter.group == group]
+        plans = [plan for plan in self.part.plans if plan.group == group]
+        search = self.work.study.search
+        every = {p.task: [self._trial(p, search, x) for x in p.points] for p in plans if search}
+        tried = {task: [trial for trial in some if trial] for task, some in every.items() if some}
+        if tried and tried == {task: every[task] for task in tried}:
+            try:
+                self.winners[group] = choose(tried)
+            except RecipeError as error:
+                raise RecipeError(f"{self.work.study.path}: search of {group}: {error}") from error
+        return [plan.adapter(seed, self.chosen) for plan in plans for seed in plan.seeds]
 
     @property
     def chosen(self) -> dict[tuple[str, str], Point]:
         """Task and recipe → the settings that were found."""
         return {(t, name): x for name, won in self.winners.items() for t, x in won.points.items()}
 
-    def _grids(self, search: Search, group: str) -> dict[str, dict[str, tuple[float, ...]]]:
-        """Task → values of the fields that the recipe does not set; empty: nothing to choose."""
-        study, found = self.work.study, {}
-        for task in tasks_of(study, self.part):
-            if group in groups_of(study, task):
-                own = {*study.recipes[group], *study.tasks[task].recipes.get(group, ())}
-                grid = {n: values for n, values in search.grid.items() if n not in own}
-                if grid or len(self._trial(search, group, task, {}).cuts) > 1:
-                    found[task] = grid
-        return found
-
-    def _trial(self, search: Search, group: str, task: str, point: Point) -> Planned:
-        chosen = {**self.chosen, (task, group): point}
-        work, tried = self.work, [f"{name}={value:g}" for name, value in point.items()]
-        made = adapter_of(work.study, work.path, self.part, task, group, search.seed, chosen)
-        return replace(made, name=" ".join([made.name, *tried]))
-
-    def _measure(self, search: Search, group: str, task: str, point: Point) -> Scores | None:
-        """The scores of a trial under each cut; of one that diverged there are none."""
-        work = self.work
-        try:
-            adapter = self._trial(search, group, task, point)
-        except RecipeError:  # a grid that was widened beyond what the field takes
-            return {}
-        if missing := work.missing(self.part, [adapter], SEARCH):
-            self.left += missing
+    def _trial(self, plan: Plan, search: Search, point: Point) -> Trial | None:
+        """How a setting scored; None if it is missing."""
+        adapter = plan.adapter(search.seed, {**self.chosen, (plan.task, plan.group): point})
+        adapter = replace(adapter, name=" ".join([adapter.name, *words_of(point)]))
+        if lost := self.work.diverged([adapter]):
+            return Trial(point, {}, lost[adapter.name])
+        run = self.work.stored(self.part, SEARCH)
+        if run is None or (name := adapter.stored(run, SEARCH)) is None:
+            self.left.append(adapter)
             return None
-        run = work.stored(self.part, SEARCH)
-        name = run and adapter.stored(run, work.limit(adapter, SEARCH))
-        curves = [c for c in run.curves if (c.adapter, c.task) == (name, task)] if run else []
-        known = {(str(c.basis), str(c.rescale)): c for c in curves}
-        wanted = (adapter.cuts or tuple(known)) if known else ()
-        return {cut: score(known[cut], adapter.ranks, search.at) for cut in wanted}
+        curves = [c for c in run.curves if (c.adapter, c.task) == (name, plan.task)]
+        known = {(c.basis, c.rescale): c for c in curves}
+        return Trial(point, {x: score(known[x], adapter.ranks, search.at) for x in plan.cuts})
 
 
 def score(curve: Curve, ranks: Sequence[int], at: str | int) -> float:

@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
+from msgspec import structs
 
 from aurac.errors import DivergedError
 from aurac.runs.settings import Settings
-from aurac.study.design import ADAPTERS, Part, Planned, Study, Training
-from aurac.training.data import located_data
+from aurac.study.design import ADAPTERS, RUN, Part, Planned, Study, Training
 
 if TYPE_CHECKING:
     from aurac.records.run import StoredRun
 
 logger = logging.getLogger(__name__)
 
-RUN, SEARCH = "run", "search"  # below the folder of a part
 TRAININGS = "trainings.jsonl"  # below the study's
 
 
@@ -32,7 +31,6 @@ class Work:
 
     Attributes:
         study: What is done.
-        path: Its file; folders are looked for beside it.
         out: Where all is kept: `adapters`, `trainings.jsonl`, and for each part `search`, `run` and
             the report.
         device: Of trainings and evaluations.
@@ -41,7 +39,6 @@ class Work:
     """
 
     study: Study
-    path: Path
     out: Path
     device: str | None = None
     progress: bool = False
@@ -63,8 +60,7 @@ class Work:
         return [
             adapter
             for adapter in adapters
-            if adapter.name not in lost
-            and not (run and adapter.stored(run, self.limit(adapter, where)))
+            if adapter.name not in lost and not (run and adapter.stored(run, where))
         ]
 
     def train(self, adapter: Planned) -> bool:
@@ -129,36 +125,21 @@ class Work:
         from aurac.runs.compare import run
         from aurac.runs.progress import Bar, Progress
 
-        for cut in adapter.cuts or [()]:
+        for cut in [()] if adapter.plan.family else adapter.plan.cuts:
             settings = self.settings(part, adapter, where, cut)
             run(settings, Bar() if self.progress else Progress(), report=False)
         self.runs.pop(self.out / part.name / where, None)
 
-    def settings(self, part: Part, adapter: Planned, where: str, cut: Sequence[str]) -> Settings:
-        """Those of an evaluation, folders as they are found beside the study."""
-        own = self.study.tasks[adapter.task].options
-        options: dict[str, Any] = {"num_fewshot": part.num_fewshot, **self.study.options, **own}
-        beside = self.path.parent
-        if "data" in options:
-            found = {name: located_data(at, beside) for name, at in options["data"].items()}
-            options["data"] = found
-        if "include_path" in options:
-            options["include_path"] = located_data(options["include_path"], beside)
-        if where == SEARCH and (search := self.study.search):
-            options |= {"split": search.split, "limit": search.limit}
-        return Settings.of(
-            f"{adapter.folder}={self.out / ADAPTERS / adapter.folder}",
-            adapter.task,
+    def settings(
+        self, part: Part, adapter: Planned, where: str, cut: Sequence[str] = ()
+    ) -> Settings:
+        """Those of an evaluation."""
+        return structs.replace(
+            adapter.plan.asked[where],
+            checkpoints=(f"{adapter.folder}={self.out / ADAPTERS / adapter.folder}",),
             ranks=adapter.ranks,
-            base=part.base,
             device=self.device,
-            out=self.out / part.name / where,
-            **options,
-            **dict(zip(("basis", "rescale"), cut, strict=False)),
+            out=str(self.out / part.name / where),
+            basis=tuple(cut[:1]),
+            rescale=tuple(cut[1:]),
         )
-
-    def limit(self, adapter: Planned, where: str) -> float | None:
-        """The limit of examples that is asked for."""
-        search = self.study.search
-        options = {**self.study.options, **self.study.tasks[adapter.task].options}
-        return search.limit if where == SEARCH and search else options.get("limit")

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from aurac.show.charts import styled
 from aurac.study import Work, load_study
-from aurac.study.design import groups_of, parts_of, tasks_of
 from aurac.study.report import report
 from aurac.study.search import Trials
 from scripts.small_ranks import figures, tables
@@ -31,11 +30,11 @@ OPEN = "**Not answered yet:** nothing is concluded from what is there.\n"
 
 def main() -> None:
     """Write the page, and the reports and figures of the bases that are done."""
-    work = Work(load_study(STUDY), STUDY, STUDY.parent)
-    every = [Trials(work, part) for part in parts_of(work.study)]
+    work = Work(load_study(STUDY), STUDY.parent)
+    every = [Trials(work, part) for part in work.study.parts]
     counted = [there(trials) for trials in every]
-    pairs, labels = work.study.primary, work.study.labels
-    declared = {labels[group] for pair in pairs for group in (pair.a, pair.b)}
+    pairs = [pair for part in work.study.parts for pair in part.primary]
+    declared = {work.study.labels[group] for pair in pairs for group in (pair.a, pair.b)}
     bases = [
         Base(trials, done, left={row[2] for row in rows if not _whole(row)})
         for trials, rows in zip(every, counted, strict=True)
@@ -54,13 +53,13 @@ def there(trials: Trials) -> list[list[str]]:
     work, part, search = trials.work, trials.part, trials.work.study.search
     size = len(search.grid["learning_rate"]) if search else 0
     rows = []
-    for group in groups_of(work.study):
+    for group in work.study.groups:
         adapters = trials.run(group)
-        for task in tasks_of(work.study, part):
-            mine = [adapter for adapter in adapters if adapter.task == task]
-            left = sum((a.task, a.group) == (task, group) for a in trials.left)
+        for task in part.tasks:
+            mine = [adapter for adapter in adapters if adapter.plan.task == task]
+            left = sum((a.plan.task, a.plan.group) == (task, group) for a in trials.left)
             whole = trials.winners[group].trials.get(task, ()) if group in trials.winners else ()
-            tried = len(whole) or (size if any(a.group == group for a in trials.left) else 0)
+            tried = len(whole) or (size if any(a.plan.group == group for a in trials.left) else 0)
             done = len(mine) - len(work.missing(part, mine))
             if mine:
                 names = [TITLES[part.alias], TITLES[task], work.study.labels[group]]

@@ -8,7 +8,6 @@ import numpy as np
 
 from aurac.curves.checks import MEAN
 from aurac.show.views import names_of
-from aurac.study.design import groups_of, tasks_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -47,9 +46,9 @@ class Base:
     def __init__(self, trials: Trials, done: Reported, left: Collection[str]) -> None:
         self.trials, self.analysis, self.primary = trials, done.analysis, done.primary
         self.run, self.study, self.name = done.run, trials.work.study, TITLES[trials.part.alias]
-        self.tasks = list(tasks_of(self.study, trials.part))
+        self.tasks = trials.part.tasks
         labels = self.study.labels
-        self.whole = {group for group in groups_of(self.study) if labels[group] not in left}
+        self.whole = {group for group in self.study.groups if labels[group] not in left}
         rows = [row for row in done.analysis.rows if row.key.adapter in self.whole]
         self.rows = {(row.task, row.key): row for row in rows}
         self.keys = list(dict.fromkeys(row.key for row in rows))
@@ -59,7 +58,8 @@ class Base:
 
     def groups(self, task: str) -> list[str]:
         """The recipes of a task that are done."""
-        return [group for group in groups_of(self.study, task) if group in self.whole]
+        there = {plan.group for plan in self.trials.part.plans if plan.task == task}
+        return [group for group in self.study.groups if group in there & self.whole]
 
     def scores(self, task: str) -> dict[Key, Record]:
         """The records of a task."""
@@ -78,7 +78,9 @@ class Base:
     def best(self, group: str, cut: tuple[str, str]) -> float:
         """The mean over tasks of the highest AURAC of a recipe's trials under a cut, in percent."""
         trials = self.trials.winners[group].trials.values()
-        return float(100 * np.mean([max(s.get(cut, 0.0) for _, s in tried) for tried in trials]))
+        return float(
+            100 * np.mean([max(trial.scores.get(cut, 0.0) for trial in tried) for tried in trials])
+        )
 
     def words(self, a: Key, b: Key) -> str:
         """A difference of two rows."""

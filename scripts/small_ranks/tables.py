@@ -299,9 +299,9 @@ def chosen(bases: list[Base]) -> str:
             if group not in base.whole:
                 continue
             by_svd = {
-                task: max(tried, key=lambda trial: trial[1].get(SVD, 0.0))[0]
+                task: max(tried, key=lambda trial: trial.scores.get(SVD, 0.0)).point
                 for task, tried in won.trials.items()
-                if any(SVD in found for _, found in tried)
+                if any(SVD in trial.scores for trial in tried)
             }
             rates = [
                 ", ".join(f"{TITLES[t]} {x['learning_rate']:g}" for t, x in points.items() if x)
@@ -320,7 +320,7 @@ def costs(work: Work, bases: list[Base]) -> str:
     for base, task in ((each, task) for each in bases for task in each.tasks):
         tokens = set()
         for group in base.groups(task):
-            adapter = next(a for a in base.trials.run(group) if a.task == task)
+            adapter = next(a for a in base.trials.run(group) if a.plan.task == task)
             jobs = adapter.trainings(work.out)
             tokens |= {known[job.folder.relative_to(work.out).as_posix()] for job in jobs}
         texts.append(f"{' or '.join(f'{n:,}' for n in tokens)} ({base.name}, {TITLES[task]})")

@@ -11,15 +11,14 @@ import pandas as pd
 from aurac.cli.results import answered
 from aurac.notebook import load_run
 from aurac.study import Work, load_study
-from aurac.study.design import parts_of
 from aurac.study.search import Trials
 
 STUDY = Path(__file__).parents[2] / "reports/small_ranks"
 
 
 def test_a_stored_study_is_done_and_read_as_its_report_says():
-    work = Work(load_study(STUDY / "study.yaml"), STUDY / "study.yaml", STUDY)
-    (part,) = (part for part in parts_of(work.study) if part.alias == "smollm2")
+    work = Work(load_study(STUDY / "study.yaml"), STUDY)
+    (part,) = (part for part in work.study.parts if part.alias == "smollm2")
     trials, out = Trials(work, part), STUDY / part.name
     found = json.loads((out / "search.json").read_text())
     for group in ("lora", "matryoshka", "dylora"):
