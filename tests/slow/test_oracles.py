@@ -132,8 +132,7 @@ def test_a_rank_equals_lm_eval_with_peft(task, base, tasks, runs, tmp_path, monk
             np.testing.assert_allclose(ours, expected, rtol=1e-4)
             distinct.add(round(ours, 2))
             continue
-        cut = ("lora", curve.basis, curve.rescale) if rank else (None, None, None)
-        ours = done.samples(task, *cut, rank)
+        ours = done.samples(task, "lora", curve.basis, curve.rescale, rank)
         rows = sorted(theirs["samples"][task], key=lambda row: row["doc_id"])
         rows = [row for row in rows if row["filter"] == rows[0]["filter"]]
         if task == "picks":

@@ -183,9 +183,11 @@ def write_task(folder: Path, name: str, yaml: str, train: list, test: list, **fi
     return path
 
 
-def write_choice_task(folder: Path, name: str = "tiny_choice", offset: int = 0) -> Path:
+def write_choice_task(
+    folder: Path, name: str = "tiny_choice", offset: int = 0, rows: int = 10
+) -> Path:
     return write_task(
-        folder, name, CHOICE_YAML, choice_rows(12, 100 + offset), choice_rows(10, offset)
+        folder, name, CHOICE_YAML, choice_rows(12, 100 + offset), choice_rows(rows, offset)
     )
 
 

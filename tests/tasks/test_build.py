@@ -198,6 +198,17 @@ def test_a_group_brings_its_tasks_along(tmp_path):
         built(write_choice_task(tmp_path, "mean over tasks"))
 
 
+def test_a_group_that_weighs_unequal_tasks_alike_is_refused(tmp_path):
+    """Its pooled examples would weigh the larger task more than lm-eval does."""
+    write_choice_task(tmp_path, "leaf_a")
+    write_choice_task(tmp_path, "leaf_b", 20, rows=3)
+    weights = "aggregate_metric_list: [{metric: acc, weight_by_size: false}]"
+    (tmp_path / "both.yaml").write_text(f"group: both\ntask: [leaf_b, leaf_a]\n{weights}\n")
+    with pytest.raises(TaskError, match="both weighs its tasks alike"):
+        built(["both"], include_path=tmp_path)
+    assert len(built(["both"], include_path=tmp_path, limit=3)[-1]) == 6
+
+
 def test_clusters_are_named_by_the_user_or_the_task(tmp_path):
     path = write_choice_task(tmp_path)
     assert built(path).clusters is None
