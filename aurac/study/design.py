@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +14,15 @@ from aurac.adapters import Adapter, Factors
 from aurac.adapters.cut import sweeps_of
 from aurac.adapters.nesting import default_nested_ranks
 from aurac.adapters.truncate import Basis, default_rescale
+from aurac.curves.question import Key
 from aurac.runs.settings import Settings
-from aurac.study.file import Cut, Primary, Search
+from aurac.study.file import Cut, Search
 from aurac.training.recipe import Recipe, family_members, make_recipe, tails
 
 if TYPE_CHECKING:
     from aurac.curves.curve import Curve
     from aurac.records.run import StoredRun
 
-ADAPTERS = "adapters"  # below the study's folder
 RUN, SEARCH = "run", "search"  # below the folder of a part
 
 Point = Mapping[str, Any]
@@ -36,24 +36,23 @@ class Training:
     """One adapter to train.
 
     Attributes:
-        folder: Where it is saved.
-        recipe: How it is trained.
+        folder: Where it is saved, below the study's.
+        recipe: How it is trained, with its seed and the hash of its data.
         start: The folder of the adapter that it goes on from, and the basis of the cut.
     """
 
-    folder: Path
+    folder: str
     recipe: Recipe
-    start: tuple[Path, Basis] | None = None
+    start: tuple[str, Basis] | None = None
 
 
 @dataclass(frozen=True)
 class Planned:
-    """An adapter of a study: one seed of a recipe on a task.
+    """An adapter of a study: one seed of a recipe on a task, or a trial of a search.
 
     Attributes:
         plan: What it shares with the other seeds.
-        name: Of the adapter, unique in its part of the study.
-        folder: Below `adapters`; equal trainings share it.
+        name: Unique in its part of the study.
         recipe: How it is trained; of a family at the largest rank.
         ranks: At which it is evaluated.
         source: The adapter whose cuts are trained on.
@@ -61,35 +60,43 @@ class Planned:
 
     plan: Plan
     name: str
-    folder: str
     recipe: Recipe
     ranks: tuple[int, ...]
     source: Planned | None = None
 
-    def trainings(self, out: Path) -> list[Training]:
-        """What is trained, in this order; of cuts that are trained on their source before."""
-        folder = out / ADAPTERS / self.folder
-        if not self.plan.family:
-            return [Training(folder, self.recipe)]
-        before = self.source.trainings(out) if self.source else []
-        start: tuple[Path, Basis] | None = (before[-1].folder, "svd") if before else None
-        members = family_members(self.recipe, self.ranks)
-        return [*before, *(Training(folder / label, each, start) for label, each in members)]
+    @property
+    def folder(self) -> str:
+        """Where it is saved, below the study's folder; equal trainings share it."""
+        of, kind = self.recipe, "-family" if self.plan.family else ""
+        return f"adapters/{self.plan.prefix}{of.method}-{of.sha256[:10]}{kind}-seed{of.seed}"
 
-    def stored(self, run: StoredRun, where: str = RUN) -> str | None:
+    @property
+    def trainings(self) -> list[Training]:
+        """What is trained, in this order; of cuts that are trained on their source before."""
+        if not self.plan.family:
+            return [Training(self.folder, self.recipe)]
+        before = self.source.trainings if self.source else []
+        start: tuple[str, Basis] | None = (before[-1].folder, "svd") if before else None
+        members = family_members(self.recipe, self.ranks)
+        return [*before, *(Training(f"{self.folder}/{name}", x, start) for name, x in members)]
+
+    def stored(self, run: StoredRun, where: str) -> str | None:
         """Its name in a run that has all of its cells, as they are asked for; None otherwise.
 
         Adapters are recognised by the hash of their recipe and their seed.
         """
-        hashes = {self.recipe.sha256, self.trainings(Path())[-1].recipe.sha256}
+        hashes = {self.recipe.sha256, self.trainings[-1].recipe.sha256}
+        limit = self.plan.asked[where].limit
         for adapter in run.adapters:
-            made_by = (adapter.recipe or {}).get("sha256")
-            mine = made_by in hashes and adapter.seed == self.recipe.seed
-            if not mine or (adapter.format == "family") != self.plan.family:
+            made_by = (adapter.recipe or {}).get("sha256"), adapter.seed
+            if (adapter.format == "family") != self.plan.family or made_by not in (
+                (sha256, self.recipe.seed) for sha256 in hashes
+            ):
                 continue
-            limit = self.plan.asked[where].limit
-            whole = [c for c in run.curves if (c.adapter, c.task) == (adapter.name, self.plan.task)]
-            whole = [c for c in whole if self._covered(c) and run.limited(c, limit)]
+            curves = [
+                c for c in run.curves if (c.adapter, c.task) == (adapter.name, self.plan.task)
+            ]
+            whole = [c for c in curves if self._covered(c) and run.limited(c, limit)]
             if {(c.basis, c.rescale) for c in whole}.issuperset(self.plan.cuts):
                 return adapter.name
         return None
@@ -107,7 +114,7 @@ class Plan:
         task: lm-eval's name.
         group: The recipe's name in the study.
         prefix: What stands before the names of its adapters and their folders.
-        fields: Of the recipe, with its base.
+        fields: Of the recipe, with its base and the hash of its data.
         seeds: Those that are trained.
         ranks: As the study names them.
         family: Whether one adapter is trained for each rank.
@@ -141,9 +148,8 @@ class Plan:
 
     def adapter(self, seed: int, chosen: Chosen) -> Planned:
         """One seed, with the settings that were chosen for it."""
-        name = f"{self.prefix}{self.group}"
-        values = {**self.fields, **chosen.get((self.task, self.group), {})}
-        values |= {"name": name, "seed": seed}
+        name, settings = f"{self.prefix}{self.group}", chosen.get((self.task, self.group), {})
+        values = {**self.fields, **settings, "name": name, "seed": seed}
         before = self.source.adapter(seed, chosen) if self.source else None
         if before is None:
             recipe = make_recipe(values)
@@ -152,10 +158,12 @@ class Plan:
             ranks = _ranks(self.ranks, before.recipe.rank)
             recipe = tails(before.recipe, "svd", ranks, changes)[-1][1]
         recipe, ranks = replace(recipe, folder=self.beside), _ranks(self.ranks, recipe.rank)
-        folder = name
-        if SEARCH in self.asked:  # the settings are not known before
-            folder = f"{self.prefix}{recipe.sha256[:10]}{'-family' if self.family else ''}"
-        return Planned(self, f"{name}-seed{seed}", f"{folder}-seed{seed}", recipe, ranks, before)
+        return Planned(self, f"{name}-seed{seed}", recipe, ranks, before)
+
+    def trial(self, seed: int, chosen: Chosen, point: Point) -> Planned:
+        """The adapter on which a setting is tried."""
+        made = self.adapter(seed, {**chosen, (self.task, self.group): point})
+        return replace(made, name=" ".join([made.name, *words_of(point)]))
 
 
 @dataclass(frozen=True)
@@ -165,28 +173,20 @@ class Part:
     Attributes:
         name: Of its folder; empty where it is the only one.
         alias: What the study calls the base.
-        plans: Every recipe on every task, task by task, each after the one that it goes on from.
-        primary: The declared comparisons of which it has both recipes on a task.
+        plans: Every recipe on every task, each after the one that it goes on from.
+        primary: The rows of each declared comparison; the cut of one is None if a search finds it.
     """
 
     name: str
     alias: str
     plans: tuple[Plan, ...]
-    primary: tuple[Primary, ...] = ()
+    primary: list[tuple[Key, Key]] = field(default_factory=list)
 
     @property
-    def tasks(self) -> list[str]:
-        """Those of its base."""
-        return list(dict.fromkeys(plan.task for plan in self.plans))
-
-    def compared(self, pair: Primary) -> list[Plan]:
-        """The recipes of a pair on the tasks that both have."""
-        a, b = ({p.task for p in self.plans if p.group == name} for name in (pair.a, pair.b))
-        return [p for p in self.plans if p.group in (pair.a, pair.b) and p.task in a & b]
-
-    def planned(self, chosen: Chosen | None = None) -> list[Planned]:
-        """Every adapter but those of trials."""
-        return [plan.adapter(seed, chosen or {}) for plan in self.plans for seed in plan.seeds]
+    def groups(self) -> dict[str, list[Plan]]:
+        """Recipe → its plans."""
+        names = dict.fromkeys(plan.group for plan in self.plans)
+        return {name: [plan for plan in self.plans if plan.group == name] for name in names}
 
 
 @dataclass(frozen=True)
@@ -197,8 +197,6 @@ class Study:
         path: Its file.
         name, question, labels, margin, reference: As the file says.
         search: How settings are chosen.
-        groups: The recipes, each after the one that it goes on from.
-        chains: The same, each with those that go on from it.
         parts: Each base with each number of few-shot examples.
     """
 
@@ -209,9 +207,12 @@ class Study:
     margin: float | None
     reference: str | None
     search: Search | None
-    groups: list[str]
-    chains: list[list[str]]
     parts: list[Part]
+
+    @property
+    def family(self) -> int:
+        """How many declared comparisons there are."""
+        return sum(len(part.primary) for part in self.parts)
 
 
 def own_cuts(recipe: Recipe, *, family: bool) -> tuple[Cut, ...]:

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import msgspec
 from filelock import FileLock, Timeout
+from msgspec.structs import replace
 
-from aurac.errors import DataError, RecipeError
-from aurac.study.design import RUN, SEARCH, Part, Planned, Study
+from aurac.errors import AuracError, RecipeError
+from aurac.study.design import Part, Study
 from aurac.study.report import Reported, report
-from aurac.study.search import Trials
-from aurac.study.work import Work, logger
-from aurac.training.data import located_data
+from aurac.study.search import Step, survey
+from aurac.study.work import Work, logger, train
+from aurac.training.data import identified
+
+if TYPE_CHECKING:
+    from aurac.study.work import Train
+
+TO_DO, OVER = ("search", "train", "evaluate"), ("done", "diverged")
 
 
 def run_study(
@@ -24,6 +30,7 @@ def run_study(
     device: str | None = None,
     progress: bool = False,
     say: Callable[[str], None] = logger.info,
+    train: Train = train,
 ) -> list[Reported]:
     """Train and evaluate what `out` lacks of a study, and write a report for each part.
 
@@ -32,102 +39,95 @@ def run_study(
     interruption. Several processes share a study: each takes trials and adapters that no other is
     doing, and at the end goes back once to what others had.
 
+    Args:
+        study: What is done.
+        out: The study's folder.
+        device: Of trainings and evaluations.
+        progress: Whether to show bars.
+        say: Called with what is done next.
+        train: Trains a recipe to a folder, as `aurac.train` does.
+
     Raises:
         AuracError: Data, a task or an adapter that cannot be used.
     """
-    work = Work(study, out, device, progress, say)
-    _check_data(work)
+    work = Work(study, out, device, progress, say, train)
+    _check(work)
     for part in study.parts:
-        taken = [groups for groups in study.chains if _do(Trials(work, part), groups)]
-        for groups in taken:
-            _do(Trials(work, part), groups)
+        if _do(work, part):
+            _do(work, part)
+    if names := [step.adapter.name for step in steps(work) if step.state not in OVER]:
+        say(f"left, which failed or which another process has: {', '.join(names)}")
     return write_study(work)
 
 
-def _do(trials: Trials, groups: list[str]) -> bool:
-    """Search, train and evaluate what recipes lack; whether another process has some of it."""
-    work, part, taken = trials.work, trials.part, False
-    for group in groups:
-        adapters, tried = trials.run(group), set[str]()
-        while new := [trial for trial in trials.left if trial.name not in tried]:
-            taken |= _each(work, part, new, SEARCH)
-            tried |= {trial.name for trial in new}
-            trials.left.clear()
-            adapters = trials.run(group)
-        if trials.left:
-            names = ", ".join(trial.name for trial in trials.left)
-            work.say(f"{group} waits for trials that failed or that another process has: {names}")
-            return taken
-        taken |= _each(work, part, adapters, RUN)
-    return taken
+def _do(work: Work, part: Part) -> bool:
+    """Do what is left of a part; whether another process has some of it."""
+    taken, tried = False, set[tuple[str, str, str]]()
 
+    def key(step: Step) -> tuple[str, str, str]:
+        return step.where, step.adapter.plan.task, step.adapter.name
 
-def _each(work: Work, part: Part, adapters: list[Planned], where: str) -> bool:
-    """Train and evaluate those that are missing; whether another process has one of them."""
-    missing, taken = work.missing(part, adapters, where), False
-    for number, adapter in enumerate(missing, 1):
-        with _claim(work.out / part.name, adapter.folder) as free:
+    while todo := [step for step in survey(work, part).steps if step.state in TO_DO]:
+        if (step := next((each for each in todo if key(each) not in tried), None)) is None:
+            break
+        tried.add(key(step))
+        with _claim(work.out / part.name, step.adapter.folder) as free:
             taken |= not free
-            work.runs.clear()  # another process may have done it
-            if free and work.missing(part, [adapter], where):
-                work.say(f"{adapter.name}: {number} of {len(missing)} adapters of this recipe")
-                if work.train(adapter):
-                    work.evaluate(part, adapter, where)
+            work.refresh()  # another process may have done it
+            if free and work.state(part, step.adapter, step.where)[0] not in OVER:
+                work.say(f"{step.adapter.name}: {len(todo)} can be done now")
+                work.do(part, step.adapter, step.where)
+        work.refresh()
     return taken
 
 
 def write_study(work: Work) -> list[Reported]:
     """Write the report of each part that has cells."""
-    work.runs.clear()  # another process may have added to them
-    made = (report(Trials(work, part)) for part in work.study.parts)
+    work.refresh()  # another process may have added to them
+    made = (report(work, part) for part in work.study.parts)
     return [each for each in made if each is not None]
 
 
-def left(work: Work) -> Iterator[tuple[str, Planned]]:
-    """What is left of each adapter: `search`, `train` or `evaluate`; else `done`, or `diverged`."""
-    _check_data(work)
+def steps(work: Work) -> Iterator[Step]:
+    """Every trial and adapter, and what is left of it."""
     for part in work.study.parts:
-        trials = Trials(work, part)
-        every = [adapter for group in work.study.groups for adapter in trials.run(group)]
-        yield from (("search", adapter) for adapter in trials.left)
-        missing = {adapter.name for adapter in work.missing(part, every)}
-        lost = work.diverged(every)
-        for adapter in every:
-            state = "diverged" if adapter.name in lost else "done"
-            if adapter.name in missing:
-                trained = all(job.folder.exists() for job in adapter.trainings(work.out))
-                state = "evaluate" if trained else "train"
-            yield state, adapter
+        yield from survey(work, part).steps
 
 
-def _check_data(work: Work) -> None:
+def left(work: Work) -> list[Step]:
+    """The same, once data and tasks were checked as before a training."""
+    _check(work)
+    return list(steps(work))
+
+
+def _check(work: Work) -> None:
     """Refuse data to train on that are not there, and tasks that cannot be built."""
     from aurac.tasks.build import build_tasks
 
     path = work.study.path
-    for part in work.study.parts:
-        tasks = {}
-        for adapter in work.missing(part, part.planned()):
-            tasks[adapter.plan.task], data = adapter, adapter.recipe.data
-            if data and not data.startswith("hub:"):
-                place = located_data(data, path.parent)
-                if not place.exists():
-                    needed = f"{adapter.name} needs {place}"
-                    raise DataError(f"{path}: {needed}, which is not there")
-        for task, adapter in tasks.items():
-            for asked in adapter.plan.asked.values():
-                options = msgspec.structs.replace(asked, apply_chat_template=False)
-                built = build_tasks([task], tokenizer=None, options=options)
-                if task not in (names := [each.name for each in built]):
-                    several = f"{task} stands for {', '.join(names)}"
-                    raise RecipeError(f"{path}: tasks: {several}: name these, with include_path")
+    todo = [step.adapter for step in steps(work) if step.state not in OVER]
+    for adapter in {(x.recipe.task, x.recipe.data): x for x in todo}.values():
+        if not (work.out / adapter.folder).exists():
+            try:
+                identified(adapter.recipe)
+            except AuracError as error:
+                raise RecipeError(f"{path}: {adapter.name} cannot be trained: {error}") from error
+    for plan in {x.plan.task: x.plan for x in todo}.values():
+        for asked in plan.asked.values():
+            options = replace(asked, apply_chat_template=False)
+            names = [
+                task.name for task in build_tasks([plan.task], tokenizer=None, options=options)
+            ]
+            if plan.task not in names:
+                several = f"{plan.task} stands for {', '.join(names)}"
+                raise RecipeError(f"{path}: tasks: {several}: name these, with include_path")
 
 
 @contextmanager
 def _claim(folder: Path, weights: str) -> Iterator[bool]:
     """Whether no other process has an adapter; until the end of the block none takes it."""
-    (locks := folder / "locks").mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / f"{weights}.lock")
+    lock = FileLock(folder / "locks" / f"{Path(weights).name}.lock")
+    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
     try:
         with lock.acquire(timeout=0):
             yield True

@@ -17,33 +17,19 @@ from aurac.training.recipe import Count, Number, Recipe, read_yaml
 
 Cut = tuple[Basis, Rescale]
 Cuts = Annotated[tuple[Cut, ...], Meta(min_length=1)]
-Seeds = Annotated[tuple[Annotated[int, Meta(ge=0, lt=2**32)], ...], Meta(min_length=1)]
+Seed = Annotated[int, Meta(ge=0, lt=2**32)]
+Seeds = Annotated[tuple[Seed, ...], Meta(min_length=1)]
 Ranks = Annotated[tuple[Number, ...], Meta(min_length=1)]
+Named = Annotated[dict[str, Any], Meta(min_length=1)]
 Fraction = Annotated[float, Meta(gt=0, lt=1)]
 T = TypeVar("T")
 _OF_THE_STUDY = {"name", "base", "seed", "start", "folder"}
+_NO_GRID = {"method", "task", "data", "data_sha256"}  # each recipe has one
 _FIELDS = {
     name: kind
     for name, kind in get_type_hints(Recipe, include_extras=True).items()
     if name not in _OF_THE_STUDY
 }
-
-
-def _optional(name: str, kinds: dict[str, Any]) -> Any:
-    """A struct all of whose fields may be left out."""
-    fields = [(key, kind | UnsetType, UNSET) for key, kind in kinds.items()]
-    return msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=True)
-
-
-_Fields = _optional("_Fields", {**_FIELDS, "seeds": Seeds, "cuts": Cuts, "family": bool})
-_Grid = _optional(
-    "_Grid",
-    {
-        name: Annotated[tuple[kind, ...], Meta(min_length=1)]
-        for name, kind in _FIELDS.items()
-        if name != "method"
-    },
-)
 
 
 class TaskFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,7 +62,7 @@ class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     grid: dict[str, tuple[Any, ...]]
-    seed: int = 1
+    seed: Seed = 1
     split: str = "validation"
     at: Literal["aurac"] | Number = "aurac"
     limit: Count = 0
@@ -124,8 +110,8 @@ class StudyFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     num_fewshot: Count | Annotated[list[Count], Meta(min_length=1)] | None = None
     seeds: Seeds = (42,)
     recipe: Any = {}
-    recipes: Annotated[dict[str, Any], Meta(min_length=1)]
-    tasks: Annotated[dict[str, Any], Meta(min_length=1)]
+    recipes: Named
+    tasks: Named
     search: Any = None
     primary: tuple[Primary, ...] = ()
     ranks: Literal["pow2", "all"] | Ranks = "pow2"
@@ -135,14 +121,27 @@ class StudyFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     options: dict[str, Any] = {}
 
 
+def _optional(kinds: dict[str, Any]) -> Any:
+    """A struct all of whose fields may be left out."""
+    fields = [(name, kind | UnsetType, UNSET) for name, kind in kinds.items()]
+    return msgspec.defstruct("Fields", fields, kw_only=True, forbid_unknown_fields=True)
+
+
+_SEARCH = get_type_hints(Search, include_extras=True)
+_GRID = {n: Annotated[tuple[k, ...], Meta(min_length=1)] for n, k in _FIELDS.items()}
+_Fields = _optional({**_FIELDS, "seeds": Seeds, "cuts": Cuts, "family": bool})
+_Recipe = _optional({**_FIELDS, "seeds": Seeds, "cuts": Cuts, "family": bool, "from": str})
+_Search = _optional({k: v for k, v in {**_GRID, **_SEARCH}.items() if k not in {"grid", *_NO_GRID}})
+
+
 class Reader:
     """A study's file, of which every value has its type.
 
     Attributes:
         path: Where it is.
-        file: What it says; its recipes and tasks are in the next attributes.
-        fields: Recipe → its fields that the file sets; under "" those of every recipe.
-        sources: Recipe → the recipe that it goes on from.
+        file: What it says; recipes, tasks and search are in the next attributes.
+        common: The fields of every recipe that the file sets.
+        recipes: Recipe → its fields that the file sets.
         tasks: By name.
         search: Its settings and grid.
 
@@ -151,53 +150,46 @@ class Reader:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.search, self.sources = path, None, dict[str, Any]()
-        self.file = file = self.read(read_yaml(path), StudyFile, "")
-        self.fields = {"": self._fields(file.recipe, "recipe")}
-        for name, given in file.recipes.items():
-            if isinstance(given, dict):
-                self.sources[name] = given.pop("from", None)
-            self.fields[name] = self._fields(given, f"recipes.{name}")
-        self.tasks = {name: self._task(each, f"tasks.{name}") for name, each in file.tasks.items()}
-        if isinstance(given := file.search, dict):
-            own = {key: given.pop(key) for key in Search.__struct_fields__ if key in given}
-            self.search = self.read(
-                {**own, "grid": self._set(given, _Grid, "search")}, Search, "search"
-            )
-        elif given is not None:
-            self.refuse("search", "there are no fields with their values")
+        self.path = path
+        self.file = file = self._read(read_yaml(path), StudyFile, "")
+        self.common = self._set(file.recipe, _Fields, "recipe")
+        every = file.recipes.items()
+        self.recipes = {name: self._set(x, _Recipe, f"recipes.{name}") for name, x in every}
+        self.tasks = {name: self._task(x, f"tasks.{name}") for name, x in file.tasks.items()}
+        self.search: Search | None = None
+        if file.search is not None:
+            grid = self._set(file.search, _Search, "search")
+            own = {name: grid.pop(name) for name in _SEARCH if name in grid}
+            self.search = Search(grid=grid, **own)
 
     def _task(self, given: Any, at: str) -> TaskFile:
-        task = self.read(given, TaskFile, at)
-        recipes = {n: self._fields(each, f"{at}.recipes.{n}") for n, each in task.recipes.items()}
-        recipe = self._fields(task.recipe, f"{at}.recipe")
+        task = self._read(given, TaskFile, at)
+        recipes = {n: self._set(x, _Fields, f"{at}.recipes.{n}") for n, x in task.recipes.items()}
+        recipe = self._set(task.recipe, _Fields, f"{at}.recipe")
         return msgspec.structs.replace(task, recipe=recipe, recipes=recipes)
-
-    def _fields(self, given: Any, at: str) -> dict[str, Any]:
-        return self._set(given, _Fields, at)
 
     def _set(self, given: Any, kind: Any, at: str) -> dict[str, Any]:
         """The fields that are set."""
-        values = msgspec.structs.asdict(self.read(given, kind, at))
+        values = msgspec.structs.asdict(self._read(given, kind, at))
         return {name: value for name, value in values.items() if value is not UNSET}
 
-    def read(self, given: Any, kind: type[T], at: str) -> T:
+    def _read(self, given: Any, kind: type[T], at: str) -> T:
         """A value of a type, with texts read as numbers: YAML has 1e-3 as a text."""
         try:
             return msgspec.convert(given, kind, strict=False)
         except msgspec.ValidationError as error:
-            reason, _, below = str(error).partition(" - at `$")
-            key = f"{at}{below.rstrip('`')}"
-            if "unknown field `" in reason:
-                unknown = reason.split("`")[1]
+            reason, _, below = str(error).replace("`", "").partition(" - at $")
+            key = f"{at}{below}"
+            if "unknown field " in reason:
+                unknown = reason.partition("unknown field ")[2]
                 near = get_close_matches(unknown, kind.__struct_fields__, 1)  # type: ignore[attr-defined]
                 instead = f"; did you mean {near[0]}?" if near else ""
                 key, reason = f"{key}.{unknown}", f"there is no such key{instead}"
-            self.refuse(key.removeprefix("."), reason.replace("`", ""))
+            self.refuse(key.removeprefix("."), reason)
 
     def refuse(self, key: str, why: object) -> NoReturn:
         """Refuse what stands at a key."""
-        raise RecipeError(f"{self.path}: {key}: {why}")
+        raise RecipeError(f"{self.path}: {key or 'the file'}: {why}")
 
     @contextmanager
     def at(self, key: str) -> Iterator[None]:
@@ -206,19 +198,3 @@ class Reader:
             yield
         except AuracError as error:
             self.refuse(key, error)
-
-    def known(self, name: str, key: str) -> None:
-        """Refuse the name of a recipe that there is not."""
-        if name not in self.file.recipes:
-            self.refuse(key, f"there is no recipe {name}; there are {', '.join(self.file.recipes)}")
-
-    def chain(self, name: str) -> list[str]:
-        """A recipe, the one that it goes on from, and so on."""
-        chain = [name]
-        while source := self.sources[chain[-1]]:
-            key = f"recipes.{chain[-1]}.from"
-            self.known(source, key)
-            if source in chain:
-                self.refuse(key, f"{source} goes on from itself")
-            chain.append(source)
-        return chain

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aurac.curves.area import quadrature_weights
-from aurac.errors import RecipeError
-from aurac.study.design import SEARCH, Part, Plan, Planned, Point, words_of
-from aurac.study.file import Cut, Search
+from aurac.study.design import RUN, SEARCH, Part, Planned, Point, words_of
+from aurac.study.file import Cut
 from aurac.study.work import Work
 
 if TYPE_CHECKING:
@@ -29,9 +27,14 @@ class Trial(NamedTuple):
     scores: Mapping[Cut, float]
     diverged: str = ""
 
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        scores = {" ".join(cut): score for cut, score in self.scores.items()}
+        why = {"diverged": self.diverged} if self.diverged else {}
+        return {**self.point, "scores": scores, **why}
 
-@dataclass(frozen=True)
-class Winner:
+
+class Winner(NamedTuple):
     """What a search chose for a recipe.
 
     Attributes:
@@ -44,122 +47,126 @@ class Winner:
     points: Mapping[str, Point]
     trials: Mapping[str, Sequence[Trial]]
 
-    def at_an_end(self, task: str) -> list[str]:
-        """The fields whose chosen value is the largest or the smallest of several."""
-        tried = {n: {trial.point[n] for trial in self.trials[task]} for n in self.points[task]}
-        return [
-            name
-            for name, value in self.points[task].items()
-            if len(tried[name]) > 1 and value in (min(tried[name]), max(tried[name]))
-        ]
-
-    def said(self) -> list[str]:
-        """What whoever chose the values should know."""
-        return [
-            f"on {task} the best value, {words_of({name: point[name]})[0]}, is at an end of its list"
-            for task, point in self.points.items()
-            for name in self.at_an_end(task)
-        ] + [
-            f"on {task} the trial {' '.join(words_of(trial.point))} has no score: {trial.diverged}"
-            for task, tried in self.trials.items()
-            for trial in tried
-            if trial.diverged
-        ]
-
     def record(self) -> dict[str, Any]:
         """As JSON."""
-        return {
-            "cut": list(self.cut),
-            "tasks": {
-                task: {
-                    "chosen": dict(self.points[task]),
-                    **({"at_an_end": ends} if (ends := self.at_an_end(task)) else {}),
-                    "trials": [
-                        {
-                            **trial.point,
-                            "scores": {" ".join(cut): s for cut, s in trial.scores.items()},
-                            **({"diverged": trial.diverged} if trial.diverged else {}),
-                        }
-                        for trial in tried
-                    ],
-                }
-                for task, tried in self.trials.items()
-            },
+        tasks = {
+            task: {"chosen": dict(self.points[task]), "trials": [x.record() for x in tried]}
+            for task, tried in self.trials.items()
         }
+        return {"cut": list(self.cut), "tasks": tasks}
+
+    def at_ends(self, recipe: str) -> Iterator[str]:
+        """A sentence for each value that is the largest or the smallest of several."""
+        for task, point in self.points.items():
+            for name, value in point.items():
+                tried = sorted({trial.point[name] for trial in self.trials[task]})
+                if len(tried) > 1 and value in (tried[0], tried[-1]):
+                    (word,) = words_of({name: value})
+                    end = "which is at an end of its list: a better value may lie beyond it."
+                    yield f"The search of {recipe} on {task} chose {word}, {end}"
 
 
-def choose(trials: Mapping[str, Sequence[Trial]]) -> Winner:
+def choose(trials: Mapping[str, Sequence[Trial | None]]) -> Winner | None:
     """The cut that is best over the tasks, each at its best setting, and these settings.
 
     Args:
-        trials: Task → all that was tried. A trial without a score is below all others; of equal
-            ones the first is chosen.
+        trials: Task → all that are tried; None: one that is missing. One without a score is below
+            all others; of equal ones the first is chosen.
 
-    Raises:
-        RecipeError: A task has no trial with a score.
+    Returns:
+        None where a trial is missing, or a task has none with a score.
     """
-    for task, tried in trials.items():
-        if not any(trial.scores for trial in tried):
-            raise RecipeError(f"every trial on {task} failed ({tried[0].diverged}): try others")
+    tried = {task: [trial for trial in each if trial] for task, each in trials.items()}
+    if tried != trials or not all(any(x.scores for x in each) for each in tried.values()):
+        return None
 
     def best(task: str, cut: Cut) -> Trial:
-        return max(trials[task], key=lambda trial: trial.scores.get(cut, -1.0))
+        return max(tried[task], key=lambda trial: trial.scores.get(cut, -1.0))
 
-    cuts = dict.fromkeys(
-        cut for tried in trials.values() for trial in tried for cut in trial.scores
-    )
-    means = {cut: sum(best(task, cut).scores.get(cut, -1.0) for task in trials) for cut in cuts}
+    cuts = dict.fromkeys(cut for each in tried.values() for trial in each for cut in trial.scores)
+    means = {cut: sum(best(task, cut).scores.get(cut, -1.0) for task in tried) for cut in cuts}
     cut = max(means, key=lambda each: means[each])
-    return Winner(cut, {task: best(task, cut).point for task in trials}, trials)
+    return Winner(cut, {task: best(task, cut).point for task in tried}, tried)
 
 
-@dataclass
-class Trials:
-    """The searches of a part as they are stored, each recipe after the one that it goes on from.
+class Step(NamedTuple):
+    """An adapter of a part, and what is left of it.
 
     Attributes:
-        work: The study.
-        part: Of the study.
-        winners: By recipe.
-        left: The trials that are missing.
+        state: `search`, `train`, `evaluate`, or `wait` for a search; else `done`, or `diverged`.
+        adapter: A seed of a recipe, or a trial.
+        where: `run`, or of a trial `search`.
+        why: How its training diverged.
     """
 
-    work: Work
-    part: Part
-    winners: dict[str, Winner] = field(default_factory=dict)
-    left: list[Planned] = field(default_factory=list)
+    state: str
+    adapter: Planned
+    where: str
+    why: str = ""
 
-    def run(self, group: str) -> list[Planned]:
-        """The adapters of a recipe, with the settings that its search found if it is whole."""
-        plans = [plan for plan in self.part.plans if plan.group == group]
-        search = self.work.study.search
-        every = {p.task: [self._trial(p, search, x) for x in p.points] for p in plans if search}
-        tried = {task: [trial for trial in some if trial] for task, some in every.items() if some}
-        if tried and tried == {task: every[task] for task in tried}:
-            try:
-                self.winners[group] = choose(tried)
-            except RecipeError as error:
-                raise RecipeError(f"{self.work.study.path}: search of {group}: {error}") from error
-        return [plan.adapter(seed, self.chosen) for plan in plans for seed in plan.seeds]
+
+class Survey(NamedTuple):
+    """What is there of a part, and what is left to do.
+
+    Attributes:
+        winners: What the searches found that are whole, by recipe.
+        steps: Every trial and adapter, recipe by recipe, each after the one that it goes on from.
+    """
+
+    winners: dict[str, Winner]
+    steps: list[Step]
 
     @property
-    def chosen(self) -> dict[tuple[str, str], Point]:
-        """Task and recipe → the settings that were found."""
-        return {(t, name): x for name, won in self.winners.items() for t, x in won.points.items()}
+    def adapters(self) -> list[Planned]:
+        """All but the trials."""
+        return [step.adapter for step in self.steps if step.where == RUN]
 
-    def _trial(self, plan: Plan, search: Search, point: Point) -> Trial | None:
-        """How a setting scored; None if it is missing."""
-        adapter = plan.adapter(search.seed, {**self.chosen, (plan.task, plan.group): point})
-        adapter = replace(adapter, name=" ".join([adapter.name, *words_of(point)]))
-        if lost := self.work.diverged([adapter]):
-            return Trial(point, {}, lost[adapter.name])
-        run = self.work.stored(self.part, SEARCH)
-        if run is None or (name := adapter.stored(run, SEARCH)) is None:
-            self.left.append(adapter)
-            return None
-        curves = [c for c in run.curves if (c.adapter, c.task) == (name, plan.task)]
-        known = {(c.basis, c.rescale): c for c in curves}
-        return Trial(point, {x: score(known[x], adapter.ranks, search.at) for x in plan.cuts})
+    def said(self) -> tuple[str, ...]:
+        """What a reader of the results should know."""
+        lost = [f"{step.adapter.name}: {step.why}" for step in self.steps if step.why]
+        ends = [said for name, won in self.winners.items() for said in won.at_ends(name)]
+        return (*lost, *ends)
+
+
+def survey(work: Work, part: Part) -> Survey:
+    """What is stored of a part. A recipe waits whose settings are not known yet."""
+    found, waiting, search = Survey({}, []), set[str](), work.study.search
+    chosen: dict[tuple[str, str], Point] = {}
+    for group, plans in part.groups.items():
+        waits = any(plan.source and plan.source.group in waiting for plan in plans)
+        trials: dict[str, list[Trial | None]] = {}
+        for plan, point in ((p, x) for p in plans for x in p.points if search):
+            adapter = plan.trial(search.seed, chosen, point)
+            step = _step(work, part, adapter, SEARCH, waits=waits)
+            found.steps.append(step)
+            trials.setdefault(plan.task, []).append(_trial(work, part, step, point, search.at))
+        if trials:
+            if (won := choose(trials)) is None:
+                waits = True
+            else:
+                found.winners[group] = won
+                chosen |= {(task, group): point for task, point in won.points.items()}
+        waiting |= {group} if waits else set()
+        adapters = [plan.adapter(seed, chosen) for plan in plans for seed in plan.seeds]
+        found.steps.extend(_step(work, part, x, RUN, waits=waits) for x in adapters)
+    return found
+
+
+def _step(work: Work, part: Part, adapter: Planned, where: str, *, waits: bool) -> Step:
+    state, why = ("wait", "") if waits else work.state(part, adapter, where)
+    searched = where == SEARCH and state in ("train", "evaluate")
+    return Step("search" if searched else state, adapter, where, why)
+
+
+def _trial(work: Work, part: Part, step: Step, point: Point, at: str | int) -> Trial | None:
+    """How a setting scored; None if it is missing."""
+    run, adapter = work.stored(part, SEARCH), step.adapter
+    if step.state != "done" or run is None:
+        return Trial(point, {}, step.why) if step.why else None
+    name, task = adapter.stored(run, SEARCH), adapter.plan.task
+    curves = [c for c in run.curves if (c.adapter, c.task) == (name, task)]
+    known = {(c.basis, c.rescale): c for c in curves}
+    return Trial(point, {x: score(known[x], adapter.ranks, at) for x in adapter.plan.cuts})
 
 
 def score(curve: Curve, ranks: Sequence[int], at: str | int) -> float:

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from aurac.analysis import Analysis
     from aurac.analysis.schema import Record
     from aurac.curves.question import Key
+    from aurac.study.design import Part, Study
     from aurac.study.report import Reported
-    from aurac.study.search import Trials
+    from aurac.study.search import Survey
 
 TITLES = {
     "aurac_word_problems": "word problems",
@@ -43,12 +44,14 @@ OTHER_CUTS = {
 class Base:
     """A base whose declared comparisons are done: its searches and its report."""
 
-    def __init__(self, trials: Trials, done: Reported, left: Collection[str]) -> None:
+    def __init__(
+        self, study: Study, part: Part, trials: Survey, done: Reported, left: Collection[str]
+    ) -> None:
         self.trials, self.analysis, self.primary = trials, done.analysis, done.primary
-        self.run, self.study, self.name = done.run, trials.work.study, TITLES[trials.part.alias]
-        self.tasks = trials.part.tasks
+        self.run, self.study, self.name = done.run, study, TITLES[part.alias]
+        self.part, self.tasks = part, list(dict.fromkeys(plan.task for plan in part.plans))
         labels = self.study.labels
-        self.whole = {group for group in self.study.groups if labels[group] not in left}
+        self.whole = {group for group in part.groups if labels[group] not in left}
         rows = [row for row in done.analysis.rows if row.key.adapter in self.whole]
         self.rows = {(row.task, row.key): row for row in rows}
         self.keys = list(dict.fromkeys(row.key for row in rows))
@@ -58,8 +61,8 @@ class Base:
 
     def groups(self, task: str) -> list[str]:
         """The recipes of a task that are done."""
-        there = {plan.group for plan in self.trials.part.plans if plan.task == task}
-        return [group for group in self.study.groups if group in there & self.whole]
+        there = {plan.group for plan in self.part.plans if plan.task == task}
+        return [group for group in self.part.groups if group in there & self.whole]
 
     def scores(self, task: str) -> dict[Key, Record]:
         """The records of a task."""

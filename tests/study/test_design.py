@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from aurac.study import Work, load_study
-from aurac.study.design import RUN
+from aurac.study import load_study
 
 FILE = {
     "recipe": {"rank": 4, "steps": 10},
@@ -31,7 +31,7 @@ FILE = {
 
 def planned(study):
     (part,) = study.parts
-    return part.planned()
+    return [plan.adapter(seed, {}) for plan in part.plans for seed in plan.seeds]
 
 
 @pytest.fixture
@@ -52,15 +52,14 @@ def test_every_recipe_task_and_seed_is_planned_with_the_most_special_setting(stu
     steps = {name: recipes[f"{name}-seed1"].steps for name in ("words-lora", "other-long")}
     assert steps == {"words-lora": 10, "other-long": 30}
     assert recipes["words-lora-seed1"].sha256 == recipes["words-lora-seed2"].sha256
-    trainings = adapters["words-each-seed2"].trainings(Path())
-    folders = [job.folder.as_posix() for job in trainings]
-    assert folders == [f"adapters/words-each-seed2/r{rank}" for rank in (1, 2, 4)]
-    searched = planned(study(search={"learning_rate": [1e-2, 2e-2]}))  # folders by their settings
-    assert len({adapter.folder for adapter in searched}) == len(adapters)
+    each = adapters["words-each-seed2"]
+    folder = f"adapters/words-lora-{each.recipe.sha256[:10]}-family-seed2"
+    assert [job.folder for job in each.trainings] == [f"{folder}/r{rank}" for rank in (1, 2, 4)]
+    assert len({adapter.folder for adapter in adapters.values()}) == len(adapters)
 
 
 def test_tasks_that_share_their_training_share_the_adapters(study):
-    same = study(recipe={"rank": 4, "data": "x"}, tasks={"a": {}, "b": {}})
+    same = study(recipe={"rank": 4, "data": "train.jsonl"}, tasks={"a": {}, "b": {}})
     names = [adapter.name for adapter in planned(same)]
     assert names[:3] == ["lora-seed1", "lora-seed2", "long-seed1"]
     assert names == 2 * names[: len(names) // 2]
@@ -80,15 +79,15 @@ def run_of(recipe, ranks=(1, 2, 4), asked=50, basis="svd", **more):
 
 def test_an_adapter_is_recognised_by_its_recipe_and_seed_where_all_cells_are_there(study):
     one, two = (a for a in planned(study()) if a.plan.task == "other" and a.plan.group == "lora")
-    assert one.stored(run_of(one.recipe)) == "stored"
-    assert one.stored(run_of(one.recipe, ranks=(1, 2, 3, 4))) == "stored"
+    assert one.stored(run_of(one.recipe), "run") == "stored"
+    assert one.stored(run_of(one.recipe, ranks=(1, 2, 3, 4)), "run") == "stored"
     for other in (
         run_of(two.recipe),
         run_of(one.recipe, ranks=(1, 4)),
         run_of(one.recipe, asked=49),
         run_of(one.recipe, missing={8: "no number"}),
     ):
-        assert one.stored(other) is None
+        assert one.stored(other, "run") is None
 
 
 def test_the_cuts_that_are_wanted_are_those_of_compare(study):
@@ -99,7 +98,7 @@ def test_the_cuts_that_are_wanted_are_those_of_compare(study):
         "drawn": {"method": "dylora"},
         "both": {"method": "matryoshka", "cuts": [["prefix", "trained"], ["prefix", "rule"]]},
     }
-    loaded = study(recipes=recipes, tasks={"t": {"recipe": {"data": "x"}}}, seeds=[1])
+    loaded = study(recipes=recipes, tasks={"t": {"recipe": {"data": "train.jsonl"}}}, seeds=[1])
     assert {adapter.plan.group: adapter.plan.cuts for adapter in planned(loaded)} == {
         "lora": (("svd", "keep"),),
         "nested": (("prefix", "trained"),),
@@ -109,7 +108,7 @@ def test_the_cuts_that_are_wanted_are_those_of_compare(study):
     one = next(a for a in planned(loaded) if a.plan.group == "both")
     stored = run_of(one.recipe, basis="prefix", rescale="trained")
     stored.curves[0].task = "t"
-    assert one.stored(stored) is None  # rescale `rule` is missing
+    assert one.stored(stored, "run") is None  # rescale `rule` is missing
 
 
 @pytest.mark.parametrize(
@@ -122,15 +121,15 @@ def test_the_cuts_that_are_wanted_are_those_of_compare(study):
 def test_the_papers_studies_have_the_batches_and_prompts_of_its_code(name, shots):
     """Its grid: device batches of 4, eight in a step, `eval_shots` 3,8; its later evaluation."""
     path = Path(__file__).parents[2] / "reports" / name / "study.yaml"
-    study = load_study(path)
-    work, found, folders = Work(study, Path("out")), {}, set()
+    study = load_study(path, lambda recipe: replace(recipe, data_sha256="of the hub"))
+    found, folders = {}, set()
     for part in study.parts:
-        for adapter in part.planned():
+        for adapter in (plan.adapter(seed, {}) for plan in part.plans for seed in plan.seeds):
             recipe = adapter.recipe
             assert (recipe.batch_size, recipe.accumulation, recipe.epochs) == (32, 8, 3)
             folders.add(adapter.folder)
-            settings = work.settings(part, adapter, RUN, adapter.plan.cuts[0])
-            found.setdefault((adapter.plan.task, settings.num_fewshot), []).append(recipe.seed)
+            shown = adapter.plan.asked["run"].num_fewshot
+            found.setdefault((adapter.plan.task, shown), []).append(recipe.seed)
     assert list(found) == shots
     assert all(sorted(set(seeds)) == [42, 666, 2408] for seeds in found.values())
     assert len(folders) == 9  # three methods and seeds, each trained once for both

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from filelock import FileLock, Timeout
 
+from aurac.cli import cli
 from aurac.curves.curve import Curve
-from aurac.errors import RecipeError
 from aurac.study import Work, left, run_study
 from aurac.study.search import Trial, choose, score
 
@@ -46,10 +49,9 @@ def test_the_best_cut_is_chosen_over_tasks_and_each_task_has_its_best_setting():
         {"rate": 2, "scores": {"svd keep": 0.9, "prefix rule": 0.2}},
         {"rate": 4, "scores": {}, "diverged": "its loss is nan"},
     ]
-    assert "at_an_end" not in tasks["a"]
-    assert found.said() == ["on b the trial rate=4 has no score: its loss is nan"]
-    with pytest.raises(RecipeError, match="every trial on b failed .its loss is nan"):
-        choose({"a": a, "b": b[2:]})
+    assert [*found.at_ends("x")] == []
+    assert choose({"a": a, "b": b[2:]}) is None  # no trial has a score
+    assert choose({"a": a, "b": [*b, None]}) is None  # one is missing
 
 
 @pytest.mark.parametrize("best", [1, 4])
@@ -59,8 +61,8 @@ def test_a_winner_at_an_end_of_its_list_is_said(best):
     ]
     found = choose({"t": tried})
     assert found.points == {"t": {"rate": best, "alpha": 1.0}}
-    assert found.record()["tasks"]["t"]["at_an_end"] == ["rate"]  # a list of one value has no end
-    assert found.said() == [f"on t the best value, rate={best}, is at an end of its list"]
+    (said,) = found.at_ends("x")  # a list of one value has no end
+    assert said.startswith(f"The search of x on t chose rate={best}, which is at an end of its li")
 
 
 def test_the_score_is_the_area_over_the_ranks_of_the_study_or_the_accuracy_at_one():
@@ -71,9 +73,16 @@ def test_the_score_is_the_area_over_the_ranks_of_the_study_or_the_accuracy_at_on
 
 def test_a_study_searches_and_then_trains_its_seeds(written, tmp_path):
     loaded, out, said = written(FILE), tmp_path / "out", []
-    todo, every = zip(*left(Work(loaded, out)), strict=True)
-    assert every[1].name == "aurac_word_problems-lora-seed9 learning_rate=0.02"
-    assert (todo.count("search"), todo.count("train")) == (6, 7)  # two rates of three recipes
+    todo = left(Work(loaded, out))
+    assert todo[1].adapter.name == "aurac_word_problems-lora-seed9 learning_rate=0.02"
+    states = Counter((step.where, step.state) for step in todo)  # two rates of three recipes
+    assert states == {("search", "search"): 4, ("search", "wait"): 2} | {
+        ("run", "wait"): 5, ("run", "train"): 2
+    }  # fmt: skip
+    shown = CliRunner().invoke(cli, ["study", str(loaded.path), "--out", str(out), "--dry-run"])
+    assert shown.output.splitlines()[-2:] == [
+        "6 trials, 0 of them done", "7 adapters, 0 of them done"
+    ]  # fmt: skip
     ((run, analysis, *_),) = run_study(loaded, out, say=said.append)
     found = json.loads((out / "search.json").read_text())
     assert {*found} == {"lora", "tails", "published"}  # the rate of `fixed` is fixed
@@ -95,23 +104,23 @@ def test_a_study_searches_and_then_trains_its_seeds(written, tmp_path):
     assert "for all 2 together" in text
     count, said[:] = sum("training" in each for each in said), []
     assert count == len((out / "trainings.jsonl").read_text().splitlines())
-    assert [state for state, _ in left(Work(loaded, out))] == ["done"] * 7
+    assert [step.state for step in left(Work(loaded, out))] == ["done"] * 13
     run_study(loaded, out, say=said.append)
     assert said == []
 
 
-def test_a_search_lists_its_grid_and_says_which_trial_diverged(written, tmp_path, caplog):
+def test_a_search_lists_its_grid_and_says_which_trial_diverged(written, tmp_path):
     recipes = {"lora": {"method": "lora"}}
     search = {"learning_rate": [1e-3, 1e30], "limit": 2}
     loaded = written({**FILE, "search": search, "recipes": recipes, "primary": [], "seeds": [1]})
     (done,) = run_study(loaded, out := tmp_path / "out")
     known = json.loads((out / "search.json").read_text())["lora"]["tasks"]["aurac_word_problems"]
     assert known["chosen"] == {"learning_rate": 1e-3}
-    assert known["at_an_end"] == ["learning_rate"]
     assert [trial["learning_rate"] for trial in known["trials"]] == [1e-3, 1e30]
     assert "its loss is nan at step 1" in known["trials"][1]["diverged"]
-    assert "learning_rate=0.001, is at an end" in caplog.text
-    assert "learning_rate=1e+30 has no score: The training diverged: its loss is" in caplog.text
+    page = (out / "report.md").read_text()
+    assert "chose learning_rate=0.001, which is at an end of its list" in page.replace("\\", "")
+    assert "learning_rate=1e+30: The training diverged: its loss is" in page.replace("\\", "")
     assert [adapter.seed for adapter in done.run.adapters] == [1]
 
 
@@ -142,9 +151,9 @@ def test_each_base_and_number_of_examples_has_a_folder(written, tmp_path, tiny_b
 
 def test_a_second_process_does_the_other_trials_and_adapters(written, tmp_path):
     loaded = written(FILE)
-    todo = [adapter for _, adapter in left(Work(loaded, tmp_path))]
-    taken, heard = tmp_path / "locks" / f"{todo[0].folder}.lock", []
-    taken.parent.mkdir()
+    todo = [step.adapter for step in left(Work(loaded, tmp_path))]
+    locks, heard = tmp_path / "locks", []
+    locks.mkdir()
 
     def say(line):
         heard.append(line)
@@ -153,28 +162,31 @@ def test_a_second_process_does_the_other_trials_and_adapters(written, tmp_path):
                 FileLock(tmp_path / f"{line.split()[1]}.lock").acquire(timeout=0)
 
     fixed = next(adapter for adapter in todo if adapter.plan.group == "fixed")
-    with FileLock(taken), FileLock(taken.with_name(f"{fixed.folder}.lock")):
+    taken = [FileLock(locks / f"{Path(x.folder).name}.lock") for x in (todo[0], fixed)]
+    with taken[0], taken[1]:
         run_study(loaded, tmp_path, say=say)
     assert any(line.startswith("training ") for line in heard)
-    waits = "lora waits for trials that failed or that another process has: "
-    assert f"{waits}{todo[0].name}" in heard
-    every = list(left(Work(loaded, tmp_path)))
-    trials = [adapter.name for state, adapter in every if state == "search"]
-    assert trials == [
-        todo[0].name,
-        *(a.name for a in todo if a.plan.group == "tails" and "=" in a.name),
-    ]
-    states = {adapter.plan.group: state for state, adapter in every if adapter.recipe.seed < 9}
-    assert states == {"lora": "train", "tails": "train", "published": "done", "fixed": "train"}
+    (last,) = [line for line in heard if line.startswith("left, which failed or which another ")]
+    assert todo[0].name in last
+    every = left(Work(loaded, tmp_path))
+    groups = {step.adapter.plan.group: set() for step in every}
+    for step in every:
+        groups[step.adapter.plan.group].add((step.where, step.state))
+    assert groups == {
+        "lora": {("search", "search"), ("search", "done"), ("run", "wait")},
+        "published": {("search", "done"), ("run", "done")},
+        "fixed": {("run", "train")},
+        "tails": {("search", "wait"), ("run", "wait")},
+    }
     run_study(loaded, tmp_path)
-    assert {state for state, _ in left(Work(loaded, tmp_path))} == {"done"}
+    assert {step.state for step in left(Work(loaded, tmp_path))} == {"done"}
 
 
 def test_what_another_process_had_is_gone_back_to(written, tmp_path):
     loaded = written(FILE)
-    todo = [adapter for _, adapter in left(Work(loaded, tmp_path))]
+    todo = [step.adapter for step in left(Work(loaded, tmp_path))]
     (tmp_path / "locks").mkdir()
-    taken = FileLock(tmp_path / "locks" / f"{todo[0].folder}.lock")
+    taken = FileLock(tmp_path / "locks" / f"{Path(todo[0].folder).name}.lock")
     with taken:
-        run_study(loaded, tmp_path, say=lambda line: "waits" in line and taken.release())
-    assert {state for state, _ in left(Work(loaded, tmp_path))} == {"done"}
+        run_study(loaded, tmp_path, say=lambda line: "training" in line and taken.release())
+    assert {step.state for step in left(Work(loaded, tmp_path))} == {"done"}
