@@ -68,7 +68,7 @@ class Planned:
     def folder(self) -> str:
         """Where it is saved, below the study's folder; equal trainings share it."""
         of, kind = self.recipe, "-family" if self.plan.family else ""
-        return f"adapters/{self.plan.prefix}{of.method}-{of.sha256[:10]}{kind}-seed{of.seed}"
+        return f"adapters/{of.method}-{of.sha256[:10]}{kind}-seed{of.seed}"
 
     @property
     def trainings(self) -> list[Training]:
@@ -113,7 +113,7 @@ class Plan:
     Attributes:
         task: lm-eval's name.
         group: The recipe's name in the study.
-        prefix: What stands before the names of its adapters and their folders.
+        prefix: What stands before the names of its adapters.
         fields: Of the recipe, with its base and the hash of its data.
         seeds: Those that are trained.
         ranks: As the study names them.

@@ -25,7 +25,7 @@ class Reported(NamedTuple):
 
 
 def report(work: Work, part: Part) -> Reported | None:
-    """Write what a search chose, and the report of a part; None where nothing is stored.
+    """Write what a search chose, and the report of a part; None where no adapter is whole.
 
     The report is that of a question to the part's run, from which alone it can be made again.
     """
@@ -39,6 +39,8 @@ def report(work: Work, part: Part) -> Reported | None:
     if (run := work.stored(part, RUN)) is None:
         return None
     asked = question(work, part, found, run)
+    if not asked.rows:
+        return None
     view, primary = run.under(asked), None
     if pairs := asked.primary:
         primary = analyse(view.curves, asked.but(pairs=pairs, primary=()))
@@ -59,8 +61,9 @@ def question(work: Work, part: Part, found: Survey, run: StoredRun) -> Question:
     own: dict[str, Cut] = {group: plans[0].cuts[0] for group, plans in part.groups.items()}
     own |= {group: winner.cut for group, winner in found.winners.items()}
     rows, missing, limits = list[Renamed](), set[str](), set[float | None]()
-    for adapter in found.adapters:
-        plan, name = adapter.plan, adapter.stored(run, RUN)
+    for step in (each for each in found.steps if each.where == RUN):
+        adapter, plan = step.adapter, step.adapter.plan
+        name = adapter.stored(run, RUN) if step.state == "done" else None
         limits.add(plan.asked[RUN].limit)
         if name is None:
             missing.add(plan.group)
@@ -72,7 +75,10 @@ def question(work: Work, part: Part, found: Survey, run: StoredRun) -> Question:
         tuple(key if key.basis else Key(key.adapter, *own[key.adapter]) for key in pair)
         for pair in part.primary
     )
-    whole = pairs and not missing.intersection(key.adapter for pair in pairs for key in pair)
+    lacking = sorted(missing.intersection(key.adapter for pair in pairs for key in pair))
+    whole, said = pairs and not lacking, found.said()
+    if lacking:
+        said += (f"The declared comparisons are not made yet: {', '.join(lacking)} is not whole.",)
     limit = limits.pop() if len(limits) == 1 else None
     return Question(
         margin=study.margin,
@@ -85,5 +91,5 @@ def question(work: Work, part: Part, found: Survey, run: StoredRun) -> Question:
         title=study.question,
         primary=pairs if whole else (),  # type: ignore[arg-type]
         family=study.family if whole else None,
-        notes=found.said(),
+        notes=said,
     )

@@ -87,12 +87,15 @@ class Work:
         run = self.stored(part, where)
         if run and adapter.stored(run, where):
             return "done", ""
-        for job in adapter.trainings:
-            made = self.trained().get((job.recipe.sha256, job.recipe.seed), {})
-            if "diverged" in made:
-                return "diverged", str(made["diverged"])
+        if why := next(filter(None, map(self._diverged, adapter.trainings)), ""):
+            return "diverged", why
         there = all((self.out / job.folder).exists() for job in adapter.trainings)
         return "evaluate" if there else "train", ""
+
+    def _diverged(self, job: Training) -> str:
+        """How a training diverged; empty where it did not."""
+        made = self.trained().get((job.recipe.sha256, job.recipe.seed), {})
+        return str(made.get("diverged", ""))
 
     def do(self, part: Part, adapter: Planned, where: str) -> None:
         """Train what an adapter needs and evaluate it, unless the training diverges."""
@@ -100,7 +103,10 @@ class Work:
             folder = self.out / job.folder
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):  # another recipe's process may want it, too
-                if not folder.exists() and not self._train(job, folder, adapter.name):
+                self.refresh()
+                if self._diverged(job) or not (
+                    folder.exists() or self._train(job, folder, adapter.name)
+                ):
                     return
         self._evaluate(part, adapter, where)
 
