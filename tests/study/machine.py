@@ -259,7 +259,7 @@ class Oracle:
         return *factors(*decides), decides
 
     def _area(self, task, group, seed, cut, limit, point=None):
-        """AURAC over the ranks of the study: the area over log2 of the rank; None if it diverges."""
+        """AURAC over the ranks of the study, the area over their log2; None if it diverges."""
         curve = self._accuracies(task, group, seed, cut, limit, point)
         if curve is None:
             return None
@@ -294,7 +294,8 @@ class Oracle:
         a, b, cut = pair["a"], pair["b"], pair.get("cut")
         tasks = [task for task in self.content["tasks"] if {a, b} <= {*self._of(task)}]
         rows = [(name, *(cut or self.own[name])) for name in (a, b)]
-        return rows, np.mean([self.scores[t, *rows[0]] - self.scores[t, *rows[1]] for t in tasks])
+        one, two = ([self.scores[(task, *row)] for task in tasks] for row in rows)
+        return rows, np.mean(one) - np.mean(two)
 
 
 # Drawn ------------------------------------------------------------------------------------------
@@ -358,50 +359,38 @@ def changed(rng, content):
     return new
 
 
-BAD = {
-    "seeds": ["many"], "ranks": [0], "margin": 2, "num_fewshot": -1, "base": {}, "labels": {"z": "Z"},
-    "reference": "z", "primary": [{"a": "a", "b": "z"}], "rank": "big", "learning_rate": -1,
+BAD = {  # last key of a path → a value that it does not take, and the path that is named
+    "seeds": ["many"], "ranks": [0], "margin": 2, "num_fewshot": -1, "base": {}, "recipes": {},
+    "reference": "z", "primary": [{"a": "a", "b": "z"}], "rank": "big", "learning_rate": ["fast"],
     "steps": -2, "cuts": [["svd", "kep"]], "family": "maybe", "data": "nothing.jsonl",
     "method": "loar", "from": "z", "limit": -3, "split": 3, "at": "auracc", "seed": "many",
-    "recipes": {}, "tasks": {}, "bases": ["z"], "schedule": "liner", "cut": ["svd", "kep"], "b": "z",
+    "labels": {"z": "Z"}, "tasks": {}, "cut": ["svd", "kep"], "b": "z",
 }  # fmt: skip
+NAMED = {"method": "recipes.", "options.limit": "options"}  # the whole recipe, all options
+
+
+def places(value, path=""):
+    """(mapping, key, path) of each key of a file that is no name of its owner's."""
+    if isinstance(value, list):
+        for i, each in enumerate(value):
+            yield from places(each, f"{path}[{i}]")
+    for key, each in value.items() if isinstance(value, dict) else ():
+        below = f"{path}.{key}".removeprefix(".")
+        if path not in ("recipes", "tasks"):
+            yield value, key, below
+        if path != "options":
+            yield from places(each, below)
 
 
 def mistaken(rng, content):
     """A file with a misspelt key or a value that cannot be, and the path of its key."""
-    places = []
-
-    def walk(value, path):
-        if isinstance(value, list):
-            for i, each in enumerate(value):
-                walk(each, f"{path}[{i}]")
-        if not isinstance(value, dict):
-            return
-        names = path in ("recipes", "labels") or path.endswith(".recipes") or path == "tasks"
-        for key, each in value.items():
-            below = f"{path}.{key}".removeprefix(".")
-            places.append((value, key, below, names))
-            if path != "options":
-                walk(each, below)
-
     new = copy.deepcopy(content)
-    walk(new, "")
-    of, key, path, named = rng.choice([x for x in places if not x[3] or x[2].startswith("labels.")])
-    before, _, _ = path.rpartition(key)
-    if named or rng.random() < 0.5 or key not in BAD:
+    of, key, path = rng.choice([*places(new)])
+    if path.startswith("labels.") or rng.random() < 0.5 or key not in BAD:
         of[f"{key}x"] = of.pop(key)
-        path = f"{before}{key}x"
-        if path == "recipe.datax":
-            path = "recipe.datax"
-        return new, path
+        return new, f"{path}x"
     of[key] = BAD[key]
-    if before == "options.":
-        return new, "options"
-    if key == "method":
-        return new, "recipes."
-    if before == "search." and key == "learning_rate":
-        of[key] = [-1]
-    return new, path
+    return new, NAMED.get(path, NAMED.get(key, path))
 
 
 # Sequences --------------------------------------------------------------------------------------
