@@ -1,7 +1,7 @@
 """Studies: one file becomes trained adapters, their evaluation and reports."""
 
 from aurac.study.design import Study
-from aurac.study.execution import left, run_study, steps, write_study
+from aurac.study.execution import left, run_study, steps
 from aurac.study.report import Reported
 from aurac.study.resolve import load_study
 from aurac.study.search import Step
@@ -16,5 +16,4 @@ __all__ = [
     "load_study",
     "run_study",
     "steps",
-    "write_study",
 ]

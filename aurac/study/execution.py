@@ -14,7 +14,7 @@ from aurac.errors import AuracError, RecipeError
 from aurac.study.design import Part, Study
 from aurac.study.report import Reported, report
 from aurac.study.search import Step, survey
-from aurac.study.work import Work, logger, train
+from aurac.study.work import Work, logger
 from aurac.training.data import identified
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def run_study(
     device: str | None = None,
     progress: bool = False,
     say: Callable[[str], None] = logger.info,
-    train: Train = train,
+    train: Train | None = None,
 ) -> list[Reported]:
     """Train and evaluate what `out` lacks of a study, and write a report for each part.
 
@@ -45,7 +45,7 @@ def run_study(
         device: Of trainings and evaluations.
         progress: Whether to show bars.
         say: Called with what is done next.
-        train: Trains a recipe to a folder, as `aurac.train` does.
+        train: Trains a recipe to a folder, as `aurac.train` does; None: that.
 
     Raises:
         AuracError: Data, a task or an adapter that cannot be used.
@@ -55,9 +55,11 @@ def run_study(
     for part in study.parts:
         if _do(work, part):
             _do(work, part)
+    work.refresh()  # another process may have added to it
     if names := [step.adapter.name for step in steps(work) if step.state not in OVER]:
         say(f"left, which failed or which another process has: {', '.join(names)}")
-    return write_study(work)
+    made = (report(work, part) for part in study.parts)
+    return [each for each in made if each is not None]
 
 
 def _do(work: Work, part: Part) -> bool:
@@ -79,13 +81,6 @@ def _do(work: Work, part: Part) -> bool:
                 work.do(part, step.adapter, step.where)
         work.refresh()
     return taken
-
-
-def write_study(work: Work) -> list[Reported]:
-    """Write the report of each part that has cells."""
-    work.refresh()  # another process may have added to them
-    made = (report(work, part) for part in work.study.parts)
-    return [each for each in made if each is not None]
 
 
 def steps(work: Work) -> Iterator[Step]:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 from msgspec import structs
 
+from aurac.curves.question import Question
 from aurac.errors import DivergedError
-from aurac.study.design import Part, Planned, Study, Training
+from aurac.study.design import SEARCH, Part, Planned, Study, Training
 
 if TYPE_CHECKING:
     from aurac.records.run import StoredRun
@@ -25,13 +26,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TRAININGS = "trainings.jsonl"  # below the study's
-
-
-def train(*args: Any, **options: Any) -> TrainingResult:
-    """`aurac.train`, which loads transformers."""
-    from aurac.training.job import train as trained
-
-    return trained(*args, **options)
 
 
 @dataclass
@@ -45,7 +39,7 @@ class Work:
         device: Of trainings and evaluations.
         progress: Whether to show bars.
         say: Called with what is done next.
-        train: Trains a recipe to a folder, as `aurac.train` does.
+        train: Trains a recipe to a folder, as `aurac.train` does; None: that.
         runs, made: What was read, until `refresh`: the runs, and of each training its record.
     """
 
@@ -54,7 +48,7 @@ class Work:
     device: str | None = None
     progress: bool = False
     say: Callable[[str], None] = logger.info
-    train: Train = train
+    train: Train | None = None
     runs: dict[Path, StoredRun] = field(default_factory=dict)
     made: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
 
@@ -69,7 +63,9 @@ class Work:
 
         folder = self.out / part.name / where
         if folder not in self.runs and (folder / "run.json").is_file():
-            self.runs[folder] = read_run(folder)
+            search = self.study.search if where == SEARCH else None
+            asked = Question(limit=search.limit or None) if search else None
+            self.runs[folder] = read_run(folder, asked)
         return self.runs.get(folder)
 
     def trained(self) -> dict[tuple[str, int], dict[str, Any]]:
@@ -112,6 +108,7 @@ class Work:
 
     def _train(self, job: Training, folder: Path, name: str) -> bool:
         from aurac.adapters import load_adapter, truncate
+        from aurac.training.job import train
 
         self.say(f"training {job.folder} ({name})")
         start = None
@@ -121,7 +118,7 @@ class Work:
             )
         told: dict[str, Any] = {"device": self.device, "progress": self.progress}
         try:
-            done = self.train(job.recipe, folder, start=start, **told)
+            done = (self.train or train)(job.recipe, folder, start=start, **told)
         except DivergedError as error:
             self.say(str(error))
             self._keep(job, {"diverged": str(error)})

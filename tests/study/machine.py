@@ -342,9 +342,11 @@ def drawn(rng, root):
 def changed(rng, content):
     """Another file: a limit, a label, a recipe, a seed, a rate."""
     new = copy.deepcopy(content)
-    what = rng.choice(("limit", "label", "recipe", "seed", "rate", "question"))
+    what = rng.choice(("limit", "search", "label", "recipe", "seed", "rate", "question"))
     if what == "limit":
         new["options"]["limit"] = rng.choice((5, 8, 11))
+    elif what == "search" and "search" in new:
+        new["search"]["limit"] = rng.choice((4, 6, 7))
     elif what == "label":
         new["labels"]["a"] = f"called {rng.randrange(99)}"
     elif what == "recipe":
