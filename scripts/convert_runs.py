@@ -1,48 +1,129 @@
-"""Rewrites run folders of the shape before this one (`run.json` of schema 2) in place.
+"""Rewrites what `reports/small_ranks` stores in an earlier shape, in place.
 
-    python -m scripts.convert_runs FOLDER…
+    python -m scripts.convert_runs RUN… TRAININGS…
 
-Cells stay as they are. Every accuracy is held equal before and after. It is kept until the last
-run of `reports/small_ranks` that was begun with the earlier shape is in.
+RUN is a run folder, TRAININGS a `trainings.jsonl`. A `run.json` of schema 2 becomes one of schema
+3. Recipes get the hash of their data's contents, in which their own hash and the order of the data
+are counted anew; the data lie beside the study (`python -m scripts.study_data FOLDER`), or the
+study names their hash. Cells stay as they are, and every accuracy is held equal before and after.
+This is kept until the last run of the study that was begun with the earlier shape is in.
 """
 
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.files import write_atomic, write_json
 from aurac.records.manifest import RUN_SCHEMA
 from aurac.records.run import read_run
+from aurac.study import load_study
+from aurac.study.design import outline
+from aurac.training.recipe import SETTINGS, Recipe, make_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 EQUAL = 1e-12  # rounding of a mean
+STUDY = Path(__file__).parents[1] / "reports/small_ranks"
 
 
 def main() -> None:
-    """Convert each folder, or say what differs."""
+    """Convert each folder and file, or say what differs."""
+    hashes = new_hashes()
     for folder in map(Path, sys.argv[1:]):
+        if folder.is_file():
+            convert_trainings(folder, hashes)
+            continue
         before = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         if before["schema"] == RUN_SCHEMA:
-            continue
-        known = accuracies(folder, before)
-        write_json(folder / "run.json", converted(folder, before))
-        (folder / "results.json").unlink(missing_ok=True)
-        after = {
-            (c.task, c.adapter, c.basis, c.rescale, rank): value
-            for c in read_run(folder).curves
-            for rank, value in zip(c.ranks, c.accuracy, strict=True)
-        }
+            known = read(folder)
+        else:
+            known = accuracies(folder, before)
+            before = converted(folder, before)
+            (folder / "results.json").unlink(missing_ok=True)
+        for adapter in before["adapters"]:
+            if adapter["recipe"]:
+                adapter.update(identify(adapter, hashes))
+        write_json(folder / "run.json", before)
+        after = read(folder)
         every = {*known, *after}
         if different := {k for k in every if abs(known.get(k, 9) - after.get(k, 9)) > EQUAL}:
             sys.exit(f"{folder}: {len(different)} accuracies differ, {min(different)} among them")
         print(f"{folder}: {len(after)} accuracies are as before")
+
+
+def read(folder: Path) -> dict[Any, float]:
+    """(task, adapter, basis, rescale, rank) → accuracy, as aurac reads it."""
+    return {
+        (c.task, c.adapter, c.basis, c.rescale, rank): value
+        for c in read_run(folder).curves
+        for rank, value in zip(c.ranks, c.accuracy, strict=True)
+    }
+
+
+def new_hashes() -> dict[str, tuple[str, str]]:
+    """Hash of a recipe before → its hash, and that of its data; of all that the studies train."""
+    found: dict[str, tuple[str, str]] = {}
+    for path in sorted(STUDY.glob("*.yaml")):
+        parts = load_study(path).parts
+        for plan in (plan for part in parts for plan in part.plans):
+            sources = plan.source.points or [{}] if plan.source else [{}]
+            for own, of_source in itertools.product(plan.points or [{}], sources):
+                chosen = {(plan.task, plan.group): own}
+                if plan.source:
+                    chosen[plan.task, plan.source.group] = of_source
+                made = plan.adapter(1, chosen)
+                for recipe in (*(job.recipe for job in made.trainings), made.recipe):
+                    before = recipe.start
+                    if made.source and before:
+                        before = f"svd:{_before(made.source.recipe)}"
+                    old = _before(replace(recipe, start=before))
+                    found[old] = recipe.sha256, recipe.data_sha256
+    return found
+
+
+def _before(recipe: Recipe) -> str:
+    """The hash of a recipe when data were known by their name."""
+    return replace(recipe, data_sha256="").sha256
+
+
+def identify(adapter: dict[str, Any], hashes: dict[str, tuple[str, str]]) -> dict[str, Any]:
+    """The recipe of an adapter with the hash of its data, and the order of these."""
+    recipe = adapter["recipe"]
+    if "data_sha256" in recipe:
+        return {}
+    sha256, data = hashes[recipe["sha256"]]
+    known = {key: value for key, value in recipe.items() if key in SETTINGS}
+    new = make_recipe({**known, "data_sha256": data})
+    if start := new.start:
+        basis, _, of = start.partition(":")
+        new = replace(new, start=f"{basis}:{hashes[of][0]}")
+    if new.sha256 != sha256:
+        sys.exit(f"the hash of {adapter['name']} is not that of its study")
+    recorded = recipe | new.to_dict() | {"sha256": sha256}
+    order = replace(outline(new), recipe=recorded).data_order
+    return {"recipe": recorded, "data_order": order}
+
+
+def convert_trainings(path: Path, hashes: dict[str, tuple[str, str]]) -> None:
+    """Rewrite the hashes of a `trainings.jsonl`; where an adapter lay stays as it was.
+
+    So does a training whose recipe stands in no study any more.
+    """
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        if row["sha256"] in hashes:
+            row["sha256"], row["data_sha256"] = hashes[row["sha256"]]
+    write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
+    known = sum("data_sha256" in row for row in rows)
+    print(f"{path}: {known} of {len(rows)} trainings have the hash of their data")
 
 
 def accuracies(folder: Path, run: dict[str, Any]) -> dict[Any, float]:

@@ -29,7 +29,7 @@ _EMBEDDING = re.compile(
 )
 # Of a recipe, what fixes the examples of each step and, with the seed, their order
 _DATA_ORDER = (
-    *("base", "task", "data", "prompt", "prompt_without", "target", "documents", "max_tokens"),
+    *("base", "data_sha256", "prompt", "prompt_without", "target", "documents", "max_tokens"),
     *("steps", "epochs", "batch_size"),
 )
 T = TypeVar("T")

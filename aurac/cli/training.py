@@ -126,10 +126,11 @@ def _jobs(
     basis: Any,
 ) -> list[tuple[str, Recipe, Adapter | None]]:
     """What is trained: (folder below --out, recipe, the cut that it goes on from)."""
+    from aurac.training.data import identified
     from aurac.training.recipe import family_members, load_recipe, recorded_recipe, tails
 
     if source is None:
-        recipe = load_recipe(str(name), changed)
+        recipe = identified(load_recipe(str(name), changed))
         members = family_members(recipe, ranks) if ranks else [("", recipe)]
         return [(label, member, None) for label, member in members]
     from aurac.adapters import load_adapter, truncate
@@ -137,7 +138,7 @@ def _jobs(
     adapter = load_adapter(source)
     own = load_recipe(name) if name else recorded_recipe(adapter)
     return [
-        (label, tail, truncate(adapter, tail.rank, basis=basis))
+        (label, identified(tail), truncate(adapter, tail.rank, basis=basis))
         for label, tail in tails(own, basis, ranks or (), changed)
     ]
 
@@ -175,17 +176,20 @@ def study(study: Path, out: Path | None, device: str | None, dry_run: bool) -> i
     aurac study nested.yaml --dry-run
     aurac study nested.yaml --out runs/nested
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.study import Work, left, load_study, run_study
+    from aurac.study import Work, left, load_study, run_study, steps
 
     loaded = load_study(study)
-    folder = out or Path("runs") / loaded.name
+    work = Work(loaded, out or Path("runs") / loaded.name)
     if dry_run:
-        for state, adapter in left(Work(loaded, study, folder)):
-            on = "" if adapter.task in adapter.name else f" on {adapter.task}"
-            click.echo(f"{state:8}  {adapter.name}{on}")
+        for step in (every := left(work)):
+            task, name = step.adapter.plan.task, step.adapter.name
+            click.echo(f"{step.state:8}  {name}{'' if task in name else f' on {task}'}")
+        for what, where in (("trials", "search"), ("adapters", "run")):
+            states = [step.state for step in every if step.where == where]
+            if states:
+                click.echo(f"{len(states)} {what}, {states.count('done')} of them done")
         return 0
     say = functools.partial(click.echo, err=True)
-    done = run_study(loaded, study, folder, device=device or "auto", progress=True, say=say)
-    for part in done:
+    for part in run_study(loaded, work.out, device=device or "auto", progress=True, say=say):
         click.echo(part.run.folder.with_name("report.md"))
-    return 3 if any(part.run.failures for part in done) else 0
+    return 3 if any(each.where == "run" and each.state != "done" for each in steps(work)) else 0

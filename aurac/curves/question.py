@@ -64,6 +64,7 @@ class Question(msgspec.Struct, frozen=True):
             theirs.
         rows: The cuts of adapters that are rows, in this order and under these names; empty: all,
             under their own.
+        notes: What else a reader of a report should know, a sentence each.
     """
 
     margin: float | None = None
@@ -81,6 +82,7 @@ class Question(msgspec.Struct, frozen=True):
     title: str = ""
     primary: tuple[tuple[Key, Key], ...] = ()
     rows: tuple[Renamed, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a margin, a level or ranks that are none."""

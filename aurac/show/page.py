@@ -224,7 +224,9 @@ class Pages:
             yield Fold(f"Each of {len(members)} tasks of {of.task}", (table,))
 
     def end(self) -> Iterator[Fold]:
-        """Failed cells, and how to make the run again."""
+        """What else to know, failed cells, and how to make the run again."""
+        if notes := self.analysis.question.notes:
+            yield Fold("What else to know", notes)
         if failures := self.run.failures:
             columns = {
                 "adapter": [f.adapter or "base" for f in failures],

@@ -1,8 +1,19 @@
 """Studies: one file becomes trained adapters, their evaluation and reports."""
 
-from aurac.study.design import Study, load_study
-from aurac.study.execution import left, run_study, write_study
+from aurac.study.design import Study
+from aurac.study.execution import left, run_study, steps
 from aurac.study.report import Reported
+from aurac.study.resolve import load_study
+from aurac.study.search import Step
 from aurac.study.work import Work
 
-__all__ = ["Reported", "Study", "Work", "left", "load_study", "run_study", "write_study"]
+__all__ = [
+    "Reported",
+    "Step",
+    "Study",
+    "Work",
+    "left",
+    "load_study",
+    "run_study",
+    "steps",
+]

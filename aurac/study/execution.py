@@ -5,26 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import msgspec
 from filelock import FileLock, Timeout
+from msgspec.structs import replace
 
-from aurac.errors import DataError, RecipeError
-from aurac.study.design import Part, Planned, Study, chains_of, groups_of, parts_of, planned
+from aurac.errors import AuracError, RecipeError
+from aurac.study.design import Part, Study
 from aurac.study.report import Reported, report
-from aurac.study.search import Trials
-from aurac.study.work import RUN, SEARCH, Work, logger
-from aurac.training.data import located_data
+from aurac.study.search import Step, survey
+from aurac.study.work import Work, logger
+from aurac.training.data import identified
+
+if TYPE_CHECKING:
+    from aurac.study.work import Train
+
+TO_DO, OVER = ("search", "train", "evaluate"), ("done", "diverged")
 
 
 def run_study(
     study: Study,
-    path: Path,
     out: Path,
     *,
     device: str | None = None,
     progress: bool = False,
     say: Callable[[str], None] = logger.info,
+    train: Train | None = None,
 ) -> list[Reported]:
     """Train and evaluate what `out` lacks of a study, and write a report for each part.
 
@@ -33,102 +39,90 @@ def run_study(
     interruption. Several processes share a study: each takes trials and adapters that no other is
     doing, and at the end goes back once to what others had.
 
+    Args:
+        study: What is done.
+        out: The study's folder.
+        device: Of trainings and evaluations.
+        progress: Whether to show bars.
+        say: Called with what is done next.
+        train: Trains a recipe to a folder, as `aurac.train` does; None: that.
+
     Raises:
         AuracError: Data, a task or an adapter that cannot be used.
     """
-    work = Work(study, path, out, device, progress, say)
-    _check_data(work)
-    for part in parts_of(study):
-        taken = [groups for groups in chains_of(study) if _do(Trials(work, part), groups)]
-        for groups in taken:
-            _do(Trials(work, part), groups)
-    return write_study(work)
-
-
-def _do(trials: Trials, groups: list[str]) -> bool:
-    """Search, train and evaluate what recipes lack; whether another process has some of it."""
-    work, part, taken = trials.work, trials.part, False
-    for group in groups:
-        adapters, tried = trials.run(group), set[str]()
-        while new := [trial for trial in trials.left if trial.name not in tried]:
-            taken |= _each(work, part, new, SEARCH)
-            tried |= {trial.name for trial in new}
-            trials.left.clear()
-            adapters = trials.run(group)
-        if trials.left:
-            names = ", ".join(trial.name for trial in trials.left)
-            work.say(f"{group} waits for trials that failed or that another process has: {names}")
-            return taken
-        taken |= _each(work, part, adapters, RUN)
-    return taken
-
-
-def _each(work: Work, part: Part, adapters: list[Planned], where: str) -> bool:
-    """Train and evaluate those that are missing; whether another process has one of them."""
-    missing, taken = work.missing(part, adapters, where), False
-    for number, adapter in enumerate(missing, 1):
-        with _claim(work.out / part.name, adapter.folder) as free:
-            taken |= not free
-            work.runs.clear()  # another process may have done it
-            if free and work.missing(part, [adapter], where):
-                work.say(f"{adapter.name}: {number} of {len(missing)} adapters of this recipe")
-                if work.train(adapter):
-                    work.evaluate(part, adapter, where)
-    return taken
-
-
-def write_study(work: Work) -> list[Reported]:
-    """Write the report of each part that has cells."""
-    work.runs.clear()  # another process may have added to them
-    made = (report(Trials(work, part)) for part in parts_of(work.study))
+    work = Work(study, out, device, progress, say, train)
+    _check(work)
+    for part in study.parts:
+        if _do(work, part):
+            _do(work, part)
+    work.refresh()  # another process may have added to it
+    if names := [step.adapter.name for step in steps(work) if step.state not in OVER]:
+        say(f"left, which failed or which another process has: {', '.join(names)}")
+    made = (report(work, part) for part in study.parts)
     return [each for each in made if each is not None]
 
 
-def left(work: Work) -> Iterator[tuple[str, Planned]]:
-    """What is left of each adapter: `search`, `train` or `evaluate`; else `done`, or `diverged`."""
-    _check_data(work)
-    for part in parts_of(work.study):
-        trials = Trials(work, part)
-        every = [adapter for group in groups_of(work.study) for adapter in trials.run(group)]
-        yield from (("search", adapter) for adapter in trials.left)
-        missing = {adapter.name for adapter in work.missing(part, every)}
-        lost = work.diverged(every)
-        for adapter in every:
-            state = "diverged" if adapter.name in lost else "done"
-            if adapter.name in missing:
-                trained = all(job.folder.exists() for job in adapter.trainings(work.out))
-                state = "evaluate" if trained else "train"
-            yield state, adapter
+def _do(work: Work, part: Part) -> bool:
+    """Do what is left of a part; whether another process has some of it."""
+    taken, tried = False, set[tuple[str, str, str]]()
+
+    def key(step: Step) -> tuple[str, str, str]:
+        return step.where, step.adapter.plan.task, step.adapter.name
+
+    while todo := [step for step in survey(work, part).steps if step.state in TO_DO]:
+        if (step := next((each for each in todo if key(each) not in tried), None)) is None:
+            break
+        tried.add(key(step))
+        with _claim(work.out / part.name, step.adapter.folder) as free:
+            taken |= not free
+            work.refresh()  # another process may have done it
+            if free and work.state(part, step.adapter, step.where)[0] not in OVER:
+                work.say(f"{step.adapter.name}: {len(todo)} can be done now")
+                work.do(part, step.adapter, step.where)
+        work.refresh()
+    return taken
 
 
-def _check_data(work: Work) -> None:
+def steps(work: Work) -> Iterator[Step]:
+    """Every trial and adapter, and what is left of it."""
+    for part in work.study.parts:
+        yield from survey(work, part).steps
+
+
+def left(work: Work) -> list[Step]:
+    """The same, once data and tasks were checked as before a training."""
+    _check(work)
+    return list(steps(work))
+
+
+def _check(work: Work) -> None:
     """Refuse data to train on that are not there, and tasks that cannot be built."""
     from aurac.tasks.build import build_tasks
 
-    for part in parts_of(work.study):
-        tasks = {}
-        for adapter in work.missing(part, planned(work.study, work.path, part)):
-            tasks[adapter.task], data = adapter, adapter.recipe.data
-            if data and not data.startswith("hub:"):
-                place = located_data(data, work.path.parent)
-                if not place.exists():
-                    needed = f"{adapter.name} needs {place}"
-                    raise DataError(f"{work.path}: {needed}, which is not there")
-        for adapter in tasks.values():
-            for where in (RUN, SEARCH) if work.study.search else (RUN,):
-                asked = work.settings(part, adapter, where, ())
-                options = msgspec.structs.replace(asked, apply_chat_template=False)
-                built = build_tasks([adapter.task], tokenizer=None, options=options)
-                if adapter.task not in (names := [task.name for task in built]):
-                    several = f"{adapter.task} stands for {', '.join(names)}"
-                    raise RecipeError(f"{work.path}: {several}: name these, with include_path")
+    path = work.study.path
+    todo = [step.adapter for step in steps(work) if step.state not in OVER]
+    for adapter in {(x.recipe.task, x.recipe.data): x for x in todo}.values():
+        if not (work.out / adapter.folder).exists():
+            try:
+                identified(adapter.recipe)
+            except AuracError as error:
+                raise RecipeError(f"{path}: {adapter.name} cannot be trained: {error}") from error
+    for plan in {x.plan.task: x.plan for x in todo}.values():
+        for asked in plan.asked.values():
+            options = replace(asked, apply_chat_template=False)
+            names = [
+                task.name for task in build_tasks([plan.task], tokenizer=None, options=options)
+            ]
+            if plan.task not in names:
+                several = f"{plan.task} stands for {', '.join(names)}"
+                raise RecipeError(f"{path}: tasks: {several}: name these, with include_path")
 
 
 @contextmanager
 def _claim(folder: Path, weights: str) -> Iterator[bool]:
     """Whether no other process has an adapter; until the end of the block none takes it."""
-    (locks := folder / "locks").mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / f"{weights}.lock")
+    lock = FileLock(folder / "locks" / f"{Path(weights).name}.lock")
+    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
     try:
         with lock.acquire(timeout=0):
             yield True

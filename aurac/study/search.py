@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aurac.curves.area import quadrature_weights
-from aurac.errors import RecipeError
-from aurac.study.design import (
-    Cut,
-    Part,
-    Planned,
-    Search,
-    adapter_of,
-    groups_of,
-    planned,
-    tasks_of,
-)
-from aurac.study.work import SEARCH, Work
+from aurac.study.design import RUN, SEARCH, Part, Planned, Point, words_of
+from aurac.study.file import Cut
+from aurac.study.work import Work
 
 if TYPE_CHECKING:
     from aurac.curves.curve import Curve
 
-Point = Mapping[str, float]
-"""A setting of each searched field."""
-Scores = Mapping[Cut, float]
-"""What a trial scored under each cut; empty where its training diverged."""
+
+class Trial(NamedTuple):
+    """A setting that was tried.
+
+    Attributes:
+        point: The value of each searched field.
+        scores: What it scored under each cut; empty where its training diverged.
+        diverged: How it did.
+    """
+
+    point: Point
+    scores: Mapping[Cut, float]
+    diverged: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        scores = {" ".join(cut): score for cut, score in self.scores.items()}
+        why = {"diverged": self.diverged} if self.diverged else {}
+        return {**self.point, "scores": scores, **why}
 
 
-@dataclass(frozen=True)
-class Winner:
+class Winner(NamedTuple):
     """What a search chose for a recipe.
 
     Attributes:
@@ -43,160 +45,128 @@ class Winner:
 
     cut: Cut
     points: Mapping[str, Point]
-    trials: Mapping[str, Sequence[tuple[Point, Scores]]]
+    trials: Mapping[str, Sequence[Trial]]
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
-        return {
-            "cut": list(self.cut),
-            "tasks": {
-                task: {
-                    "chosen": dict(self.points[task]),
-                    "trials": [
-                        {**point, "scores": {" ".join(cut): s for cut, s in scores.items()}}
-                        for point, scores in trials
-                    ],
-                }
-                for task, trials in self.trials.items()
-            },
+        tasks = {
+            task: {"chosen": dict(self.points[task]), "trials": [x.record() for x in tried]}
+            for task, tried in self.trials.items()
         }
+        return {"cut": list(self.cut), "tasks": tasks}
+
+    def at_ends(self, recipe: str) -> Iterator[str]:
+        """A sentence for each value that is the largest or the smallest of several."""
+        for task, point in self.points.items():
+            for name, value in point.items():
+                tried = sorted({trial.point[name] for trial in self.trials[task]})
+                if len(tried) > 1 and value in (tried[0], tried[-1]):
+                    (word,) = words_of({name: value})
+                    end = "which is at an end of its list: a better value may lie beyond it."
+                    yield f"The search of {recipe} on {task} chose {word}, {end}"
 
 
-@dataclass
-class _Grid:
-    """The settings of a recipe on a task, which grow while the best one is at an end."""
-
-    values: dict[str, list[float]]
-    scores: dict[tuple[float, ...], Scores] = field(default_factory=dict)
-
-    @property
-    def points(self) -> list[Point]:
-        names = list(self.values)
-        return [dict(zip(names, v, strict=True)) for v in itertools.product(*self.values.values())]
-
-    def known(self, point: Point) -> Scores:
-        return self.scores[tuple(point.values())]
-
-    def score(self, cut: Cut, point: Point) -> float:
-        """Of a trial; below all others where it has none."""
-        return self.known(point).get(cut, -1.0)
-
-    def best(self, cut: Cut) -> Point:
-        """The setting with the highest score under a cut; of equal ones the first."""
-        return max(self.points, key=lambda point: self.score(cut, point))
-
-    def widen(self, cut: Cut) -> bool:
-        """One step further at each end that is better than its neighbour; whether there was one."""
-        best, before = self.best(cut), {name: [*values] for name, values in self.values.items()}
-        for name, known in before.items():
-            for end, next_to in ((known[0], known[1:2]), (known[-1], known[-2:-1])):
-                if next_to and best[name] == end:
-                    inner = {**best, name: next_to[0]}
-                    if self.score(cut, best) > self.score(cut, inner):
-                        self.values[name] = sorted({*known, end * end / next_to[0]})
-        return self.values != before
-
-
-def choose(
-    grids: Mapping[str, Mapping[str, Sequence[float]]],
-    measure: Callable[[str, Point], Scores | None],
-) -> Winner | None:
-    """The best setting of a recipe, with one step more wherever the best one is at an end.
+def choose(trials: Mapping[str, Sequence[Trial | None]]) -> Winner | None:
+    """The cut that is best over the tasks, each at its best setting, and these settings.
 
     Args:
-        grids: Task → field → values to try, ascending.
-        measure: What a task's trial of a setting scores under each cut; None: it is missing.
+        trials: Task → all that are tried; None: one that is missing. One without a score is below
+            all others; of equal ones the first is chosen.
 
     Returns:
-        What was chosen; None where a trial is missing or nothing has a score.
+        None where a trial is missing, or a task has none with a score.
     """
-    left = {task: _Grid({n: list(v) for n, v in grid.items()}) for task, grid in grids.items()}
-    while True:
-        found = [
-            (grid, point, measure(task, point))
-            for task, grid in left.items()
-            for point in grid.points
-            if tuple(point.values()) not in grid.scores
-        ]
-        for grid, point, scores in found:
-            if scores is None:
-                return None
-            grid.scores[tuple(point.values())] = scores
-        cuts = dict.fromkeys(c for grid in left.values() for s in grid.scores.values() for c in s)
-        if not cuts:
-            return None
-        means = {c: sum(g.score(c, g.best(c)) for g in left.values()) for c in cuts}
-        cut = max(means, key=lambda each: means[each])
-        wider = [grid.widen(cut) for grid in left.values()]
-        if not any(wider):
-            points = {task: grid.best(cut) for task, grid in left.items()}
-            trials = {t: [(p, grid.known(p)) for p in grid.points] for t, grid in left.items()}
-            return Winner(cut, points, trials)
+    tried = {task: [trial for trial in each if trial] for task, each in trials.items()}
+    if tried != trials or not all(any(x.scores for x in each) for each in tried.values()):
+        return None
+
+    def best(task: str, cut: Cut) -> Trial:
+        return max(tried[task], key=lambda trial: trial.scores.get(cut, -1.0))
+
+    cuts = dict.fromkeys(cut for each in tried.values() for trial in each for cut in trial.scores)
+    means = {cut: sum(best(task, cut).scores.get(cut, -1.0) for task in tried) for cut in cuts}
+    cut = max(means, key=lambda each: means[each])
+    return Winner(cut, {task: best(task, cut).point for task in tried}, tried)
 
 
-@dataclass
-class Trials:
-    """The searches of a part as they are stored, each recipe after the one that it goes on from.
+class Step(NamedTuple):
+    """An adapter of a part, and what is left of it.
 
     Attributes:
-        work: The study.
-        part: Of the study.
-        winners: By recipe.
-        left: The trials that are missing.
+        state: `search`, `train`, `evaluate`, or `wait` for a search; else `done`, or `diverged`.
+        adapter: A seed of a recipe, or a trial.
+        where: `run`, or of a trial `search`.
+        why: How its training diverged.
     """
 
-    work: Work
-    part: Part
-    winners: dict[str, Winner] = field(default_factory=dict)
-    left: list[Planned] = field(default_factory=list)
+    state: str
+    adapter: Planned
+    where: str
+    why: str = ""
 
-    def run(self, group: str) -> list[Planned]:
-        """The adapters of a recipe, with the settings that its search found if it is whole."""
-        work, search = self.work, self.work.study.search
-        if search and (grids := self._grids(search, group)):
-            won = choose(grids, partial(self._measure, search, group))
-            self.winners |= {group: won} if won else {}
-        every = planned(work.study, work.path, self.part, self.chosen)
-        return [adapter for adapter in every if adapter.group == group]
+
+class Survey(NamedTuple):
+    """What is there of a part, and what is left to do.
+
+    Attributes:
+        winners: What the searches found that are whole, by recipe.
+        steps: Every trial and adapter, recipe by recipe, each after the one that it goes on from.
+    """
+
+    winners: dict[str, Winner]
+    steps: list[Step]
 
     @property
-    def chosen(self) -> dict[tuple[str, str], Point]:
-        """Task and recipe → the settings that were found."""
-        return {(t, name): x for name, won in self.winners.items() for t, x in won.points.items()}
+    def adapters(self) -> list[Planned]:
+        """All but the trials."""
+        return [step.adapter for step in self.steps if step.where == RUN]
 
-    def _grids(self, search: Search, group: str) -> dict[str, dict[str, tuple[float, ...]]]:
-        """Task → values of the fields that the recipe does not set; empty: nothing to choose."""
-        study, found = self.work.study, {}
-        for task in tasks_of(study, self.part):
-            if group in groups_of(study, task):
-                own = {*study.recipes[group], *study.tasks[task].recipes.get(group, ())}
-                grid = {n: values for n, values in search.grid.items() if n not in own}
-                if grid or len(self._trial(search, group, task, {}).cuts) > 1:
-                    found[task] = grid
-        return found
+    def said(self) -> tuple[str, ...]:
+        """What a reader of the results should know."""
+        lost = [f"{step.adapter.name}: {step.why}" for step in self.steps if step.why]
+        ends = [said for name, won in self.winners.items() for said in won.at_ends(name)]
+        return (*lost, *ends)
 
-    def _trial(self, search: Search, group: str, task: str, point: Point) -> Planned:
-        chosen = {**self.chosen, (task, group): point}
-        work, tried = self.work, [f"{name}={value:g}" for name, value in point.items()]
-        made = adapter_of(work.study, work.path, self.part, task, group, search.seed, chosen)
-        return replace(made, name=" ".join([made.name, *tried]))
 
-    def _measure(self, search: Search, group: str, task: str, point: Point) -> Scores | None:
-        """The scores of a trial under each cut; of one that diverged there are none."""
-        work = self.work
-        try:
-            adapter = self._trial(search, group, task, point)
-        except RecipeError:  # a grid that was widened beyond what the field takes
-            return {}
-        if missing := work.missing(self.part, [adapter], SEARCH):
-            self.left += missing
-            return None
-        run = work.stored(self.part, SEARCH)
-        name = run and adapter.stored(run, work.limit(adapter, SEARCH))
-        curves = [c for c in run.curves if (c.adapter, c.task) == (name, task)] if run else []
-        known = {(str(c.basis), str(c.rescale)): c for c in curves}
-        wanted = (adapter.cuts or tuple(known)) if known else ()
-        return {cut: score(known[cut], adapter.ranks, search.at) for cut in wanted}
+def survey(work: Work, part: Part) -> Survey:
+    """What is stored of a part. A recipe waits whose settings are not known yet."""
+    found, waiting, search = Survey({}, []), set[str](), work.study.search
+    chosen: dict[tuple[str, str], Point] = {}
+    for group, plans in part.groups.items():
+        waits = any(plan.source and plan.source.group in waiting for plan in plans)
+        trials: dict[str, list[Trial | None]] = {}
+        for plan, point in ((p, x) for p in plans for x in p.points if search):
+            adapter = plan.trial(search.seed, chosen, point)
+            step = _step(work, part, adapter, SEARCH, waits=waits)
+            found.steps.append(step)
+            trials.setdefault(plan.task, []).append(_trial(work, part, step, point, search.at))
+        if trials:
+            if (won := choose(trials)) is None:
+                waits = True
+            else:
+                found.winners[group] = won
+                chosen |= {(task, group): point for task, point in won.points.items()}
+        waiting |= {group} if waits else set()
+        adapters = [plan.adapter(seed, chosen) for plan in plans for seed in plan.seeds]
+        found.steps.extend(_step(work, part, x, RUN, waits=waits) for x in adapters)
+    return found
+
+
+def _step(work: Work, part: Part, adapter: Planned, where: str, *, waits: bool) -> Step:
+    state, why = ("wait", "") if waits else work.state(part, adapter, where)
+    searched = where == SEARCH and state in ("train", "evaluate")
+    return Step("search" if searched else state, adapter, where, why)
+
+
+def _trial(work: Work, part: Part, step: Step, point: Point, at: str | int) -> Trial | None:
+    """How a setting scored; None if it is missing."""
+    run, adapter = work.stored(part, SEARCH), step.adapter
+    if step.state != "done" or run is None:
+        return Trial(point, {}, step.why) if step.why else None
+    name, task = adapter.stored(run, SEARCH), adapter.plan.task
+    curves = [c for c in run.curves if (c.adapter, c.task) == (name, task)]
+    known = {(c.basis, c.rescale): c for c in curves}
+    return Trial(point, {x: score(known[x], adapter.ranks, at) for x in adapter.plan.cuts})
 
 
 def score(curve: Curve, ranks: Sequence[int], at: str | int) -> float:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
+from msgspec import structs
 
+from aurac.curves.question import Question
 from aurac.errors import DivergedError
-from aurac.runs.settings import Settings
-from aurac.study.design import ADAPTERS, Part, Planned, Study, Training
-from aurac.training.data import located_data
+from aurac.study.design import SEARCH, Part, Planned, Study, Training
 
 if TYPE_CHECKING:
     from aurac.records.run import StoredRun
+    from aurac.training.job import TrainingResult
+
+    Train = Callable[..., TrainingResult]
 
 logger = logging.getLogger(__name__)
 
-RUN, SEARCH = "run", "search"  # below the folder of a part
 TRAININGS = "trainings.jsonl"  # below the study's
 
 
@@ -32,21 +34,28 @@ class Work:
 
     Attributes:
         study: What is done.
-        path: Its file; folders are looked for beside it.
         out: Where all is kept: `adapters`, `trainings.jsonl`, and for each part `search`, `run` and
             the report.
         device: Of trainings and evaluations.
         progress: Whether to show bars.
         say: Called with what is done next.
+        train: Trains a recipe to a folder, as `aurac.train` does; None: that.
+        runs, made: What was read, until `refresh`: the runs, and of each training its record.
     """
 
     study: Study
-    path: Path
     out: Path
     device: str | None = None
     progress: bool = False
     say: Callable[[str], None] = logger.info
-    runs: dict[Path, StoredRun] = field(default_factory=dict)  # those that were read
+    train: Train | None = None
+    runs: dict[Path, StoredRun] = field(default_factory=dict)
+    made: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+
+    def refresh(self) -> None:
+        """Forget what was read: another process may have added to it."""
+        self.runs.clear()
+        self.made.clear()
 
     def stored(self, part: Part, where: str) -> StoredRun | None:
         """The run in the `run` or `search` of a part, if there is one."""
@@ -54,111 +63,93 @@ class Work:
 
         folder = self.out / part.name / where
         if folder not in self.runs and (folder / "run.json").is_file():
-            self.runs[folder] = read_run(folder)
+            search = self.study.search if where == SEARCH else None
+            asked = Question(limit=search.limit or None) if search else None
+            self.runs[folder] = read_run(folder, asked)
         return self.runs.get(folder)
 
-    def missing(self, part: Part, adapters: list[Planned], where: str = RUN) -> list[Planned]:
-        """Those that lack cells and whose training did not diverge."""
-        run, lost = self.stored(part, where), self.diverged(adapters)
-        return [
-            adapter
-            for adapter in adapters
-            if adapter.name not in lost
-            and not (run and adapter.stored(run, self.limit(adapter, where)))
-        ]
+    def trained(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """Hash of the recipe and seed of each training → what `trainings.jsonl` says of it."""
+        path = self.out / TRAININGS
+        if not self.made and path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                with suppress(ValueError):  # one that was cut off
+                    record = json.loads(line)
+                    self.made[record["sha256"], record["seed"]] = record
+        return self.made
 
-    def train(self, adapter: Planned) -> bool:
-        """Train what an adapter needs; False where that diverges, or once did."""
-        if self.diverged([adapter]):
-            return False
-        try:
-            for job in adapter.trainings(self.out):
-                job.folder.parent.mkdir(parents=True, exist_ok=True)
-                with FileLock(f"{job.folder}.lock"):  # another recipe's process may want it, too
-                    self._train(job, adapter.name)
-        except DivergedError as error:
-            self.say(str(error))
-            self.keep(job, {"diverged": str(error)})
-            return False
-        return True
+    def state(self, part: Part, adapter: Planned, where: str) -> tuple[str, str]:
+        """What is left of an adapter: `train` or `evaluate`; else `done`, or `diverged` and how."""
+        run = self.stored(part, where)
+        if run and adapter.stored(run, where):
+            return "done", ""
+        if why := next(filter(None, map(self._diverged, adapter.trainings)), ""):
+            return "diverged", why
+        there = all((self.out / job.folder).exists() for job in adapter.trainings)
+        return "evaluate" if there else "train", ""
 
-    def _train(self, job: Training, name: str) -> None:
+    def _diverged(self, job: Training) -> str:
+        """How a training diverged; empty where it did not."""
+        made = self.trained().get((job.recipe.sha256, job.recipe.seed), {})
+        return str(made.get("diverged", ""))
+
+    def do(self, part: Part, adapter: Planned, where: str) -> None:
+        """Train what an adapter needs and evaluate it, unless the training diverges."""
+        for job in adapter.trainings:
+            folder = self.out / job.folder
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):  # another recipe's process may want it, too
+                self.refresh()
+                if self._diverged(job) or not (
+                    folder.exists() or self._train(job, folder, adapter.name)
+                ):
+                    return
+        self._evaluate(part, adapter, where)
+
+    def _train(self, job: Training, folder: Path, name: str) -> bool:
         from aurac.adapters import load_adapter, truncate
-        from aurac.training.job import is_trained, train
+        from aurac.training.job import train
 
-        if is_trained(job.folder, job.recipe):
-            return
-        self.say(f"training {self._below(job)} ({name})")
+        self.say(f"training {job.folder} ({name})")
         start = None
         if job.start:
-            whole, basis = job.start
-            start = truncate(load_adapter(whole), job.recipe.rank, basis=basis)
+            start = truncate(
+                load_adapter(self.out / job.start[0]), job.recipe.rank, basis=job.start[1]
+            )
         told: dict[str, Any] = {"device": self.device, "progress": self.progress}
-        done = train(job.recipe, job.folder, start=start, **told)
+        try:
+            done = (self.train or train)(job.recipe, folder, start=start, **told)
+        except DivergedError as error:
+            self.say(str(error))
+            self._keep(job, {"diverged": str(error)})
+            return False
         facts = {"seconds": round(done.seconds, 1), "tokens": done.tokens}
-        self.keep(job, {**facts, "memory": done.memory, "losses": done.losses})
+        self._keep(job, {**facts, "memory": done.memory, "losses": done.losses})
+        return True
 
-    def keep(self, job: Training, facts: dict[str, Any]) -> None:
+    def _keep(self, job: Training, facts: dict[str, Any]) -> None:
         """Add a training to `trainings.jsonl`."""
-        recipe, folder = job.recipe, self._below(job)
+        recipe, path = job.recipe, self.out / TRAININGS
         made_by = {"recipe": recipe.name, "seed": recipe.seed, "sha256": recipe.sha256}
-        line, path = json.dumps({"folder": folder, **made_by, **facts}) + "\n", self.out / TRAININGS
+        data = {"data_sha256": recipe.data_sha256}
+        line = json.dumps({"folder": job.folder, **made_by, **data, **facts}) + "\n"
         torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
         with path.open("a", encoding="utf-8") as lines:
             lines.write("\n" * torn + line)
 
-    def diverged(self, adapters: Sequence[Planned]) -> dict[str, str]:
-        """Name → how its training diverged, of those of which one did."""
-        path, records = self.out / TRAININGS, []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-            with suppress(ValueError):  # one that was cut off
-                records.append(json.loads(line))
-        why = {(r["folder"], r["sha256"]): r["diverged"] for r in records if "diverged" in r}
-        return {
-            adapter.name: why[made]
-            for adapter in (adapters if why else ())
-            for job in adapter.trainings(self.out)
-            if (made := (self._below(job), job.recipe.sha256)) in why
-        }
-
-    def _below(self, job: Training) -> str:
-        return job.folder.relative_to(self.out).as_posix()
-
-    def evaluate(self, part: Part, adapter: Planned, where: str) -> None:
+    def _evaluate(self, part: Part, adapter: Planned, where: str) -> None:
         """Evaluate an adapter under each of its cuts in the `run` or `search` of a part."""
         from aurac.runs.compare import run
         from aurac.runs.progress import Bar, Progress
 
-        for cut in adapter.cuts or [()]:
-            settings = self.settings(part, adapter, where, cut)
-            run(settings, Bar() if self.progress else Progress(), report=False)
-        self.runs.pop(self.out / part.name / where, None)
-
-    def settings(self, part: Part, adapter: Planned, where: str, cut: Sequence[str]) -> Settings:
-        """Those of an evaluation, folders as they are found beside the study."""
-        own = self.study.tasks[adapter.task].options
-        options: dict[str, Any] = {"num_fewshot": part.num_fewshot, **self.study.options, **own}
-        beside = self.path.parent
-        if "data" in options:
-            found = {name: located_data(at, beside) for name, at in options["data"].items()}
-            options["data"] = found
-        if "include_path" in options:
-            options["include_path"] = located_data(options["include_path"], beside)
-        if where == SEARCH and (search := self.study.search):
-            options |= {"split": search.split, "limit": search.limit}
-        return Settings.of(
-            f"{adapter.folder}={self.out / ADAPTERS / adapter.folder}",
-            adapter.task,
+        settings = structs.replace(
+            adapter.plan.asked[where],
+            checkpoints=(f"{Path(adapter.folder).name}={self.out / adapter.folder}",),
             ranks=adapter.ranks,
-            base=part.base,
             device=self.device,
-            out=self.out / part.name / where,
-            **options,
-            **dict(zip(("basis", "rescale"), cut, strict=False)),
+            out=str(self.out / part.name / where),
         )
-
-    def limit(self, adapter: Planned, where: str) -> float | None:
-        """The limit of examples that is asked for."""
-        search = self.study.search
-        options = {**self.study.options, **self.study.tasks[adapter.task].options}
-        return search.limit if where == SEARCH and search else options.get("limit")
+        for basis, rescale in adapter.plan.cuts:
+            if not adapter.plan.family:
+                settings = structs.replace(settings, basis=(basis,), rescale=(rescale,))
+            run(settings, Bar() if self.progress else Progress(), report=False)

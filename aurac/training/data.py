@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 import re
 import string
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aurac.errors import DataError, first_line
+from aurac.errors import DataError, RecipeError, first_line
 from aurac.models.weights import quiet_transformers
 from aurac.readers.data_files import SUFFIXES, Row, read_rows
 from aurac.training.recipe import Recipe
@@ -20,8 +23,8 @@ logger = logging.getLogger(__name__)
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 
 
-def training_documents(recipe: Recipe) -> list[Row]:
-    """The rows that the recipe trains on, in their stored order.
+def source_rows(recipe: Recipe) -> list[Row]:
+    """All rows of the recipe's data, in their stored order.
 
     Raises:
         DataError: No such file or task, an unreadable file, or one without rows.
@@ -29,22 +32,41 @@ def training_documents(recipe: Recipe) -> list[Row]:
     if recipe.task:
         from aurac.tasks import load_split
 
-        rows = load_split(recipe.task, "train")
-    elif recipe.data.startswith("hub:"):
-        from datasets import load_dataset
+        return load_split(recipe.task, "train")
+    if not recipe.data.startswith("hub:"):
+        return read_rows(training_file(recipe))
+    from datasets import load_dataset
 
-        name, _, config = recipe.data.removeprefix("hub:").partition(":")
-        try:
-            with quiet_transformers():
-                rows = [dict(row) for row in load_dataset(name, config or None, split="train")]
-        except Exception as error:
-            raise DataError(
-                f"{name} cannot be fetched from the hub: {first_line(error)}; for local data give "
-                "--set data=FOLDER"
-            ) from error
-    else:
-        rows = read_rows(training_file(recipe))
-    return rows[: recipe.documents] if recipe.documents else rows
+    name, _, config = recipe.data.removeprefix("hub:").partition(":")
+    try:
+        with quiet_transformers():
+            return [dict(row) for row in load_dataset(name, config or None, split="train")]
+    except Exception as error:
+        raise DataError(
+            f"{name} cannot be fetched from the hub: {first_line(error)}; for local data give "
+            "--set data=FOLDER"
+        ) from error
+
+
+def training_documents(recipe: Recipe) -> list[Row]:
+    """The rows that the recipe trains on: the first `documents` of its data."""
+    return source_rows(recipe)[: recipe.documents or None]
+
+
+def identified(recipe: Recipe, rows: Iterable[Row] | None = None) -> Recipe:
+    """The recipe with the hash of its data's rows, which are read unless they are given.
+
+    Raises:
+        RecipeError: It names the hash of other rows.
+    """
+    digest = hashlib.sha256()
+    for row in source_rows(recipe) if rows is None else rows:
+        digest.update(f"{json.dumps(row, sort_keys=True, default=str)}\n".encode())
+    found = digest.hexdigest()
+    if recipe.data_sha256 not in ("", found):
+        there = f"the data {recipe.data or recipe.task} have the hash {found[:10]} now"
+        raise RecipeError(f"{there}, and the recipe is for those of {recipe.data_sha256[:10]}")
+    return replace(recipe, data_sha256=found)
 
 
 def training_file(recipe: Recipe) -> Path:

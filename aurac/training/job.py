@@ -27,7 +27,7 @@ from aurac.files import sha256_json
 from aurac.models.base import LoadedBase, load_base
 from aurac.models.device import peak_memory, pick_device, pick_dtype, reset_peak_memory
 from aurac.models.weights import quiet_transformers
-from aurac.training.data import collate, tokenize, training_documents
+from aurac.training.data import collate, identified, source_rows, tokenize
 from aurac.training.nested import Nested
 from aurac.training.rank_curve import RankCurve
 from aurac.training.recipe import Recipe, load_recipe
@@ -97,7 +97,8 @@ def train(
         raise RecipeError("a recipe with `start` goes on from an adapter: `aurac train --from`")
     folder = Path(out).expanduser()
     check_free(folder, force=force, instead="choose another folder or give --force")
-    rows = training_documents(recipe)
+    every = source_rows(recipe)
+    recipe, rows = identified(recipe, every), every[: recipe.documents or None]
     place = pick_device(_own_device(device))
     dtype = str(pick_dtype(recipe.dtype, place, training=True)).removeprefix("torch.")
     loaded = load_base(recipe.base, dtype=dtype, device=place)

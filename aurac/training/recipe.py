@@ -52,6 +52,8 @@ class Recipe:
         task: Bundled task whose training split is used, or
         data: a .jsonl/.jsonl.gz/.json/.csv/.parquet file, a folder with a `train` split, or
             `hub:ID[:CONFIG]`. A relative path is looked for beside the recipe's file first.
+        data_sha256: Hash of all their rows. A training fills it in; where it is given, the rows
+            must have it.
         prompt, target: Templates with `{field}` from the data, or Jinja's as in lm-eval where there
             is a `{{`; only the target is learnt.
         prompt_without: A prompt for rows where a field of `prompt` is empty (Open-Platypus' input).
@@ -88,6 +90,7 @@ class Recipe:
     base: str = "smollm2-135m-instruct-q4_1"
     task: str = ""
     data: str = ""
+    data_sha256: str = ""
     prompt: str = "Question: {question}\nAnswer:"
     prompt_without: str = ""
     target: str = " {answer}"
@@ -144,19 +147,24 @@ class Recipe:
         """Plain values, as they are written into side-cars and results."""
         values = dataclasses.asdict(self)
         values.pop("folder")
-        for newer in ("method_options", "start", "validation"):  # hashes without them stay
+        for newer in ("method_options", "start", "validation", "data_sha256"):  # hashes stay
             if not values[newer]:
                 values.pop(newer)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @property
     def sha256(self) -> str:
-        """Hash of everything but name and seed: runs that agree in it are seeds of one recipe."""
+        """Hash of everything but name and seed: runs that agree in it are seeds of one recipe.
+
+        Data of which the rows are known count by these, and not by what they are called.
+        """
         values = self.to_dict()
-        return sha256_json({key: values[key] for key in values if key not in ("name", "seed")})
+        names = {"name", "seed", *(("task", "data") if self.data_sha256 else ())}
+        return sha256_json({key: values[key] for key in values if key not in names})
 
 
-SETTINGS = {name: kind for name, kind in get_type_hints(Recipe).items() if name != "folder"}
+_HINTS = get_type_hints(Recipe, include_extras=True)
+SETTINGS = {name: kind for name, kind in _HINTS.items() if name != "folder"}
 
 
 def built_in_recipes() -> dict[str, Path]:
@@ -259,7 +267,8 @@ def tails(
     """
     fresh = {"method": "lora", "dylora_update": "prefix", "method_options": {}, "epochs": 1.0}
     start = {**_PLAIN, "start": f"{basis}:{recipe.sha256}"}
-    values = recipe.to_dict() | fresh | start | _overrides(overrides)
+    other = {"data_sha256": ""} if {"task", "data"} & overrides.keys() else {}
+    values = recipe.to_dict() | fresh | start | other | _overrides(overrides)
     tail = dataclasses.replace(make_recipe(values), folder=recipe.folder)
     return family_members(tail, ranks)
 

@@ -159,7 +159,7 @@ class StepCallback(TrainerCallback):
             return
         if not math.isfinite(loss := logs["loss"]):
             raise DivergedError(
-                f"The training diverged: its loss is not finite at step {state.global_step}; "
+                f"The training diverged: its loss is {loss} at step {state.global_step}; "
                 "lower learning_rate, or use dtype float32."
             )
         self._loss = f", loss {loss:.3g}"

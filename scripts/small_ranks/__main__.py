@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 
 from aurac.show.charts import styled
 from aurac.study import Work, load_study
-from aurac.study.design import groups_of, parts_of, tasks_of
 from aurac.study.report import report
-from aurac.study.search import Trials
+from aurac.study.search import Survey, survey
 from scripts.small_ranks import figures, tables
 from scripts.small_ranks.base import TITLES, Base
 
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from matplotlib.axes import Axes
+
+    from aurac.study.design import Part
 
 HERE = Path(__file__).parent
 STUDY = HERE.parents[1] / "reports/small_ranks/study.yaml"
@@ -31,15 +32,15 @@ OPEN = "**Not answered yet:** nothing is concluded from what is there.\n"
 
 def main() -> None:
     """Write the page, and the reports and figures of the bases that are done."""
-    work = Work(load_study(STUDY), STUDY, STUDY.parent)
-    every = [Trials(work, part) for part in parts_of(work.study)]
-    counted = [there(trials) for trials in every]
-    pairs, labels = work.study.primary, work.study.labels
-    declared = {labels[group] for pair in pairs for group in (pair.a, pair.b)}
+    work = Work(load_study(STUDY), STUDY.parent)
+    every = [(part, survey(work, part)) for part in work.study.parts]
+    counted = [there(work, part, found) for part, found in every]
+    pairs = [pair for part in work.study.parts for pair in part.primary]
+    declared = {work.study.labels[key.adapter] for pair in pairs for key in pair}
     bases = [
-        Base(trials, done, left={row[2] for row in rows if not _whole(row)})
-        for trials, rows in zip(every, counted, strict=True)
-        if all(_whole(row) for row in rows if row[2] in declared) and (done := report(trials))
+        Base(work.study, part, found, done, left={row[2] for row in rows if not _whole(row)})
+        for (part, found), rows in zip(every, counted, strict=True)
+        if all(_whole(row) for row in rows if row[2] in declared) and (done := report(work, part))
     ]
     rows = [row for each in counted for row in each]
     found = results(bases, work) if bases else ""
@@ -49,23 +50,19 @@ def main() -> None:
     STUDY.with_name("README.md").write_text(text, encoding="utf-8")
 
 
-def there(trials: Trials) -> list[list[str]]:
-    """Trials and adapters of each recipe and task: how many are there, of how many at least."""
-    work, part, search = trials.work, trials.part, trials.work.study.search
-    size = len(search.grid["learning_rate"]) if search else 0
+def there(work: Work, part: Part, found: Survey) -> list[list[str]]:
+    """Trials and adapters of each recipe and task: how many are there, of how many."""
     rows = []
-    for group in groups_of(work.study):
-        adapters = trials.run(group)
-        for task in tasks_of(work.study, part):
-            mine = [adapter for adapter in adapters if adapter.task == task]
-            left = sum((a.task, a.group) == (task, group) for a in trials.left)
-            whole = trials.winners[group].trials.get(task, ()) if group in trials.winners else ()
-            tried = len(whole) or (size if any(a.group == group for a in trials.left) else 0)
-            done = len(mine) - len(work.missing(part, mine))
-            if mine:
-                names = [TITLES[part.alias], TITLES[task], work.study.labels[group]]
-                tries = f"{tried - left} of {tried}" if tried else ""
-                rows.append([*names, tries, f"{done} of {len(mine)}"])
+    for group, plans in part.groups.items():
+        for plan in plans:
+            mine = [step for step in found.steps if step.adapter.plan == plan]
+            names = [TITLES[part.alias], TITLES[plan.task], work.study.labels[group]]
+            counts = []
+            for where in ("search", "run"):
+                states = [step.state for step in mine if step.where == where]
+                done = sum(state in ("done", "diverged") for state in states)
+                counts.append(f"{done} of {len(states)}" if states else "")
+            rows.append([*names, *counts])
     return rows
 
 

@@ -9,15 +9,15 @@ from msgspec.structs import asdict
 
 from aurac.curves.checks import MEAN
 from aurac.show.views import names_of
-from aurac.study.design import groups_of, tasks_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from aurac.analysis import Analysis
     from aurac.curves.question import Key
+    from aurac.study.design import Part, Study
     from aurac.study.report import Reported
-    from aurac.study.search import Trials
+    from aurac.study.search import Survey
 
 Record = dict[str, Any]
 TITLES = {
@@ -45,12 +45,14 @@ OTHER_CUTS = {
 class Base:
     """A base whose declared comparisons are done: its searches and its report."""
 
-    def __init__(self, trials: Trials, done: Reported, left: Collection[str]) -> None:
+    def __init__(
+        self, study: Study, part: Part, trials: Survey, done: Reported, left: Collection[str]
+    ) -> None:
         self.trials, self.analysis, self.primary = trials, done.analysis, done.primary
-        self.run, self.study, self.name = done.run, trials.work.study, TITLES[trials.part.alias]
-        self.tasks = list(tasks_of(self.study, trials.part))
+        self.run, self.study, self.name = done.run, study, TITLES[part.alias]
+        self.part, self.tasks = part, list(dict.fromkeys(plan.task for plan in part.plans))
         labels = self.study.labels
-        self.whole = {group for group in groups_of(self.study) if labels[group] not in left}
+        self.whole = {group for group in part.groups if labels[group] not in left}
         rows = [row for row in done.analysis.rows if row.key.adapter in self.whole]
         self.rows = {(row.task, row.key): row for row in rows}
         self.keys = list(dict.fromkeys(row.key for row in rows))
@@ -60,7 +62,8 @@ class Base:
 
     def groups(self, task: str) -> list[str]:
         """The recipes of a task that are done."""
-        return [group for group in groups_of(self.study, task) if group in self.whole]
+        there = {plan.group for plan in self.part.plans if plan.task == task}
+        return [group for group in self.part.groups if group in there & self.whole]
 
     def scores(self, task: str) -> dict[Key, Record]:
         """The records of a task."""
@@ -79,7 +82,9 @@ class Base:
     def best(self, group: str, cut: tuple[str, str]) -> float:
         """The mean over tasks of the highest AURAC of a recipe's trials under a cut, in percent."""
         trials = self.trials.winners[group].trials.values()
-        return float(100 * np.mean([max(s.get(cut, 0.0) for _, s in tried) for tried in trials]))
+        return float(
+            100 * np.mean([max(trial.scores.get(cut, 0.0) for trial in tried) for tried in trials])
+        )
 
     def words(self, a: Key, b: Key) -> str:
         """A difference of two rows."""

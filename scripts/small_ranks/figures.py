@@ -55,7 +55,7 @@ def by_rate(base: Base, ax: Axes) -> None:
         if group not in base.whole or len(won.trials) < len(base.tasks):
             continue
         tried = [
-            {p["learning_rate"]: s[won.cut] for p, s in trials if "learning_rate" in p and s}
+            {x["learning_rate"]: s[won.cut] for x, s, _ in trials if "learning_rate" in x and s}
             for trials in won.trials.values()
         ]
         xs = sorted(set.intersection(*map(set, tried)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import cache
 from re import fullmatch
@@ -298,9 +297,9 @@ def chosen(bases: list[Base]) -> str:
             if group not in base.whole:
                 continue
             by_svd = {
-                task: max(tried, key=lambda trial: trial[1].get(SVD, 0.0))[0]
+                task: max(tried, key=lambda trial: trial.scores.get(SVD, 0.0)).point
                 for task, tried in won.trials.items()
-                if any(SVD in found for _, found in tried)
+                if any(SVD in trial.scores for trial in tried)
             }
             rates = [
                 ", ".join(f"{TITLES[t]} {x['learning_rate']:g}" for t, x in points.items() if x)
@@ -313,15 +312,17 @@ def chosen(bases: list[Base]) -> str:
 
 def costs(work: Work, bases: list[Base]) -> str:
     """Tokens of a training with the first seed, of all recipes."""
-    lines = (work.out / TRAININGS).read_text(encoding="utf-8").splitlines()
-    known = {r["folder"]: r["tokens"] for r in map(json.loads, lines) if "tokens" in r}
     texts = []
     for base, task in ((each, task) for each in bases for task in each.tasks):
         tokens = set()
         for group in base.groups(task):
-            adapter = next(a for a in base.trials.run(group) if a.task == task)
-            jobs = adapter.trainings(work.out)
-            tokens |= {known[job.folder.relative_to(work.out).as_posix()] for job in jobs}
+            first = next(
+                each
+                for each in base.trials.adapters
+                if (each.plan.group, each.plan.task) == (group, task)
+            )
+            keys = ((job.recipe.sha256, job.recipe.seed) for job in first.trainings)
+            tokens |= {work.trained()[key]["tokens"] for key in keys}
         texts.append(f"{' or '.join(f'{n:,}' for n in tokens)} ({base.name}, {TITLES[task]})")
     return ", ".join(texts)
 

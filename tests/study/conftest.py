@@ -19,14 +19,16 @@ SETTINGS = {
 
 @pytest.fixture
 def written(tmp_path, tiny_base_folder):
-    """Writes the file of a study; gives the study, and the path."""
+    """Writes the file of a study; gives the study."""
     rows = [{"question": f"Mia {a} + 1", "answer": f"{a}"} for a in range(8)]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, used in (("train", rows), ("other", rows[1:])):
+        lines = "".join(json.dumps(row) + "\n" for row in used)
+        (tmp_path / f"{name}.jsonl").write_text(lines)
 
     def write(content):
         path = tmp_path / "study.yaml"
         content = {**SETTINGS, "base": str(tiny_base_folder), **content}
         path.write_text(yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False))
-        return load_study(path), path
+        return load_study(path)
 
     return write

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from filelock import FileLock, Timeout
 
+from aurac.cli import cli
 from aurac.curves.curve import Curve
 from aurac.study import Work, left, run_study
-from aurac.study.search import choose, score
+from aurac.study.search import Trial, choose, score
 
 SVD, PREFIX = ("svd", "keep"), ("prefix", "rule")
 FILE = {
@@ -28,57 +32,58 @@ FILE = {
 
 
 def test_the_best_cut_is_chosen_over_tasks_and_each_task_has_its_best_setting():
-    scores = {
-        ("a", 1): {SVD: 0.5, PREFIX: 0.1},
-        ("a", 2): {SVD: 0.6, PREFIX: 0.1},
-        ("a", 4): {SVD: 0.2, PREFIX: 0.9},
-        ("b", 1): {SVD: 0.1, PREFIX: 0.0},
-        ("b", 2): {SVD: 0.9, PREFIX: 0.2},
-        ("b", 4): {},  # diverged
-    }
-    grids = {task: {"rate": (1, 2, 4)} for task in "ab"}
-    found = choose(grids, lambda task, point: scores[task, point["rate"]])
+    a = [
+        Trial({"rate": 1}, {SVD: 0.5, PREFIX: 0.1}),
+        Trial({"rate": 2}, {SVD: 0.6, PREFIX: 0.1}),
+        Trial({"rate": 4}, {SVD: 0.2, PREFIX: 0.9}),
+    ]
+    b = [
+        Trial({"rate": 1}, {SVD: 0.1, PREFIX: 0.0}),
+        Trial({"rate": 2}, {SVD: 0.9, PREFIX: 0.2}),
+        Trial({"rate": 4}, {}, "its loss is nan"),
+    ]
+    found = choose({"a": a, "b": b})
     assert (found.cut, found.points) == (SVD, {"a": {"rate": 2}, "b": {"rate": 2}})  # 1.5 > 1.1
-    assert found.record()["tasks"]["b"]["trials"][1] == {
-        "rate": 2, "scores": {"svd keep": 0.9, "prefix rule": 0.2}
-    }  # fmt: skip
+    tasks = found.record()["tasks"]
+    assert tasks["b"]["trials"][1:] == [
+        {"rate": 2, "scores": {"svd keep": 0.9, "prefix rule": 0.2}},
+        {"rate": 4, "scores": {}, "diverged": "its loss is nan"},
+    ]
+    assert [*found.at_ends("x")] == []
+    assert choose({"a": a, "b": b[2:]}) is None  # no trial has a score
+    assert choose({"a": a, "b": [*b, None]}) is None  # one is missing
 
 
-def test_a_winner_at_an_end_of_its_grid_widens_it_by_one_step():
-    asked = []
-
-    def measure(task, point):
-        asked.append(point["rate"])
-        return {SVD: 1 - abs(point["rate"] - best)}
-
-    best = 8
-    assert choose({"t": {"rate": (1, 2)}}, measure).points == {"t": {"rate": 8}}
-    assert asked == [1, 2, 4, 8, 16]
-    best = 0.5
-    assert choose({"t": {"rate": (1, 2)}}, measure).points == {"t": {"rate": 0.5}}
-    assert asked[5:] == [1, 2, 0.5, 0.25]
-    assert choose({"t": {"rate": (1, 2)}}, lambda *_: {}) is None
-    asked.clear()
-    partly = choose(
-        {"t": {"rate": (1, 2, 4)}}, lambda t, p: measure(t, p) if p["rate"] > 2 else None
-    )
-    assert (partly, asked) == (None, [4])  # no wider grid before the first one is whole
-    level = choose({"t": {"rate": (1, 2)}}, lambda *_: {SVD: 0.0})
-    assert [point["rate"] for point, _ in level.trials["t"]] == [1, 2]
+@pytest.mark.parametrize("best", [1, 4])
+def test_a_winner_at_an_end_of_its_list_is_said(best):
+    tried = [
+        Trial({"rate": rate, "alpha": 1.0}, {SVD: 1 - abs(rate - best) / 9}) for rate in (2, 4, 1)
+    ]
+    found = choose({"t": tried})
+    assert found.points == {"t": {"rate": best, "alpha": 1.0}}
+    (said,) = found.at_ends("x")  # a list of one value has no end
+    assert said.startswith(f"The search of x on t chose rate={best}, which is at an end of its li")
 
 
 def test_the_score_is_the_area_over_the_ranks_of_the_study_or_the_accuracy_at_one():
     curve = Curve((1, 2, 4, 16), (0.0, 0.5, 1.0, 0.0))
     assert score(curve, (1, 2, 4), "aurac") == pytest.approx(0.5)  # 0/4 + .5/2 + 1/4
-    assert score(curve, (1, 2, 4), "4") == 1.0
+    assert score(curve, (1, 2, 4), 4) == 1.0
 
 
 def test_a_study_searches_and_then_trains_its_seeds(written, tmp_path):
-    (loaded, path), out, said = written(FILE), tmp_path / "out", []
-    todo, every = zip(*left(Work(loaded, path, out)), strict=True)
-    assert every[1].name == "aurac_word_problems-lora-seed9 learning_rate=0.02"
-    assert (todo.count("search"), todo.count("train")) == (6, 7)  # two rates of three recipes
-    ((run, analysis, *_),) = run_study(loaded, path, out, say=said.append)
+    loaded, out, said = written(FILE), tmp_path / "out", []
+    todo = left(Work(loaded, out))
+    assert todo[1].adapter.name == "aurac_word_problems-lora-seed9 learning_rate=0.02"
+    states = Counter((step.where, step.state) for step in todo)  # two rates of three recipes
+    assert states == {("search", "search"): 4, ("search", "wait"): 2} | {
+        ("run", "wait"): 6, ("run", "train"): 1
+    }  # fmt: skip
+    shown = CliRunner().invoke(cli, ["study", str(loaded.path), "--out", str(out), "--dry-run"])
+    assert shown.output.splitlines()[-2:] == [
+        "6 trials, 0 of them done", "7 adapters, 0 of them done"
+    ]  # fmt: skip
+    ((run, analysis, *_),) = run_study(loaded, out, say=said.append)
     found = json.loads((out / "search.json").read_text())
     assert {*found} == {"lora", "tails", "published"}  # the rate of `fixed` is fixed
     for won in found.values():
@@ -99,17 +104,24 @@ def test_a_study_searches_and_then_trains_its_seeds(written, tmp_path):
     assert "for all 2 together" in text
     count, said[:] = sum("training" in each for each in said), []
     assert count == len((out / "trainings.jsonl").read_text().splitlines())
-    assert [state for state, _ in left(Work(loaded, path, out))] == ["done"] * 7
-    run_study(loaded, path, out, say=said.append)
+    assert [step.state for step in left(Work(loaded, out))] == ["done"] * 13
+    run_study(loaded, out, say=said.append)
     assert said == []
 
 
-def test_a_grid_that_is_widened_beyond_what_a_field_takes_has_no_score_there(written, tmp_path):
-    search = {"dropout": [0.5, 1.5], "limit": 3}
-    content = {"search": search, "recipes": {"lora": {"method": "lora"}}, "tasks": FILE["tasks"]}
-    loaded, path = written(content)
-    todo = [a.name for state, a in left(Work(loaded, path, tmp_path / "out")) if state == "search"]
-    assert todo == ["aurac_word_problems-lora-seed1 dropout=0.5"]
+def test_a_search_lists_its_grid_and_says_which_trial_diverged(written, tmp_path):
+    recipes = {"lora": {"method": "lora"}}
+    search = {"learning_rate": [1e-3, 1e30], "limit": 2}
+    loaded = written({**FILE, "search": search, "recipes": recipes, "primary": [], "seeds": [1]})
+    (done,) = run_study(loaded, out := tmp_path / "out")
+    known = json.loads((out / "search.json").read_text())["lora"]["tasks"]["aurac_word_problems"]
+    assert known["chosen"] == {"learning_rate": 1e-3}
+    assert [trial["learning_rate"] for trial in known["trials"]] == [1e-3, 1e30]
+    assert "its loss is nan at step" in known["trials"][1]["diverged"]
+    page = (out / "report.md").read_text()
+    assert "chose learning_rate=0.001, which is at an end of its list" in page.replace("\\", "")
+    assert "learning_rate=1e+30: The training diverged: its loss is" in page.replace("\\", "")
+    assert [adapter.seed for adapter in done.run.adapters] == [1]
 
 
 def test_each_base_and_number_of_examples_has_a_folder(written, tmp_path, tiny_base_folder):
@@ -122,8 +134,8 @@ def test_each_base_and_number_of_examples_has_a_folder(written, tmp_path, tiny_b
     primary = [{"a": "again", "b": "lora"}]
     given = {"base": bases, "num_fewshot": [0, 1], "recipes": recipes, "seeds": [1]}
     given |= {"labels": labels, "primary": primary}
-    loaded, path = written(FILE | given | {"tasks": tasks, "search": None})
-    done = run_study(loaded, path, out := tmp_path / "out")
+    loaded = written(FILE | given | {"tasks": tasks, "search": None})
+    done = run_study(loaded, out := tmp_path / "out")
     folders = ["one-0shot", "one-1shot", "two-0shot", "two-1shot"]
     assert [run.folder for run, *_ in done] == [out / name / "run" for name in folders]
     assert [{t.num_fewshot for t in run.tasks} for run, *_ in done] == [{0}, {1}, {0}, {1}]
@@ -134,14 +146,15 @@ def test_each_base_and_number_of_examples_has_a_folder(written, tmp_path, tiny_b
     answers = [done[0].run.samples(task.name, name, *cut, 1) for task in done[0].run.tasks]
     assert [len(answer) for answer in answers] == [2, 2]
     kept = [json.loads(line) for line in (out / "trainings.jsonl").read_text().splitlines()]
-    assert [one["folder"] for one in kept] == ["adapters/one-lora-seed1", "adapters/two-lora-seed1"]
+    folders = [one["folder"].split("-", 2) for one in kept]
+    assert [each[:2] for each in folders] == [["adapters/one", "lora"], ["adapters/two", "lora"]]
 
 
 def test_a_second_process_does_the_other_trials_and_adapters(written, tmp_path):
-    loaded, path = written(FILE)
-    todo = [adapter for _, adapter in left(Work(loaded, path, tmp_path))]
-    taken, heard = tmp_path / "locks" / f"{todo[0].folder}.lock", []
-    taken.parent.mkdir()
+    loaded = written(FILE)
+    todo = [step.adapter for step in left(Work(loaded, tmp_path))]
+    locks, heard = tmp_path / "locks", []
+    locks.mkdir()
 
     def say(line):
         heard.append(line)
@@ -149,26 +162,32 @@ def test_a_second_process_does_the_other_trials_and_adapters(written, tmp_path):
             with pytest.raises(Timeout):
                 FileLock(tmp_path / f"{line.split()[1]}.lock").acquire(timeout=0)
 
-    fixed = next(adapter for adapter in todo if adapter.group == "fixed")
-    with FileLock(taken), FileLock(taken.with_name(f"{fixed.folder}.lock")):
-        run_study(loaded, path, tmp_path, say=say)
+    fixed = next(adapter for adapter in todo if adapter.plan.group == "fixed")
+    taken = [FileLock(locks / f"{Path(x.folder).name}.lock") for x in (todo[0], fixed)]
+    with taken[0], taken[1]:
+        run_study(loaded, tmp_path, say=say)
     assert any(line.startswith("training ") for line in heard)
-    waits = "lora waits for trials that failed or that another process has: "
-    assert f"{waits}{todo[0].name}" in heard
-    every = list(left(Work(loaded, path, tmp_path)))
-    trials = [adapter.name for state, adapter in every if state == "search"]
-    assert trials == [todo[0].name, *(a.name for a in todo if a.group == "tails" and "=" in a.name)]
-    states = {adapter.group: state for state, adapter in every if adapter.recipe.seed < 9}
-    assert states == {"lora": "train", "tails": "train", "published": "done", "fixed": "train"}
-    run_study(loaded, path, tmp_path)
-    assert {state for state, _ in left(Work(loaded, path, tmp_path))} == {"done"}
+    (last,) = [line for line in heard if line.startswith("left, which failed or which another ")]
+    assert todo[0].name in last
+    every = left(Work(loaded, tmp_path))
+    groups = {step.adapter.plan.group: set() for step in every}
+    for step in every:
+        groups[step.adapter.plan.group].add((step.where, step.state))
+    assert groups == {
+        "lora": {("search", "search"), ("search", "done"), ("run", "wait")},
+        "published": {("search", "done"), ("run", "done")},
+        "fixed": {("run", "train")},
+        "tails": {("search", "wait"), ("run", "wait")},
+    }
+    run_study(loaded, tmp_path)
+    assert {step.state for step in left(Work(loaded, tmp_path))} == {"done"}
 
 
 def test_what_another_process_had_is_gone_back_to(written, tmp_path):
-    loaded, path = written(FILE)
-    todo = [adapter for _, adapter in left(Work(loaded, path, tmp_path))]
+    loaded = written(FILE)
+    todo = [step.adapter for step in left(Work(loaded, tmp_path))]
     (tmp_path / "locks").mkdir()
-    taken = FileLock(tmp_path / "locks" / f"{todo[0].folder}.lock")
+    taken = FileLock(tmp_path / "locks" / f"{Path(todo[0].folder).name}.lock")
     with taken:
-        run_study(loaded, path, tmp_path, say=lambda line: "waits" in line and taken.release())
-    assert {state for state, _ in left(Work(loaded, path, tmp_path))} == {"done"}
+        run_study(loaded, tmp_path, say=lambda line: "training" in line and taken.release())
+    assert {step.state for step in left(Work(loaded, tmp_path))} == {"done"}

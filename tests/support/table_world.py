@@ -192,8 +192,8 @@ def _write_adapter(folder, name, rank):
     config = {"peft_type": "LORA", "r": rank, "lora_alpha": 2.0, "base_model_name_or_path": base}
     config |= {"use_rslora": spec.rule == "sqrt", "target_modules": [MODULE]}
     (folder / "adapter_config.json").write_text(json.dumps(config))
-    order = "base task prompt prompt_without target documents max_tokens steps epochs batch_size"
-    recipe = dict.fromkeys(order.split()) | {"name": spec.recipe, "data": spec.data}
+    order = "base prompt prompt_without target documents max_tokens steps epochs batch_size"
+    recipe = dict.fromkeys(order.split()) | {"name": spec.recipe, "data_sha256": spec.data}
     about = {"aurac_adapter": 1, "method": spec.method, "nested_ranks": spec.nested or (rank,)}
     about |= {"seed": spec.seed, "recipe": recipe if spec.recipe else None, "base": base}
     if spec.method:

@@ -34,7 +34,7 @@ from aurac.errors import (
 )
 from aurac.models.base import load_base
 from aurac.training import make_recipe
-from aurac.training.data import IGNORED, render, tokenize, training_documents
+from aurac.training.data import IGNORED, identified, render, tokenize, training_documents
 from aurac.training.job import build_model, is_trained, train
 from aurac.training.recipe import tails
 from aurac.training.trainer import StepSampler
@@ -380,7 +380,7 @@ def test_a_cut_is_trained_on_from_where_it_is(recipe, tmp_path, method, basis):
 
 
 def test_the_tails_of_an_adapter_are_a_family(recipe, tmp_path):
-    done = train(made := recipe(method="dylora", steps=0), tmp_path / "whole")
+    done = train(made := identified(recipe(method="dylora", steps=0)), tmp_path / "whole")
     tokenizer = AutoTokenizer.from_pretrained(made.base)
     examples = tokenize(made, training_documents(made), tokenizer)
     assert done.tokens == sum(len(example["input_ids"]) for example in examples)

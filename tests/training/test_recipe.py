@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-import pytest
+import json
 
+import pytest
+import torch
+
+from aurac.adapters import Adapter, Factors
 from aurac.errors import AuracError, DataError, RecipeError
 from aurac.tasks import documents
-from aurac.training.data import training_documents
-from aurac.training.recipe import built_in_recipes, family_members, load_recipe, make_recipe
+from aurac.training.data import identified, training_documents
+from aurac.training.recipe import (
+    built_in_recipes,
+    family_members,
+    load_recipe,
+    make_recipe,
+    tails,
+)
 
+MODULES = {"m": Factors(torch.ones(2, 3), torch.ones(3, 2), alpha=1.0, rule="sqrt")}
 GOOD = {"name": "n", "method": "matryoshka", "rank": 8, "task": "aurac_word_problems"}
 
 
@@ -135,6 +146,32 @@ def test_the_hash_tells_recipes_apart_and_seeds_together():
     recipe = make_recipe(GOOD)
     assert make_recipe(GOOD | {"seed": 7, "name": "other"}).sha256 == recipe.sha256
     assert make_recipe(GOOD | {"learning_rate": 2e-3}).sha256 != recipe.sha256
+
+
+def test_data_are_known_by_their_rows(tmp_path):
+    """Rows in another file and format are the same data; other rows in the same file are not."""
+    rows = [{"question": "1 + 1", "answer": "2"}, {"question": "1 + 2", "answer": "3"}]
+    one, two = tmp_path / "train.jsonl", tmp_path / "same.json"
+    one.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    two.write_text(json.dumps([dict(reversed(row.items())) for row in rows]))
+    a, b = (make_recipe({**GOOD, "task": "", "data": str(path)}) for path in (one, two))
+    assert a.sha256 != b.sha256  # of data that were not read the name is all that is known
+    known = identified(a)
+    assert known.sha256 == identified(b).sha256 == identified(known).sha256
+    assert Adapter("a", MODULES, recipe=a.to_dict()).data_order is None
+    order = Adapter("a", MODULES, recipe=known.to_dict()).data_order
+    assert Adapter("b", MODULES, recipe=identified(b).to_dict()).data_order == order
+    rows[1]["answer"] = "4"
+    one.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    other = identified(a)
+    assert other.sha256 != known.sha256
+    assert Adapter("c", MODULES, recipe=other.to_dict()).data_order not in (None, order)
+    with pytest.raises(RecipeError, match=rf"hash {other.data_sha256[:10]} now, and the recipe is"):
+        identified(known)
+    (_, tail), *_ = tails(known, "svd", (2,), {"steps": 3})
+    assert tail.data_sha256 == known.data_sha256
+    (_, tail), *_ = tails(known, "svd", (2,), {"steps": 3, "data": "x.jsonl"})
+    assert tail.data_sha256 == ""
 
 
 def test_data_lies_beside_the_recipe_or_in_the_current_folder(tmp_path, monkeypatch, caplog):

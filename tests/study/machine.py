@@ -1,0 +1,568 @@
+"""Sequences of studies: files, changes of them, kills and a second process, against an oracle.
+
+Training is a table: factors are drawn from what should decide them, the rows of the data included.
+The model answers from the dense update of what it is given. So the oracle, which reads the drawn
+file and the documents' rules alone, knows every accuracy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from lm_eval.api.registry import register_model
+from safetensors.numpy import load_file, save_file
+from support.table_world import MODULE, SIDE, Table
+
+import aurac
+from aurac.cli import main
+from aurac.errors import DivergedError
+from aurac.study import load_study, run_study
+
+SIDES = np.random.default_rng(5).normal(size=(64, SIDE * SIDE))  # of example i
+BEST = {"lora": ("svd", "keep"), "dylora": ("prefix", "rule")}
+BOTH = [["svd", "keep"], ["prefix", "rule"]]
+
+
+class EndedError(BaseException):
+    """What ends a process at a write, or in the middle of a training."""
+
+
+# The table --------------------------------------------------------------------------------------
+
+
+def factors(*decides):
+    """What a training gives: drawn from all that decides it."""
+    rank = decides[0]["rank"]
+    seed = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).digest()
+    draw = np.random.default_rng([*seed])
+    return [draw.normal(size=shape).astype("f4") for shape in ((rank, SIDE), (SIDE, rank))]
+
+
+def dense(A, B, rank, basis):
+    """The update of a cut, at the scale 1/√r, in one row."""
+    R = len(A)
+    if basis == "svd":
+        u, s, vt = np.linalg.svd(B.astype(float) @ A / R**0.5)
+        return (u[:, :rank] * s[:rank] @ vt[:rank]).ravel()
+    return (B[:, :rank].astype(float) @ A[:rank] / rank**0.5).ravel()
+
+
+def right(update, task, at):
+    """Whether the model answers an example rightly."""
+    return int(SIDES[(at + len(task)) % 64] @ update > 0)
+
+
+@register_model("drawn")
+class Drawn(Table):
+    """Answers by the dense update of a PEFT folder."""
+
+    def __init__(self, pretrained, peft=None, **_):
+        super().__init__(pretrained)
+        self.update = np.zeros(SIDE * SIDE)
+        if peft is not None:
+            config = json.loads(Path(peft, "adapter_config.json").read_text())
+            tensors = load_file(Path(peft, "adapter_model.safetensors"))
+            A, B = (tensors[f"base_model.model.{MODULE}.lora_{x}.weight"] for x in "AB")
+            scale = config["lora_alpha"] / config["r"] ** (0.5 if config["use_rslora"] else 1)
+            self.update = (scale * B.astype(float) @ A).ravel()
+
+    def _asked(self, request):
+        task, at = request.args[0].split("\n")[-1].split(":")[0].split()[-2:]
+        return task, int(at), right(self.update, task, int(at))
+
+
+FIELDS = ("method", "rank", "learning_rate", "steps")
+
+
+class Trainer:
+    """Trains from the table: counts what it trained, and may end or let another one in."""
+
+    def __init__(self):
+        self.trained, self.known = Counter(), {}
+        self.ends, self.other = None, None
+
+    def __call__(self, recipe, folder, *, start=None, **_):
+        """As `aurac.train`."""
+        other, self.other = self.other, None
+        if other:
+            other()
+        self.ends = self.ends and self.ends - 1
+        if self.ends == 0:
+            raise EndedError
+        rows = (recipe.folder / recipe.data).read_text()
+        decides = {name: getattr(recipe, name) for name in FIELDS}
+        decides = [decides, recipe.seed, rows, self._source(start)]
+        self.trained[json.dumps(decides, sort_keys=True)] += 1
+        if recipe.learning_rate >= 1:
+            raise DivergedError("The training diverged: its loss is nan")
+        A, B = factors(*decides)
+        self.known[json.dumps(decides, sort_keys=True)] = A, B
+        temporary = folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        self._write(temporary, recipe, A, B)
+        temporary.rename(folder)
+        return SimpleNamespace(seconds=0.0, tokens=1, memory=None, losses=())
+
+    def _source(self, start):
+        """Of what a training goes on from: what decided the adapter that was cut."""
+        if start is None:
+            return None
+        (f,) = start.modules.values()
+        update = f.scale(f.rank) * (f.B.double() @ f.A.double()).numpy().ravel()
+        found = [
+            decides
+            for decides, (A, B) in self.known.items()
+            if np.abs(dense(A, B, f.rank, "svd") - update).max() < 1e-4
+        ]
+        assert len(found) == 1, "a start that is no cut of an adapter"
+        return json.loads(found[0])
+
+    def _write(self, folder, recipe, A, B):
+        tensors = {f"base_model.model.{MODULE}.lora_{x}.weight": y for x, y in (("A", A), ("B", B))}
+        save_file(tensors, folder / "adapter_model.safetensors")
+        config = {"peft_type": "LORA", "r": len(A), "lora_alpha": 1.0, "use_rslora": True}
+        config |= {"base_model_name_or_path": recipe.base, "target_modules": [MODULE]}
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+        made_by = recipe.to_dict() | {"sha256": recipe.sha256}
+        about = {"aurac_adapter": 1, "method": recipe.method, "nested_ranks": recipe.nesting.ranks}
+        about |= {"seed": recipe.seed, "recipe": made_by, "base": recipe.base}
+        (folder / "aurac.json").write_text(json.dumps(about))
+
+
+# The oracle -------------------------------------------------------------------------------------
+
+
+class Oracle:
+    """What a file says, and what follows from it, by the words of docs/howto/study.md."""
+
+    def __init__(self, content, rows):
+        self.content, self.rows = content, rows
+        self.trained, self.diverged = set(), set()
+        self.chosen, self.own = {}, {}
+        recipes = content["recipes"]
+        self.groups = sorted(recipes, key=lambda name: "from" in recipes[name])
+        for group in self.groups:
+            self._search(group)
+        self.scores = {
+            (task, group, *cut): np.mean(
+                [self._curve(task, group, s, cut) for s in self._seeds(group)]
+            )
+            for task in content["tasks"]
+            for group in self._of(task)
+            if group in self.own and not self._lost(task, group)
+            for cut in self.cuts(group)
+        }
+
+    def _of(self, task):
+        return [
+            g
+            for g in self.groups
+            if g in (self.content["tasks"][task].get("recipes") or self.groups)
+        ]
+
+    def fields(self, task, group, more=None):
+        of = self.content["tasks"][task]
+        layers = (self.content["recipe"], of.get("recipe", {}), self.content["recipes"][group])
+        merged = {k: v for each in layers for k, v in each.items()}
+        return merged | of.get("recipes", {}).get(group, {}) | (more or {})
+
+    def cuts(self, group):
+        about = self.content["recipes"][group]
+        if about.get("family") or "from" in about:
+            return [("prefix", "rule")]
+        return [tuple(cut) for cut in about.get("cuts", [BEST[about["method"]]])]
+
+    def _seeds(self, group):
+        return self.content["recipes"][group].get("seeds", self.content["seeds"])
+
+    def _grid(self, task, group):
+        """The settings that are tried."""
+        search = self.content.get("search")
+        own = {
+            **self.content["recipes"][group],
+            **self.content["tasks"][task].get("recipes", {}).get(group, {}),
+        }
+        if not search or ("learning_rate" in own and len(self.cuts(group)) == 1):
+            return []
+        rates = search["learning_rate"] if "learning_rate" not in own else [None]
+        return [{} if rate is None else {"learning_rate": rate} for rate in rates]
+
+    def _search(self, group):
+        tasks = [task for task in self.content["tasks"] if group in self._of(task)]
+        grids = {task: self._grid(task, group) for task in tasks}
+        if not any(grids.values()):
+            self.own[group] = self.cuts(group)[0]
+            return
+        source = self.content["recipes"][group].get("from")
+        if source and source not in self.own:
+            return  # it waits
+        tried = {}
+        for task, points in ((t, p) for t, p in grids.items() if p):
+            search = self.content["search"]
+            for point in points:
+                scores = {}
+                for cut in self.cuts(group):
+                    area = self._area(task, group, search["seed"], cut, search["limit"], point)
+                    if area is not None:
+                        scores[cut] = area
+                tried.setdefault(task, []).append((point, scores))
+        if not all(any(scores for _, scores in each) for each in tried.values()):
+            return  # nothing is chosen
+
+        def best(task, cut):
+            return max(tried[task], key=lambda trial: trial[1].get(cut, -1))
+
+        means = {
+            cut: sum(best(task, cut)[1].get(cut, -1) for task in tried) for cut in self.cuts(group)
+        }
+        self.own[group] = max(means, key=means.get)
+        self.chosen |= {(t, group): best(t, self.own[group])[0] for t in tried}
+
+    def _made(self, task, group, seed, rank, point=None):
+        """The factors of an adapter, of a family at a rank; None where its training diverges."""
+        about, source = self.content["recipes"][group], None
+        fields = self.fields(
+            task, group, point if point is not None else self.chosen.get((task, group))
+        )
+        decides = {name: fields.get(name) for name in FIELDS}
+        if of := about.get("from"):
+            before = self._made(task, of, seed, None)
+            if before is None:
+                return None
+            source = before[2]
+            decides |= {"method": "lora"}
+        if about.get("family") or of:
+            decides |= {"rank": rank}
+        decides = [decides, seed, self.rows, source]
+        key = json.dumps(decides, sort_keys=True)
+        self.trained.add(key)
+        if fields["learning_rate"] >= 1:
+            self.diverged.add(key)
+            return None
+        return *factors(*decides), decides
+
+    def _area(self, task, group, seed, cut, limit, point=None):
+        """AURAC over the ranks of the study, the area over their log2; None if it diverges."""
+        curve = self._accuracies(task, group, seed, cut, limit, point)
+        if curve is None:
+            return None
+        axis = np.log2(self.content["ranks"])
+        return np.trapezoid(curve, axis) / (axis[-1] - axis[0])
+
+    def _accuracies(self, task, group, seed, cut, limit, point=None):
+        about, found = self.content["recipes"][group], []
+        whole = about.get("family") or "from" in about
+        for rank in self.content["ranks"]:
+            made = self._made(task, group, seed, rank, point)
+            if made is None:
+                return None
+            update = dense(*made[:2], rank, "prefix" if whole else cut[0])
+            found.append(np.mean([right(update, task, at) for at in range(limit)]))
+        return found
+
+    def _curve(self, task, group, seed, cut):
+        return self._area(task, group, seed, cut, self.content["options"]["limit"])
+
+    def _lost(self, task, group):
+        return any(self._made(task, group, s, 1) is None for s in self._seeds(group))
+
+    @property
+    def whole(self):
+        """Whether every adapter can be had."""
+        tasks = [(task, group) for task in self.content["tasks"] for group in self._of(task)]
+        return all(group in self.own and not self._lost(task, group) for task, group in tasks)
+
+    def difference(self, pair):
+        """Of a primary: the mean over the tasks that both have, in the order of the file."""
+        a, b, cut = pair["a"], pair["b"], pair.get("cut")
+        tasks = [task for task in self.content["tasks"] if {a, b} <= {*self._of(task)}]
+        rows = [(name, *(cut or self.own[name])) for name in (a, b)]
+        one, two = ([self.scores[(task, *row)] for task in tasks] for row in rows)
+        return rows, np.mean(one) - np.mean(two)
+
+
+# Drawn ------------------------------------------------------------------------------------------
+
+RECIPES = {
+    "a": {"method": "lora"},
+    "b": {"method": "dylora", "nested_ranks": [1, 2, 4]},
+    "c": {"method": "lora", "cuts": BOTH, "learning_rate": 0.5},
+    "same": {"method": "lora", "learning_rate": 0.25, "seeds": [1]},
+    "each": {"method": "lora", "family": True, "learning_rate": 0.125},
+    "tail": {"from": "a", "steps": 3},
+    "wild": {"method": "lora", "learning_rate": 2.0},
+}
+
+
+def drawn(rng, root):
+    """The file of a study."""
+    names = ["a", *rng.sample([*RECIPES][1:], rng.choice((1, 2, 2)))]
+    tasks = rng.choice((["colours"], ["colours"], ["colours", "left"]))
+    content = {
+        "name": "drawn",
+        "question": "Which is best?",
+        "base": str(root / "base"),
+        "seeds": rng.choice(([1], [1, 2])),
+        "ranks": [1, 2],
+        "recipe": {"rank": 4, "data": "train.jsonl", "steps": 9, "learning_rate": 0.25},
+        "recipes": {name: copy.deepcopy(RECIPES[name]) for name in names},
+        "tasks": {task: {} for task in tasks},
+        "primary": [{"a": "a", "b": names[1]}],
+        "labels": {"a": "the first"},
+        "options": {"model": "drawn", "include_path": str(root / "tasks"), "limit": 8},
+    }
+    if rng.random() < 0.4:
+        content["search"] = {
+            "learning_rate": rng.choice(([0.25, 0.5], [0.5, 1.0], [1.0])),
+            "seed": 7,
+        }
+        content["search"] |= {"split": "test", "limit": 6}
+    if rng.random() < 0.3 and {"same", "c"} & {*names} and names[1] in ("same", "c"):
+        content["primary"].append({"a": names[1], "b": "a", "cut": ["svd", "keep"]})
+    return content
+
+
+def changed(rng, content):
+    """Another file: a limit, a label, a recipe, a seed, a rate."""
+    new = copy.deepcopy(content)
+    what = rng.choice(("limit", "search", "label", "recipe", "seed", "rate", "question"))
+    if what == "limit":
+        new["options"]["limit"] = rng.choice((5, 8, 11))
+    elif what == "search" and "search" in new:
+        new["search"]["limit"] = rng.choice((4, 6, 7))
+    elif what == "label":
+        new["labels"]["a"] = f"called {rng.randrange(99)}"
+    elif what == "recipe":
+        name = rng.choice([*RECIPES])
+        new["recipes"].setdefault(name, copy.deepcopy(RECIPES[name]))
+    elif what == "seed":
+        new["seeds"] = sorted({*new["seeds"], rng.randrange(1, 4)})
+    elif what == "rate":
+        new["recipe"]["learning_rate"] = rng.choice((0.25, 0.0625))
+    else:
+        new["question"] = "Which one?"
+    return new
+
+
+BAD = {  # last key of a path → a value that it does not take, and the path that is named
+    "seeds": ["many"], "ranks": [0], "margin": 2, "num_fewshot": -1, "base": {}, "recipes": {},
+    "reference": "z", "primary": [{"a": "a", "b": "z"}], "rank": "big", "learning_rate": ["fast"],
+    "steps": -2, "cuts": [["svd", "kep"]], "family": "maybe", "data": "nothing.jsonl",
+    "method": "loar", "from": "z", "limit": -3, "split": 3, "at": "auracc", "seed": "many",
+    "labels": {"z": "Z"}, "tasks": {}, "cut": ["svd", "kep"], "b": "z",
+}  # fmt: skip
+NAMED = {"method": "recipes.", "options.limit": "options"}  # the whole recipe, all options
+
+
+def places(value, path=""):
+    """(mapping, key, path) of each key of a file that is no name of its owner's."""
+    if isinstance(value, list):
+        for i, each in enumerate(value):
+            yield from places(each, f"{path}[{i}]")
+    for key, each in value.items() if isinstance(value, dict) else ():
+        below = f"{path}.{key}".removeprefix(".")
+        if path not in ("recipes", "tasks"):
+            yield value, key, below
+        if path != "options":
+            yield from places(each, below)
+
+
+def mistaken(rng, content):
+    """A file with a misspelt key or a value that cannot be, and the path of its key."""
+    new = copy.deepcopy(content)
+    of, key, path = rng.choice([*places(new)])
+    if path.startswith("labels.") or rng.random() < 0.5 or key not in BAD:
+        of[f"{key}x"] = of.pop(key)
+        return new, f"{path}x"
+    of[key] = BAD[key]
+    return new, NAMED.get(path, NAMED.get(key, path))
+
+
+# Sequences --------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def ending(writes):
+    """The process ends at so many writes."""
+    left = [writes]
+
+    def counted(real):
+        def call(*args, **options):
+            left[0] -= 1
+            if left[0] > 0:
+                return real(*args, **options)
+            if real.__name__ == "write":  # a line is cut off
+                real(args[0], bytes(args[1])[: len(args[1]) // 2])
+            raise EndedError
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("write", "replace", "rename", "fsync", "mkdir") if writes else ():
+            patch.setattr(os, name, counted(getattr(os, name)))
+        yield
+
+
+def program(*words):
+    """Run a command line: exit code, standard output and error."""
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["aurac", *map(str, words)])
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as error:
+                status = error.code or 0
+    return status, out.getvalue(), err.getvalue()
+
+
+class Sequence:
+    """A study's folder, and what is done to it; `seed` draws all."""
+
+    def __init__(self, seed, root):
+        self.rng, self.place = random.Random(seed), Path(tempfile.mkdtemp(dir=root))
+        self.file, self.out = self.place / "study.yaml", self.place / "out"
+        self.content, self.train = drawn(self.rng, root), Trainer()
+        self.ended, self.log = 0, []
+        self.data(0)
+
+    def data(self, kind):
+        rows = [{"question": f"{kind} + {i}", "answer": str(i)} for i in range(3)]
+        self.rows = "".join(json.dumps(row) + "\n" for row in rows)
+        (self.place / "train.jsonl").write_text(self.rows)
+
+    def write(self, content):
+        self.file.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def run(self, steps):
+        """Do some steps, and the study to its end after each."""
+        for _ in range(steps):
+            step = self.rng.choice(
+                (self.typo, self.change, self.other_data, self.kill, self.second)
+            )
+            self.log.append(step.__name__)
+            step()
+        self.finish()
+        shutil.rmtree(self.place)
+
+    def typo(self):
+        """A mistake is refused by its key; nothing is trained and nothing written."""
+        wrong, path = mistaken(self.rng, self.content)
+        self.write(wrong)
+        before = {*self.out.rglob("*")}, self.train.trained.copy()
+        status, _, said = program("study", self.file, "--out", self.out, "--dry-run")
+        assert status == 2, f"{path} should be refused: {status}"
+        told = " ".join(said.split())
+        assert path.replace(" ", "") in told.replace(" ", ""), f"{path} is not named: {told}"
+        assert before == ({*self.out.rglob("*")}, self.train.trained)
+
+    def change(self):
+        self.content = changed(self.rng, self.content)
+
+    def other_data(self):
+        self.data(self.rng.randrange(3))
+
+    def kill(self):
+        """The process ends at a write, or in a training."""
+        self.train.ends = self.rng.choice((None, self.rng.randrange(1, 6)))
+        writes = None if self.train.ends else self.rng.randrange(1, 150)
+        self.write(self.content)
+        try:
+            with ending(writes):
+                run_study(load_study(self.file), self.out, train=self.train)
+        except EndedError:
+            self.ended += 1
+        self.train.ends = None
+
+    def second(self):
+        """A second process does the study while the first one trains, and then both end."""
+        self.write(self.content)
+        study = load_study(self.file)
+        if "tail" not in self.content["recipes"]:  # it would wait for this thread
+            self.train.other = lambda: run_study(study, self.out, train=self.train)
+        self.finish()
+        self.train.other = None
+
+    def finish(self):
+        """The study to its end, and all that it says."""
+        self.write(self.content)
+        run_study(load_study(self.file), self.out, train=self.train)
+        oracle = Oracle(self.content, self.rows)
+        status, told, said = program("study", self.file, "--out", self.out, "--dry-run")
+        assert status == 0, said
+        adapters = [
+            line for line in told.splitlines() if "=" not in line and " of them" not in line
+        ]
+        states = Counter(line.split()[0] for line in adapters)
+        assert oracle.whole == (states.keys() <= {"done"}), f"{states}; oracle: {oracle.whole}"
+        missing = oracle.trained - self.train.trained.keys()
+        assert not missing, f"not trained: {sorted(missing)[:3]}"
+        again = [key for key, n in self.train.trained.items() if n > 1]
+        assert len(again) <= self.ended, f"trained again: {again[:3]}"
+        lines = (self.out / "trainings.jsonl").read_text().splitlines()
+        kept = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        assert len(kept) >= len(oracle.trained) - self.ended
+        if oracle.scores:
+            self.check_report(oracle)
+
+    def check_report(self, oracle):
+        scores = pd.read_csv(self.out / "scores.csv").to_dict("records")
+        found = {
+            tuple(row[x] for x in ("task", "adapter", "basis", "rescale")): row["aurac"]
+            for row in scores
+            if row["task"] in self.content["tasks"]
+        }
+        assert found == pytest.approx(oracle.scores), f"{found}, not {oracle.scores}"
+        run = aurac.load_run(self.out)
+        primary, pairs = run.question.primary, self.content["primary"]
+        there = all({p["a"], p["b"]} <= {row[1] for row in oracle.scores} for p in pairs)
+        if oracle.whole:
+            assert there
+            assert len(primary) == len(pairs) == run.question.family
+        else:
+            assert there or not primary
+        for pair, keys in zip(pairs, primary, strict=False):
+            rows, difference = oracle.difference(pair)
+            assert [tuple(key) for key in keys] == rows
+            frame = run.ask(pairs=(keys,), primary=(), reference=None).pairs
+            told = frame[
+                frame["task"]
+                == ("mean over tasks" if len(self.content["tasks"]) > 1 else "colours")
+            ]
+            signs = np.where(told["a"] == rows[0][0], 1, -1)  # the better one stands first
+            assert [*told["difference"] * signs] == pytest.approx([difference]), f"{frame}"
+        if oracle.chosen:
+            known = json.loads((self.out / "search.json").read_text())
+            chosen = {
+                (t, g): x["chosen"] for g, won in known.items() for t, x in won["tasks"].items()
+            }
+            assert chosen == oracle.chosen
+        page = (self.out / "report.md").read_text().replace("\\", "")
+        assert self.content["question"] in page
+        assert (self.content["labels"]["a"] in page) == any(row[1] == "a" for row in oracle.scores)
+        assert ("The training diverged" in page) == bool(oracle.diverged)
+        assert ("comparisons are not made yet" in page) == (not primary)
+        files = {
+            path: path.read_bytes() for path in self.out.glob("*.*") if path.suffix != ".jsonl"
+        }
+        status, _, said = program("report", self.out)
+        assert status == 0, said
+        different = [path.name for path, content in files.items() if path.read_bytes() != content]
+        assert not different, f"made again with other content: {different}"
