@@ -1,0 +1,104 @@
+"""Grades the stored answers of the study of small ranks from their texts, without aurac.
+
+Written from the format of a run folder (docs/design/run-folder.md) and the two tasks, before anybody looked at
+`scripts/small_ranks`. A word problem is right where the first number behind "####" is the reference's. A MAWPS equation is what
+stands before the last equals sign. It is right where its value is that of the reference's equation, to a relative 1e-6, or where its
+text is the reference's but for spaces and brackets: an equation with an unknown has no value.
+"""
+
+import ast
+import gzip
+import json
+import operator
+import re
+import tarfile
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+OPERATORS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+
+
+def equation(text: str) -> str:
+    """What stands before the last equals sign, or all of a text without one."""
+    before, sign, after = text.rpartition("=")
+    return (before if sign else after).strip()
+
+
+def value(text: str) -> Fraction | None:
+    """The value of an arithmetic expression, or None."""
+
+    def of(node: ast.AST) -> Fraction:
+        if isinstance(node, ast.Expression):
+            return of(node.body)
+        if isinstance(node, ast.BinOp):
+            return OPERATORS[type(node.op)](of(node.left), of(node.right))
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            return -of(node.operand)
+        return Fraction(ast.get_source_segment(text, node) or "")
+
+    try:
+        return of(ast.parse(text, mode="eval"))
+    except (SyntaxError, ValueError, KeyError, ZeroDivisionError):
+        return None
+
+
+def same_text(answer: str, reference: str) -> bool:
+    """Whether two equations have the same text but for spaces and brackets."""
+    answer, reference = (re.sub(r"[\s()]", "", equation(text)) for text in (answer, reference))
+    return answer == reference
+
+
+def same_value(answer: str, reference: str) -> bool:
+    """Whether two equations have the same value, or the same text."""
+    found, wanted = value(equation(answer)), value(equation(reference))
+    if found is None or wanted is None:
+        return same_text(answer, reference)
+    return abs(found - wanted) <= abs(wanted) / 10**6 or same_text(answer, reference)
+
+
+def same_number(answer: str, reference: str) -> bool:
+    """Whether the first numbers behind "####" are the same."""
+    found, wanted = (re.search(r"#### (-?[0-9]+)", text) for text in (answer, reference))
+    return bool(found and wanted and found[1] == wanted[1])
+
+
+def same_result(answer: str, reference: str) -> bool:
+    """Whether the results behind the last equals signs are the same number."""
+    found, wanted = (value(text.rpartition("=")[2].strip()) for text in (answer, reference))
+    return found is not None and found == wanted
+
+
+def references(run: Path, task: str) -> dict[tuple[str, str], str]:
+    """The reference of each example of a task, by its number and the hash of its content."""
+    found = {}
+    for path in run.glob(f"documents/{task}-*.jsonl.gz"):
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                if "doc_id" in (one := json.loads(line)):
+                    found[str(one["doc_id"]), one["doc_hash"]] = one["target"]
+    return found
+
+
+def answers(run: Path) -> dict[str, dict[tuple[str, str], str]]:
+    """The answers in each cell's file of a packed run folder, by the same keys; the first outcome of an example counts."""
+    found: dict[str, dict[tuple[str, str], str]] = {}
+    with tarfile.open(run / "cells.tar.xz") as packed:
+        for member in packed:
+            if not member.isfile():
+                continue
+            file: Any = packed.extractfile(member)
+            cell = found.setdefault(Path(member.name).stem, {})
+            for block in map(json.loads, file.read().decode().splitlines()):
+                if block["kind"] == "block":
+                    content = block["content"]
+                    for (number, digest, _), answer in zip(
+                        content["documents"], content["responses"], strict=True
+                    ):
+                        cell.setdefault((number, digest), answer)
+    return found
