@@ -1,105 +1,189 @@
-"""One base of the study of small ranks."""
+"""What is stored of the study of small ranks, and what was planned."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import gzip
+import json
+import math
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import yaml
 
-from aurac.curves.checks import MEAN
-from aurac.show.views import names_of
-from aurac.study.design import groups_of, tasks_of
+from aurac.records.lines import DocumentKey
+from aurac.records.run import StoredRun, read_run
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from aurac.curves.curve import Curve
+    from aurac.stats.estimate import Array
 
-    from aurac.analysis import Analysis
-    from aurac.analysis.schema import Record
-    from aurac.curves.question import Key
-    from aurac.study.report import Reported
-    from aurac.study.search import Trials
-
-TITLES = {
-    "aurac_word_problems": "word problems",
-    "mawps": "MAWPS",
-    "smollm2": "SmolLM2-135M",
-    "gemma": "Gemma-3-270M",
-}
-RANKS = (1, 2, 4, 8, 16)  # of study.yaml
-SVD = ("svd", "keep")
-CUTS = {
-    SVD: "SVD",
-    ("svd", "fit"): "SVD, fitted scale",
-    ("prefix", "fit"): "prefix, fitted scale",
-}
-OTHER_CUTS = {
-    "matryoshka": "prefix with P",
-    "matryoshka_prefix": "prefix with P",
-    "published": "prefix without P",
-    "lora_per_rank": "trained at each rank",
-    "squeeze": "trained on at each rank",
+FOLDER = Path(__file__).parents[2] / "reports/small_ranks"
+STUDIES = ("study.yaml", "more.yaml", "fresh.yaml", "rank_1.yaml", "rank_4.yaml")
+WORDS, MAWPS = "aurac_word_problems", "mawps"
+BOTH = (WORDS, MAWPS)
+OLD, FRESH = range(47, 55), range(55, 63)  # seeds
+GRADES = ("value", "text", "result")  # of a MAWPS answer; the first one decides
+SAME = {  # recipe → the one whose fields it has
+    "lora_fresh": "lora",
+    "matryoshka_fresh": "matryoshka",
+    "dylora_eight_mawps": "dylora_eight",
+    "lora_rank_1": "lora_rank",
+    "lora_rank_4": "lora_rank",
 }
 
 
-class Base:
-    """A base whose declared comparisons are done: its searches and its report."""
+class Way(NamedTuple):
+    """A recipe under a cut."""
 
-    def __init__(self, trials: Trials, done: Reported, left: Collection[str]) -> None:
-        self.trials, self.analysis, self.primary = trials, done.analysis, done.primary
-        self.run, self.study, self.name = done.run, trials.work.study, TITLES[trials.part.alias]
-        self.tasks = list(tasks_of(self.study, trials.part))
-        labels = self.study.labels
-        self.whole = {group for group in groups_of(self.study) if labels[group] not in left}
-        rows = [row for row in done.analysis.rows if row.key.adapter in self.whole]
-        self.rows = {(row.task, row.key): row for row in rows}
-        self.keys = list(dict.fromkeys(row.key for row in rows))
-        self.declared = done.primary.question.pairs if done.primary else ()
-        known = {key.adapter for key in self.keys}
-        self.names = names_of(done.analysis, {n: x for n, x in labels.items() if n in known})
-
-    def groups(self, task: str) -> list[str]:
-        """The recipes of a task that are done."""
-        return [group for group in groups_of(self.study, task) if group in self.whole]
-
-    def scores(self, task: str) -> dict[Key, Record]:
-        """The records of a task."""
-        return {r["key"]: r for r in self.analysis.tables["scores"] if r["task"] == task}
-
-    @property
-    def mean(self) -> str:
-        """The mean over tasks, or the only one."""
-        return MEAN if len(self.tasks) > 1 else self.tasks[0]
-
-    def own(self, group: str) -> Key:
-        """The row of a recipe under its own cut."""
-        rows = self.analysis.rows
-        return next(row.key for row in rows if row.first and row.key.adapter == group)
-
-    def best(self, group: str, cut: tuple[str, str]) -> float:
-        """The mean over tasks of the highest AURAC of a recipe's trials under a cut, in percent."""
-        trials = self.trials.winners[group].trials.values()
-        return float(100 * np.mean([max(s.get(cut, 0.0) for _, s in tried) for tried in trials]))
-
-    def words(self, a: Key, b: Key) -> str:
-        """A difference of two rows."""
-        return f"{self.label(a)} − {self.label(b)}"
-
-    def label(self, key: Key) -> str:
-        """A recipe and its cut."""
-        return f"{self.study.labels[key.adapter]} ({self.cut(key)})"
-
-    def cut(self, key: Key) -> str:
-        """A cut in words."""
-        other = OTHER_CUTS.get(key.adapter, "prefix, own scale")
-        return CUTS.get((str(key.basis), str(key.rescale)), other)
+    recipe: str
+    basis: str
+    rescale: str
 
 
-def difference(analysis: Analysis | None, task: str, a: Key, b: Key) -> Record:
-    """AURAC of a minus that of b with its interval, and p; None where they were not compared."""
-    for record in analysis.tables["pairs"] if analysis else ():
-        value, low, high = (record[name] for name in ("difference", "low", "high"))
-        if (record["task"], record["a"], record["b"]) == (task, a, b):
-            return record
-        if (record["task"], record["a"], record["b"]) == (task, b, a):
-            return record | {"difference": -value, "low": -high, "high": -low}
-    return dict.fromkeys(("difference", "low", "high", "p"))
+@dataclass
+class Stored:
+    """The study as far as it is there.
+
+    Attributes:
+        scores: Task and way → seed → rank → (3, n) scores, a row for each grade.
+        factors: Likewise → seed → rank → factor of a fitted scale.
+        units: Task → (n,) codes of what its examples share: a template.
+        examples: Task → identities of its examples, the same in every run.
+    """
+
+    scores: dict[tuple[str, Way], dict[int, dict[int, Array]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(dict))
+    )
+    factors: dict[tuple[str, Way], dict[int, Any]] = field(
+        default_factory=lambda: defaultdict(dict)
+    )
+    units: dict[str, Any] = field(default_factory=dict)
+    examples: dict[str, list[DocumentKey]] = field(default_factory=dict)
+
+
+def read() -> Stored:
+    """All runs of the small base; a MAWPS answer is graded by its equation's value, too."""
+    stored = Stored()
+    for path in sorted(FOLDER.rglob("smollm2/run/run.json")):
+        run = read_run(path.parent)
+        recipes = {a.name: (a.recipe or {})["name"] for a in run.adapters}
+        for curve in run.curves:
+            task, name = str(curve.task), recipes[str(curve.adapter)].removesuffix(" per rank")
+            recipe = name.partition(f"-{task}-")[2]
+            way = Way(SAME.get(recipe, recipe), str(curve.basis), str(curve.rescale))
+            _add(stored, run, curve, way)
+    return stored
+
+
+def _add(stored: Stored, run: StoredRun, curve: Curve, way: Way) -> None:
+    task, seed = str(curve.task), int(curve.seed or 0)
+    identities = zip(curve.doc_ids or (), curve.doc_hashes or (), curve.prompts or (), strict=True)
+    keys = [DocumentKey(*each) for each in identities]
+    if task not in stored.examples:
+        stored.examples[task], stored.units[task] = keys, _units(run, task, keys)
+    if stored.examples[task] != keys:
+        raise ValueError(f"{curve.label} has other examples than the adapters before it.")
+    stored.scores[task, way][seed] |= _graded(run, curve, keys)
+    if curve.factors:
+        stored.factors[task, way][seed] = curve.factors
+    base = stored.scores[task, Way("base", "", "")]
+    if not base:
+        base[0][0] = _grades(run, run.manifest.base[task], np.asarray(curve.base_scores), keys)
+
+
+def _graded(run: StoredRun, curve: Curve, keys: list[DocumentKey]) -> dict[int, Array]:
+    where = (curve.adapter, curve.basis, curve.rescale)
+    cut = next(c for c in run.cuts if (c.adapter, c.basis, c.rescale) == where)
+    cells, outcomes = cut.cells[str(curve.task)], np.asarray(curve.outcomes)
+    return {
+        rank: _grades(run, cells[rank], row, keys)
+        for rank, row in zip(curve.ranks, outcomes, strict=True)
+    }
+
+
+def _grades(run: StoredRun, cell: str, text: Array, keys: list[DocumentKey]) -> Array:
+    """(3, n) scores of a cell: by value, by text as the task's metric has it, by the result."""
+    known = next((d for stem, d in run.documents.items() if f"/{MAWPS}-" in stem), None)
+    targets = dict(zip(known.keys, known.targets, strict=True)) if known else {}
+    if keys[0] not in targets:
+        return np.stack([text] * len(GRADES))
+    pairs = list(zip(run.store.read(cell).responses(keys), map(targets.get, keys), strict=True))
+    right = (
+        [math.isclose(of(answer), of(str(target)), rel_tol=1e-6) for answer, target in pairs]
+        for of in (value, result)
+    )
+    by_value, by_result = (np.array(each, dtype=np.float64) for each in right)
+    return np.stack([by_value, text, by_result])
+
+
+@cache
+def value(answer: str) -> float:
+    """Of the equation before the last equals sign; NaN, which equals nothing, of none."""
+    equation = (answer.rpartition("=")[0] or answer).strip()
+    if re.search(r"\*\*|//|[\d.)]\s*\(|[^\d.\s()*/+-]", equation):
+        return math.nan
+    try:
+        return float(eval(equation))  # noqa: S307 - digits, brackets and four operators alone
+    except (ArithmeticError, SyntaxError, TypeError, ValueError):
+        return math.nan
+
+
+@cache
+def result(answer: str) -> float:
+    """The number behind the last equals sign; NaN where there is none."""
+    try:
+        return float(answer.rpartition("=")[2])
+    except ValueError:
+        return math.nan
+
+
+def _units(run: StoredRun, task: str, keys: list[DocumentKey]) -> Any:
+    """Codes of the templates: those of the word problems, MAWPS questions without their numbers."""
+    found = {}
+    for path in run.folder.glob(f"documents/{task}-*.jsonl.gz"):
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            rows = [row for row in map(json.loads, lines) if "doc" in row]
+        for row in rows:
+            text = row["doc"].get("template") or re.sub(r"\d[\d.,]*", "#", row["doc"]["question"])
+            found[row["doc_hash"]] = text
+    return np.unique([found[key.content] for key in keys], return_inverse=True)[1]
+
+
+class Planned(NamedTuple):
+    """What the study's files say: labels of recipes, and the seeds of each on each task."""
+
+    labels: dict[str, str]
+    seeds: dict[tuple[str, str], set[int]]
+
+
+def planned() -> Planned:
+    """Of all files of the study that there are; this function alone reads them."""
+    labels: dict[str, str] = {"lora_rank": "LoRA trained at the rank, rate searched"}
+    seeds: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for path in filter(Path.is_file, map(FOLDER.joinpath, STUDIES)):
+        study = yaml.safe_load(path.read_text(encoding="utf-8"))
+        labels |= {name: text for name, text in study["labels"].items() if name not in SAME}
+        for task, about in study["tasks"].items():
+            for name in about.get("recipes", study["recipes"]):
+                own = study["recipes"][name].get("seeds", study["seeds"])
+                seeds[SAME.get(name, name), task] |= set(own)
+    return Planned(labels, seeds)
+
+
+def searches() -> dict[str, Any]:
+    """Recipe → what its search found, as `search.json` has it."""
+    found: dict[str, Any] = {}
+    for path in sorted(FOLDER.rglob("smollm2/search.json")):
+        found |= json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def trainings() -> list[dict[str, Any]]:
+    """The lines of every `trainings.jsonl`."""
+    paths = sorted(FOLDER.rglob("trainings.jsonl"))
+    return [json.loads(line) for path in paths for line in path.read_text("utf-8").splitlines()]

@@ -4,8 +4,8 @@ Written from the format of a run folder (docs/design/run-folder.md) and the two 
 somebody who had not read `scripts/small_ranks`. A word problem is right where the first number
 behind "####" is the reference's. A MAWPS equation is what stands before the last equals sign. It is
 right where its value is that of the reference's equation, to a millionth of it: answers end after
-48 tokens, in the middle of some decimal fractions. One reference of 200 has an unknown and no value,
-which no answer has.
+48 tokens, in the middle of some decimal fractions. One reference of 200 has an unknown and no
+value, which no answer has.
 """
 
 import ast
