@@ -1,113 +1,107 @@
-"""Writes `reports/small_ranks/README.md` from what the study stores, with its reports and figures.
+"""Writes the page of the study of small ranks from what is stored.
 
-python -m scripts.small_ranks
+python -m scripts.small_ranks        # README.md, appendix.md, tables and figure
 """
 
 from __future__ import annotations
 
+import csv
+import io
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
-
-from aurac.show.charts import styled
-from aurac.study import Work, load_study
-from aurac.study.design import groups_of, parts_of, tasks_of
-from aurac.study.report import report
-from aurac.study.search import Trials
-from scripts.small_ranks import figures, tables
-from scripts.small_ranks.base import TITLES, Base
+from aurac.show import numbers
+from scripts.small_ranks import base, claims, figures, page, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from matplotlib.axes import Axes
+    from collections.abc import Iterable, Mapping
 
 HERE = Path(__file__).parent
-STUDY = HERE.parents[1] / "reports/small_ranks/study.yaml"
-HEADS = ("base", "task", "method", "trials", "adapters")
-OPEN = "**Not answered yet:** nothing is concluded from what is there.\n"
 
 
-def main() -> None:
-    """Write the page, and the reports and figures of the bases that are done."""
-    work = Work(load_study(STUDY), STUDY, STUDY.parent)
-    every = [Trials(work, part) for part in parts_of(work.study)]
-    counted = [there(trials) for trials in every]
-    pairs, labels = work.study.primary, work.study.labels
-    declared = {labels[group] for pair in pairs for group in (pair.a, pair.b)}
-    bases = [
-        Base(trials, done, left={row[2] for row in rows if not _whole(row)})
-        for trials, rows in zip(every, counted, strict=True)
-        if all(_whole(row) for row in rows if row[2] in declared) and (done := report(trials))
-    ]
-    rows = [row for each in counted for row in each]
-    found = results(bases, work) if bases else ""
-    said = tables.answer(bases[0], (HERE / "answer.md").read_text("utf-8")) if bases else OPEN
-    page = (HERE / "page.md").read_text(encoding="utf-8")
-    text = page.format(answer=said, there=tables.table(HEADS, rows), results=found)
-    STUDY.with_name("README.md").write_text(text, encoding="utf-8")
+def main(out: Path = base.FOLDER) -> None:
+    """Write every file of the page below a folder."""
+    stored = base.read()
+    by_value, known = claims.answers(stored), claims.accuracies(stored)
+    found = page.Found(by_value, known, len(claims.fresh_seeds(stored)))
+    made = {
+        "differences": tables.differences(by_value, claims.answers(stored, "text")),
+        "accuracies": tables.accuracies(stored, known),
+        "factors": tables.factors(stored),
+        "trials": tables.trials(),
+        "trainings": tables.costs(),
+        "there": tables.there(stored),
+    }
+    texts = {f"tables/{name}.csv": as_csv(rows) for name, rows in made.items()}
+    texts["README.md"] = _template("page.md", written(found, stored, made))
+    texts["appendix.md"] = _template("appendix.md", appended(made))
+    for name, text in texts.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(text, encoding="utf-8")
+    figures.draw(known, out / "figures/accuracy.png")
 
 
-def there(trials: Trials) -> list[list[str]]:
-    """Trials and adapters of each recipe and task: how many are there, of how many at least."""
-    work, part, search = trials.work, trials.part, trials.work.study.search
-    size = len(search.grid["learning_rate"]) if search else 0
-    rows = []
-    for group in groups_of(work.study):
-        adapters = trials.run(group)
-        for task in tasks_of(work.study, part):
-            mine = [adapter for adapter in adapters if adapter.task == task]
-            left = sum((a.task, a.group) == (task, group) for a in trials.left)
-            whole = trials.winners[group].trials.get(task, ()) if group in trials.winners else ()
-            tried = len(whole) or (size if any(a.group == group for a in trials.left) else 0)
-            done = len(mine) - len(work.missing(part, mine))
-            if mine:
-                names = [TITLES[part.alias], TITLES[task], work.study.labels[group]]
-                tries = f"{tried - left} of {tried}" if tried else ""
-                rows.append([*names, tries, f"{done} of {len(mine)}"])
-    return rows
+def _template(name: str, said: Mapping[str, str]) -> str:
+    return (HERE / name).read_text(encoding="utf-8").format(**said)
 
 
-def _whole(row: list[str]) -> bool:
-    return all(len({*cell.split(" of ")}) < 2 for cell in row[3:])
+def written(found: page.Found, stored: base.Stored, made: Mapping[str, Any]) -> dict[str, str]:
+    """What the page says."""
+    estimate = found("estimate", *claims.DECLARED)
+    each = found("rank", "each", "lora", page.ALONE, "4")
+    alone = (r for r in made["accuracies"] if r["ranks"] == "0" and r["tasks"] == page.ALONE)
+    return page.leads(found) | {
+        "each_seeds": numbers.counted(len(each.seeds) if each else 0, "seed"),
+        "declared": page.declared(found),
+        "test": page.test_said(found),
+        "power": numbers.percent(claims.power(stored)),
+        "gain": numbers.upper(estimate.high) if estimate else page.ABSENT,
+        "loss": numbers.upper(-estimate.low) if estimate else page.ABSENT,
+        "by_rank": page.by_rank(found),
+        "fitted": page.difference(found("first", "nested fitted", "lora fitted")),
+        "paper_tasks": {"both": "both tasks"}.get(page.paper_tasks(found), "the word problems"),
+        "paper": page.paper(found),
+        "family": str(len(claims.EXPLORED)),
+        "base": next(alone)["value"],
+        "searched": page.searched(found),
+        "scaled": page.difference(found("explored", "nested fitted", "scaled", page.ALONE)),
+    }
 
 
-def results(bases: list[Base], work: Work) -> str:
-    """The tables, and the figures beside them."""
-    _save(figures.accuracies, bases, "accuracy", sum(len(base.tasks) for base in bases), 1)
-    _save(figures.effects, bases, "effects", 2, len(bases))
-    page = (HERE / "results.md").read_text(encoding="utf-8")
-    return page.format(
-        primary=tables.primaries(bases),
-        count=next(r["comparisons"] for b in bases if b.primary for r in b.primary.tables["pairs"]),
-        excluded=tables.excluded(bases),
-        apart=tables.apart(bases),
-        explored=tables.explored(bases),
-        at_ranks=tables.at_ranks(bases),
-        scores=tables.scores(bases),
-        points=tables.points(bases),
-        fitted=tables.fitted(bases),
-        by_value=tables.by_value(bases),
-        costs=tables.costs(work, bases),
-        chosen=tables.chosen(bases),
-    )
+def appended(made: Mapping[str, list[tables.Record]]) -> dict[str, str]:
+    """What the appendix shows of the tables."""
+    about = ("a", "b", "ranks", "seeds", "points [95 %]", "bootstrap", "p", "a is", "by text")
+    whole = {(row["a"], row["b"]) for row in made["differences"] if row["tasks"] == "both"}
+    kinds: dict[str, list[tables.Record]] = {}
+    for row in made["differences"]:  # what is there on both tasks stands in the CSV file for each
+        if row["kind"] == "first" or row["tasks"] == "both" or (row["a"], row["b"]) not in whole:
+            kinds.setdefault(row["kind"], []).append(row)
+    tokens = {f"{row['tokens']:,}" for row in made["trainings"] if row["seed"] == base.OLD[0]}
+    return {
+        "draws": f"{claims.DRAWS:,}",
+        "first": tables.table(kinds["first"], "tasks", *about, "of each seed"),
+        "explored": tables.table(kinds["explored"], "tasks", *about),
+        "family": str(len(claims.EXPLORED)),
+        "ranks": tables.table(kinds["rank"], "tasks", *about),
+        "losses": tables.table(kinds["loss"], "tasks", "a", "ranks", "seeds", "points [95 %]"),
+        "accuracies": tables.table(tables.wide(made["accuracies"])),
+        "factors": tables.table(made["factors"]),
+        "trials": tables.table(tables.by_rate(made["trials"])),
+        "tokens": " and ".join(sorted(tokens)),
+        "there": tables.table(made["there"]),
+    }
 
 
-def _save(
-    draw: Callable[[list[Base], list[Axes]], None],
-    bases: list[Base],
-    name: str,
-    columns: int,
-    rows: int,
-) -> None:
-    with styled():
-        figure = Figure(figsize=(4.2 * columns, 4.8 * rows), layout="constrained")
-        draw(bases, list(figure.subplots(rows, columns, squeeze=False).flat))
-        folder = STUDY.with_name("figures")
-        folder.mkdir(exist_ok=True)
-        figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+def as_csv(rows: Iterable[tables.Record]) -> str:
+    """Records as a CSV file."""
+    kept, text = list(rows), io.StringIO()
+    names = dict.fromkeys(name for row in kept for name in row)
+    writer = csv.DictWriter(text, [*names], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(kept)
+    return text.getvalue()
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(Path, sys.argv[1:]))

@@ -45,6 +45,9 @@ class Way(NamedTuple):
     rescale: str
 
 
+BASE = Way("base", "", "")  # of rank 0 and seed 0
+
+
 @dataclass
 class Stored:
     """The study as far as it is there.
@@ -91,7 +94,7 @@ def _add(stored: Stored, run: StoredRun, curve: Curve, way: Way) -> None:
     stored.scores[task, way][seed] |= _graded(run, curve, keys)
     if curve.factors:
         stored.factors[task, way][seed] = curve.factors
-    base = stored.scores[task, Way("base", "", "")]
+    base = stored.scores[task, BASE]
     if not base:
         base[0][0] = _grades(run, run.manifest.base[task], np.asarray(curve.base_scores), keys)
 
@@ -161,20 +164,21 @@ class Planned(NamedTuple):
     seeds: dict[tuple[str, str], set[int]]
 
 
+@cache
 def planned() -> Planned:
     """Of all files of the study that there are; this function alone reads them."""
-    labels: dict[str, str] = {"lora_rank": "LoRA trained at the rank, rate searched"}
+    labels: dict[str, str] = {"lora_rank": "LoRA at a rank, rate searched"}
     seeds: dict[tuple[str, str], set[int]] = defaultdict(set)
     for path in filter(Path.is_file, map(FOLDER.joinpath, STUDIES)):
         study = yaml.safe_load(path.read_text(encoding="utf-8"))
-        labels |= {name: text for name, text in study["labels"].items() if name not in SAME}
+        labels |= study["labels"]
         for task, about in study["tasks"].items():
             for name in about.get("recipes", study["recipes"]):
-                own = study["recipes"][name].get("seeds", study["seeds"])
-                seeds[SAME.get(name, name), task] |= set(own)
+                seeds[name, task] |= set(study["recipes"][name].get("seeds", study["seeds"]))
     return Planned(labels, seeds)
 
 
+@cache
 def searches() -> dict[str, Any]:
     """Recipe → what its search found, as `search.json` has it."""
     found: dict[str, Any] = {}

@@ -10,7 +10,7 @@ import numpy as np
 from aurac.curves.area import quadrature_weights
 from aurac.stats.estimate import FRACTION, SIGNED, components, estimate, over_tasks
 from aurac.stats.planning import Assumptions
-from scripts.small_ranks.base import BOTH, FRESH, GRADES, OLD, WORDS, Stored, Way
+from scripts.small_ranks.base import BOTH, FRESH, GRADES, MAWPS, OLD, WORDS, Stored, Way
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -20,43 +20,60 @@ if TYPE_CHECKING:
 
 RANKS, TRAINED = (1, 2, 4, 8), 16
 DRAWS = 2000  # of the bootstrap
-LORA, NESTED = Way("lora", "svd", "keep"), Way("matryoshka", "svd", "keep")
-FITTED, NESTED_FITTED = Way("lora", "svd", "fit"), Way("matryoshka", "svd", "fit")
-PREFIX, PREFIX_FITTED = Way("lora", "prefix", "rule"), Way("lora", "prefix", "fit")
-WITH_P = Way("matryoshka_prefix", "prefix", "trained")
-WITHOUT_P = Way("matryoshka_prefix", "prefix", "rule")
-NESTED_PREFIX_FITTED = Way("matryoshka", "prefix", "fit")
-TWO, TWO_FITTED = Way("dylora", "prefix", "rule"), Way("dylora", "prefix", "fit")
-EIGHT, EIGHT_FITTED = Way("dylora_eight", "prefix", "rule"), Way("dylora_eight", "prefix", "fit")
-EACH, SEARCHED = Way("lora_per_rank", "prefix", "rule"), Way("lora_rank", "svd", "keep")
-SCALED, SQUEEZE = Way("lora_scale", "svd", "fit"), Way("squeeze", "prefix", "rule")
-AT_FIRST = ((NESTED_FITTED, FITTED), (NESTED, LORA), (NESTED_FITTED, TWO))  # declared, of six
+WAYS = {
+    "lora": Way("lora", "svd", "keep"),
+    "nested": Way("matryoshka", "svd", "keep"),
+    "lora fitted": Way("lora", "svd", "fit"),
+    "nested fitted": Way("matryoshka", "svd", "fit"),
+    "lora prefix": Way("lora", "prefix", "rule"),
+    "lora prefix fitted": Way("lora", "prefix", "fit"),
+    "with P": Way("matryoshka_prefix", "prefix", "trained"),
+    "without P": Way("matryoshka_prefix", "prefix", "rule"),
+    "nested prefix fitted": Way("matryoshka", "prefix", "fit"),
+    "two": Way("dylora", "prefix", "rule"),
+    "eight": Way("dylora_eight", "prefix", "rule"),
+    "eight fitted": Way("dylora_eight", "prefix", "fit"),
+    "each": Way("lora_per_rank", "prefix", "rule"),
+    "searched": Way("lora_rank", "svd", "keep"),
+    "scaled": Way("lora_scale", "svd", "fit"),
+    "squeeze": Way("squeeze", "prefix", "rule"),
+}
+DECLARED = ("nested", "lora")
+AT_FIRST = (("nested fitted", "lora fitted"), DECLARED, ("nested fitted", "two"))  # of six
+PAPER = (("without P", "eight"), ("with P", "eight"), ("nested prefix fitted", "eight fitted"))
 EXPLORED = (
-    *((WITH_P, EIGHT), (WITHOUT_P, EIGHT), (NESTED_PREFIX_FITTED, EIGHT_FITTED)),
-    *((WITH_P, TWO), (WITHOUT_P, TWO), (NESTED_PREFIX_FITTED, TWO), (WITHOUT_P, WITH_P)),
-    *((PREFIX_FITTED, PREFIX), (NESTED_PREFIX_FITTED, WITH_P)),
-    *((NESTED_PREFIX_FITTED, PREFIX_FITTED), (FITTED, TWO), (LORA, EIGHT), (NESTED, EIGHT)),
-    *((EACH, LORA), (EACH, NESTED), (EACH, FITTED), (EACH, NESTED_FITTED)),
-    *((NESTED_FITTED, SCALED), (SCALED, FITTED), (EIGHT, TWO)),
-    *((SQUEEZE, LORA), (SQUEEZE, NESTED)),
+    *PAPER,
+    *(("without P", "two"), ("with P", "two"), ("nested prefix fitted", "two")),
+    *(("without P", "with P"), ("nested prefix fitted", "with P")),
+    *(("lora prefix fitted", "lora prefix"), ("nested prefix fitted", "lora prefix fitted")),
+    *(("lora fitted", "two"), ("lora", "eight"), ("nested", "eight"), ("eight", "two")),
+    *(("each", "lora"), ("each", "nested"), ("each", "lora fitted"), ("each", "nested fitted")),
+    *(("nested fitted", "scaled"), ("scaled", "lora fitted")),
+    *(("squeeze", "lora"), ("squeeze", "nested")),
 )
 AT_RANKS = (
-    *((NESTED, LORA), (NESTED_FITTED, FITTED), (EACH, LORA), (EACH, NESTED)),
-    *((EACH, FITTED), (EACH, NESTED_FITTED), (SEARCHED, LORA), (SEARCHED, FITTED)),
-    *((SEARCHED, NESTED), (WITH_P, EIGHT), (WITH_P, TWO)),
+    *(DECLARED, ("nested fitted", "lora fitted"), ("each", "lora"), ("each", "nested")),
+    *(("each", "lora fitted"), ("each", "nested fitted"), ("searched", "lora")),
+    *(("searched", "lora fitted"), ("searched", "nested"), ("with P", "eight"), ("with P", "two")),
 )
+AXES: dict[str, tuple[tuple[int, ...], Axis]] = {
+    "1 to 8": (RANKS, "log2"),
+    "1 to 16": ((*RANKS, TRAINED), "log2"),
+    "1 to 16, linear": ((*RANKS, TRAINED), "linear"),
+    **{str(rank): ((rank,), "log2") for rank in (*RANKS, TRAINED)},
+}
+SCOPES = {"both": BOTH, "word problems": (WORDS,), "MAWPS": (MAWPS,)}
 Kind = Literal["test", "old seeds", "estimate", "first", "explored", "rank", "loss"]
 
 
 class Asked(NamedTuple):
-    """A difference that is asked for: two ways, each over ranks, on tasks."""
+    """A difference that is asked for, in the names of `WAYS`, `SCOPES` and `AXES`."""
 
     kind: Kind
-    a: Way
-    b: Way
-    tasks: tuple[str, ...] = BOTH
-    ranks: tuple[int, ...] = RANKS
-    axis: Axis = "log2"
+    a: str
+    b: str
+    tasks: str = "both"
+    ranks: str = "1 to 8"
 
 
 class Claim(NamedTuple):
@@ -78,10 +95,9 @@ class Claim(NamedTuple):
     drawn: tuple[float, float]
 
 
-def areas(
-    stored: Stored, task: str, way: Way, ranks: tuple[int, ...], axis: Axis, grade: str
-) -> dict[int, Array]:
+def areas(stored: Stored, task: str, way: Way, over: str, grade: str = "value") -> dict[int, Array]:
     """Seed → (n,) AURAC, or accuracy at a single rank, of each example."""
+    ranks, axis = AXES[over]
     weights = quadrature_weights(ranks, axis) if len(ranks) > 1 else np.ones(1)
     row, known = GRADES.index(grade), stored.scores.get((task, way), {})
     return {
@@ -93,37 +109,31 @@ def areas(
 
 def claim(
     stored: Stored,
-    sides: Collection[tuple[Way, tuple[int, ...]]],
-    tasks: tuple[str, ...],
-    axis: Axis = "log2",
+    sides: Collection[tuple[Way, str]],
+    tasks: str,
     grade: str = "value",
-    seeds: Collection[int] | None = None,
+    seeds: Collection[int] = OLD,
     family: int = 1,
 ) -> Claim | None:
-    """Of one way over ranks, or of the difference of two within each seed; None of what is not there."""
-    found = {task: [areas(stored, task, *s, axis, grade) for s in sides] for task in tasks}
-    both = sorted(set.intersection(*(set(side) for some in found.values() for side in some)))
-    if seeds is not None:
-        both = [seed for seed in both if seed in seeds]
-    if len(both) < 2:
+    """Of one way over ranks, or the difference of two within each seed; None if it is not there."""
+    found = {task: [areas(stored, task, *side, grade) for side in sides] for task in SCOPES[tasks]}
+    known = set.intersection(*(set(side) for some in found.values() for side in some))
+    if len(both := sorted(known & {*seeds})) < 2:
         return None
     each = {}
-    for task, (first, *second) in found.items():
-        values = np.stack([first[seed] for seed in both])
-        each[task] = values - np.stack([second[0][seed] for seed in both]) if second else values
+    for task, some in found.items():
+        first, *second = (np.stack([side[seed] for seed in both]) for side in some)
+        each[task] = first - second[0] if second else first
     parts = [components(x, names=[(t, seed) for seed in both]) for t, x in each.items()]
-    whole = over_tasks(parts) if len(parts) > 1 else parts[0]
-    if whole is None:
-        return None
-    bounds = SIGNED if len(sides) > 1 else FRACTION
-    known = estimate(whole, bounds, tests=family)
+    whole = (over_tasks(parts) if len(parts) > 1 else None) or parts[0]
+    ends = estimate(whole, SIGNED if len(sides) > 1 else FRACTION, tests=family)
     drawn = bootstrap([(x, stored.units[task]) for task, x in each.items()], family)
     of_seeds = np.mean([x.mean(axis=1) for x in each.values()], axis=0)
-    return Claim(*known, tuple(both), tuple(of_seeds), drawn)
+    return Claim(*ends, tuple(both), tuple(of_seeds), drawn)
 
 
 def bootstrap(each: list[tuple[Array, Array]], family: int) -> tuple[float, float]:
-    """Both ends of the percentile interval of the mean over tasks: templates and seeds drawn anew."""
+    """Both ends of the bootstrap's percentile interval: templates and seeds are drawn anew."""
     means = []
     for at, (values, units) in enumerate(each):
         sizes = np.bincount(units)
@@ -142,48 +152,55 @@ def _draws(count: int, stream: int) -> Array:
     return np.stack([np.bincount(row, minlength=count) for row in drawn]).astype(np.float64)
 
 
-def declared_seeds(stored: Stored) -> list[int]:
+def fresh_seeds(stored: Stored) -> list[int]:
     """The fresh seeds of which both methods are whole on both tasks."""
-    sets = [
-        set(areas(stored, task, way, RANKS, "log2", "value"))
-        for task in BOTH
-        for way in (LORA, NESTED)
-    ]
-    return [seed for seed in FRESH if all(seed in known for known in sets)]
+    sets = [set(areas(stored, task, way, "1 to 8")) for task in BOTH for way in DECLARED]
+    return sorted(set.intersection(*sets) & {*FRESH})
+
+
+def known_seeds(stored: Stored) -> Collection[int]:
+    """The seeds of an estimate: nothing is concluded from fresh ones before all are whole."""
+    return [*OLD, *FRESH] if len(fresh_seeds(stored)) == len(FRESH) else OLD
 
 
 def asked() -> Iterator[tuple[Asked, int]]:
     """Every difference, and for how many its interval holds together."""
-    for kind in ("test", "old seeds", "estimate"):
-        for tasks in (BOTH, *((task,) for task in BOTH)):
-            yield Asked(kind, NESTED, LORA, tasks), 1
-    for tasks in (BOTH, *((task,) for task in BOTH)):
-        for a, b in AT_FIRST:
-            yield Asked("first", a, b, tasks), 2 * len(AT_FIRST)
-        for a, b in EXPLORED:
-            yield Asked("explored", a, b, tasks), len(EXPLORED)
-            yield Asked("explored", a, b, tasks, (*RANKS, TRAINED)), len(EXPLORED)
-            yield Asked("explored", a, b, tasks, (*RANKS, TRAINED), "linear"), len(EXPLORED)
-        for rank in RANKS:
-            for a, b in AT_RANKS:
-                yield Asked("rank", a, b, tasks, (rank,)), len(RANKS)
-            for way in (LORA, NESTED):
-                yield Asked("loss", way, way, tasks, (rank,)), len(RANKS)
+    for tasks in SCOPES:
+        for kind in ("test", "old seeds", "estimate"):
+            yield Asked(kind, *DECLARED, tasks), 1
+        for pair in AT_FIRST:
+            yield Asked("first", *pair, tasks), 2 * len(AT_FIRST)
+        for pair in EXPLORED:
+            for over in ("1 to 8", "1 to 16", "1 to 16, linear"):
+                yield Asked("explored", *pair, tasks, over), len(EXPLORED)
+        for rank in map(str, RANKS):
+            for pair in AT_RANKS:
+                yield Asked("rank", *pair, tasks, rank), len(RANKS)
+            for way in DECLARED:
+                yield Asked("loss", way, way, tasks, rank), len(RANKS)
 
 
 def answers(stored: Stored, grade: str = "value") -> dict[Asked, Claim]:
-    """What is there of all that is asked; nothing of fresh seeds before all are whole."""
-    whole = len(declared_seeds(stored)) == len(FRESH)
+    """What is there of all that is asked; a loss is that of a rank against the trained one."""
+    known = known_seeds(stored)
+    of_kind = {"test": FRESH if FRESH[0] in known else (), "old seeds": OLD, "first": OLD}
     found = {}
     for each, family in asked():
-        if each.kind == "test" and not whole:
-            continue
-        seeds = {"test": FRESH, "old seeds": OLD}.get(each.kind, None if whole else OLD)
-        other = (TRAINED,) if each.kind == "loss" else each.ranks
-        sides, told = [(each.a, each.ranks), (each.b, other)], (each.axis, grade, seeds, family)
-        if known := claim(stored, sides, each.tasks, *told):
-            found[each] = known
+        whole = str(TRAINED) if each.kind == "loss" else each.ranks
+        sides = [(WAYS[each.a], whole), (WAYS[each.b], each.ranks)]
+        seeds = of_kind.get(each.kind, known)
+        if here := claim(stored, sides, each.tasks, grade, seeds, family):
+            found[each] = here
     return found
+
+
+def accuracies(stored: Stored) -> dict[tuple[str, Way, str], Claim]:
+    """Scope, way and ranks → accuracy at a rank or AURAC, of all that was evaluated."""
+    seeds, ways = known_seeds(stored), dict.fromkeys(way for _, way in stored.scores)
+    overs = [*map(str, (*RANKS, TRAINED)), "1 to 8"]
+    every = [(tasks, way, over) for tasks in SCOPES for way in ways for over in overs]
+    found = {each: claim(stored, [each[1:]], each[0], seeds=seeds) for each in every}
+    return {each: known for each, known in found.items() if known}
 
 
 def verdict(found: Claim | None) -> str:
@@ -199,11 +216,10 @@ def power(stored: Stored) -> float:
     The closed form of `aurac plan`: its examples are as many as both tasks have, and vary as the
     mean over the tasks does.
     """
-    each = [
-        np.stack([ours[seed] - theirs[seed] for seed in OLD])
-        for task in BOTH
-        for ours, theirs in [[areas(stored, task, w, RANKS, "log2", "value") for w in (NESTED, LORA)]]
-    ]
+    each = []
+    for task in BOTH:
+        ours, theirs = (areas(stored, task, WAYS[x], "1 to 8") for x in DECLARED)
+        each.append(np.stack([ours[seed] - theirs[seed] for seed in OLD]))
     examples = sum(x.shape[1] for x in each)
     flips = examples * sum(x.mean(axis=0).var() / x.shape[1] for x in each) / len(each) ** 2
     spread = np.sqrt(sum(x.mean(axis=1).var(ddof=1) for x in each) / len(each) ** 2 / 2)
