@@ -63,7 +63,7 @@ def written(found: page.Found, stored: base.Stored, made: Mapping[str, Any]) -> 
         "paper_tasks": {"both": "both tasks"}.get(page.paper_tasks(found), "the word problems"),
         "paper": page.paper(found),
         "family": str(len(claims.EXPLORED)),
-        "base": next(alone)["value"],
+        "base": numbers.percent(next(alone)["value"]),
         "searched": page.searched(found),
         "scaled": page.difference(found("explored", "nested fitted", "scaled", page.ALONE)),
     }
@@ -95,7 +95,7 @@ def appended(made: Mapping[str, list[tables.Record]]) -> dict[str, str]:
 
 def as_csv(rows: Iterable[tables.Record]) -> str:
     """Records as a CSV file."""
-    kept, text = list(rows), io.StringIO()
+    kept, text = [tables.flat(row) for row in rows], io.StringIO()
     names = dict.fromkeys(name for row in kept for name in row)
     writer = csv.DictWriter(text, [*names], lineterminator="\n")
     writer.writeheader()

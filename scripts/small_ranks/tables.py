@@ -68,27 +68,15 @@ def ends(found: Claim | None) -> str:
 
 
 def differences(by_value: Mapping[Asked, Claim], by_text: Mapping[Asked, Claim]) -> list[Record]:
-    """Every difference that is there, in points, with its interval by t and by the bootstrap."""
-    rows = []
-    for each, found in by_value.items():
-        text = by_text[each] if each.tasks != TITLES[WORDS] else None
-        rows.append(
-            {
-                "kind": each.kind,
-                "tasks": each.tasks,
-                "a": label(WAYS[each.a]),
-                "b": label(WAYS[each.b]),
-                "ranks": each.ranks,
-                "seeds": len(found.seeds),
-                "points [95 %]": ends(found),
-                "p": numbers.p_value(found.p),
-                "a is": verdict(found),
-                "bootstrap": bracketed(found.drawn),
-                "by text": ends(text),
-                "of each seed": ", ".join(map(numbers.percent, found.each)),
-            }
-        )
-    return rows
+    """Every difference that is there, of MAWPS also by the text of the equations."""
+    return [
+        {"kind": each.kind, "tasks": each.tasks}
+        | {"a": label(WAYS[each.a]), "b": label(WAYS[each.b]), "ranks": each.ranks}
+        | {"seeds": len(found.seeds), "points": found, "a is": verdict(found)}
+        | ({} if each.tasks == TITLES[WORDS] else {"by text": by_text[each]})
+        | {"of each seed": ", ".join(map(numbers.percent, found.each))}
+        for each, found in by_value.items()
+    ]
 
 
 def bracketed(drawn: tuple[float, float]) -> str:
@@ -100,17 +88,16 @@ def accuracies(stored: Stored, known: Mapping[tuple[str, Way, str], Claim]) -> l
     """Accuracy at each rank and AURAC of every way, with its interval, and MAWPS by each grade."""
     rows: list[Record] = [
         {"tasks": TITLES[task], "method": "the base alone", "ranks": "0"}
-        | {grade: numbers.percent(scores[0][0][at].mean()) for at, grade in enumerate(GRADES)}
+        | {grade: scores[0][0][at].mean() for at, grade in enumerate(GRADES)}
         for (task, way), scores in stored.scores.items()
         if way == BASE
     ]
     for (tasks, way, over), found in known.items():
         record = {"tasks": tasks, "method": planned().labels[way.recipe], "cut": cut(way)}
-        record |= {"ranks": over, "seeds": len(found.seeds), "value": ends(found)}
+        record |= {"ranks": over, "seeds": len(found.seeds), "value": found}
         for grade in GRADES[1:] if tasks != TITLES[WORDS] else ():
             each = [areas(stored, task, way, over, grade) for task in SCOPES[tasks]]
-            means = [[some[seed].mean() for seed in found.seeds] for some in each]
-            record[grade] = numbers.percent(float(np.mean(means)))
+            record[grade] = np.mean([[some[s].mean() for s in found.seeds] for some in each])
         rows.append(record)
     return rows
 
@@ -125,7 +112,8 @@ def wide(rows: Iterable[Record]) -> list[Record]:
             record |= {"AURAC": row["value"], "by text": row.get("text", "")}
             record["by result"] = row.get("result", "")
         else:
-            record[row["ranks"]] = row["value"].partition(" ")[0]
+            value = row["value"]
+            record[row["ranks"]] = value.value if isinstance(value, Claim) else value
     return list(found.values())
 
 
@@ -147,7 +135,7 @@ def factors(stored: Stored) -> list[Record]:
     for (task, way), seeds in stored.factors.items():
         record = {"tasks": TITLES[task], "method": planned().labels[way.recipe], "cut": cut(way)}
         logs = {r: np.mean([np.log(f[r]) for f in seeds.values()]) for r in (*RANKS, TRAINED)}
-        rows.append(record | {str(r): f"{np.exp(mean):.1f}" for r, mean in logs.items()})
+        rows.append(record | {str(r): f"{np.exp(mean):.2f}" for r, mean in logs.items()})
     return rows
 
 
@@ -165,9 +153,7 @@ def trials() -> list[Record]:
                     basis, rescale = name.split()
                     own = " *" if [basis, rescale] == found["cut"] else ""
                     rows.append(
-                        record
-                        | {"cut": cut(Way(recipe, basis, rescale)) + own}
-                        | {"AURAC": numbers.percent(score)}
+                        record | {"cut": cut(Way(recipe, basis, rescale)) + own} | {"AURAC": score}
                     )
     return rows
 
@@ -197,9 +183,37 @@ def there(stored: Stored) -> list[Record]:
     return rows
 
 
-def table(rows: Iterable[Mapping[str, Any]], *columns: str) -> str:
+def flat(row: Record) -> Record:
+    """A record of a CSV file: percent or points, with the ends of intervals apart."""
+    cells: Record = {}
+    for name, value in row.items():
+        if isinstance(value, Claim):
+            known = {"": value.value, " low": value.low, " high": value.high}
+            if name == "points":
+                known |= dict(zip((" bootstrap low", " bootstrap high"), value.drawn, strict=True))
+                cells["p"] = f"{value.p:.3g}"
+            cells |= {f"{name}{end}": f"{100 * number:.3f}" for end, number in known.items()}
+        else:
+            cells[name] = f"{100 * value:.3f}" if isinstance(value, float) else value
+    return cells
+
+
+def shown(row: Record) -> Record:
+    """A record as people read it."""
+    cells: Record = {}
+    for name, value in row.items():
+        if isinstance(value, Claim):
+            cells["points [95 %]" if name == "points" else name] = ends(value)
+            if name == "points":
+                cells |= {"bootstrap": bracketed(value.drawn), "p": numbers.p_value(value.p)}
+        else:
+            cells[name] = numbers.percent(value) if isinstance(value, float) else str(value)
+    return cells
+
+
+def table(rows: Iterable[Record], *columns: str) -> str:
     """Some columns of records as Markdown; a column that no row has is left out."""
-    kept = list(rows)
+    kept = [shown(row) for row in rows]
     heads = columns or tuple(dict.fromkeys(name for row in kept for name in row))
-    cells = {head: [str(row.get(head, "")) for row in kept] for head in heads}
+    cells = {head: [row.get(head, "") for row in kept] for head in heads}
     return render_table({head: column for head, column in cells.items() if any(column)}, "markdown")
