@@ -15,6 +15,7 @@ import operator
 import re
 import tarfile
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def equation(text: str) -> str:
     return (before if sign else after).strip()
 
 
+@cache
 def value(text: str) -> Fraction | None:
     """The value of an arithmetic expression, or None."""
 
@@ -74,31 +76,54 @@ def same_result(answer: str, reference: str) -> bool:
     return found is not None and found == wanted
 
 
-def references(run: Path, task: str) -> dict[tuple[str, str], str]:
-    """The reference of each example of a task, by its number and the hash of its content."""
+def documents(run: Path, task: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """What is stored of each example of a task, by its number and the hash of its content."""
     found = {}
     for path in run.glob(f"documents/{task}-*.jsonl.gz"):
         with gzip.open(path, "rt", encoding="utf-8") as lines:
-            for line in lines:
-                if "doc_id" in (one := json.loads(line)):
-                    found[str(one["doc_id"]), one["doc_hash"]] = one["target"]
+            for one in map(json.loads, lines):
+                if "doc_id" in one:
+                    found[str(one["doc_id"]), one["doc_hash"]] = one
     return found
 
 
-def answers(run: Path) -> dict[str, dict[tuple[str, str], str]]:
-    """The answers of each cell of a packed run, by the same keys; an example's first one counts."""
-    found: dict[str, dict[tuple[str, str], str]] = {}
+def references(run: Path, task: str) -> dict[tuple[str, str], str]:
+    """The reference of each example of a task."""
+    return {key: one["target"] for key, one in documents(run, task).items()}
+
+
+def templates(run: Path) -> dict[str, dict[tuple[str, str], str]]:
+    """Task → example → its template, or of MAWPS its question without numbers."""
+    words = documents(run, "aurac_word_problems")
+    mawps = documents(run, "mawps")
+    plain = {k: re.sub(r"\d[\d.,]*", "#", one["doc"]["question"]) for k, one in mawps.items()}
+    named = {key: one["doc"]["template"] for key, one in words.items()}
+    return {"aurac_word_problems": named, "mawps": plain}
+
+
+def lines_of(run: Path) -> dict[str, list[Any]]:
+    """Cell → the lines of its file, in a packed run folder."""
+    found: dict[str, list[Any]] = {}
     with tarfile.open(run / "cells.tar.xz") as packed:
-        for member in packed:
-            if not member.isfile():
-                continue
+        for member in filter(tarfile.TarInfo.isfile, packed):
             file: Any = packed.extractfile(member)
-            cell = found.setdefault(Path(member.name).stem, {})
-            for block in map(json.loads, file.read().decode().splitlines()):
-                if block["kind"] == "block":
-                    content = block["content"]
-                    for (number, digest, _), answer in zip(
-                        content["documents"], content["responses"], strict=True
-                    ):
-                        cell.setdefault((number, digest), answer)
+            found[Path(member.name).stem] = [*map(json.loads, file.read().decode().splitlines())]
+    return found
+
+
+def heads(run: Path) -> dict[str, dict[str, Any]]:
+    """Cell → what decides its answers."""
+    return {cell: lines[0]["content"]["identity"] for cell, lines in lines_of(run).items()}
+
+
+def answers(run: Path) -> dict[str, dict[tuple[str, str], str]]:
+    """Cell → example → its answer; the first one counts."""
+    found: dict[str, dict[tuple[str, str], str]] = {}
+    for name, lines in lines_of(run).items():
+        cell = found.setdefault(name, {})
+        for block in (line["content"] for line in lines if line["kind"] == "block"):
+            for (number, digest, _), text in zip(
+                block["documents"], block["responses"], strict=True
+            ):
+                cell.setdefault((number, digest), text)
     return found
