@@ -117,16 +117,15 @@ def wide(rows: Iterable[Record]) -> list[Record]:
     return list(found.values())
 
 
-def by_rate(rows: Iterable[Record]) -> list[Record]:
-    """Trials with a column for each rate; the chosen one is said."""
+def by_rate(rows: list[Record]) -> list[Record]:
+    """Trials with a column for each rate; the chosen one stands behind them."""
     found: dict[tuple[str, ...], Record] = {}
+    chosen = {(row["method"], row["tasks"]): row["rate"] for row in rows if row["chosen"]}
     for row in rows:
         names = {name: row[name] for name in ("method", "tasks", "cut")}
         record = found.setdefault(tuple(names.values()), names)
         record[row["rate"]] = row["AURAC"]
-        if row["chosen"]:
-            record["chosen"] = row["rate"]
-    return list(found.values())
+    return [row | {"chosen": chosen[row["method"], row["tasks"]]} for row in found.values()]
 
 
 def factors(stored: Stored) -> list[Record]:
