@@ -49,10 +49,8 @@ def _template(name: str, said: Mapping[str, str]) -> str:
 def written(found: page.Found, stored: base.Stored, made: Mapping[str, Any]) -> dict[str, str]:
     """What the page says."""
     estimate = found("estimate", *claims.DECLARED)
-    each = found("rank", "each", "lora", page.ALONE, "4")
     alone = (r for r in made["accuracies"] if r["ranks"] == "0" and r["tasks"] == page.ALONE)
     return page.leads(found) | {
-        "each_seeds": numbers.counted(len(each.seeds) if each else 0, "seed"),
         "declared": page.declared(found),
         "test": page.test_said(found),
         "power": numbers.percent(claims.power(stored)),

@@ -154,7 +154,7 @@ def _draws(count: int, stream: int) -> Array:
 
 def fresh_seeds(stored: Stored) -> list[int]:
     """The fresh seeds of which both methods are whole on both tasks."""
-    sets = [set(areas(stored, task, way, "1 to 8")) for task in BOTH for way in DECLARED]
+    sets = [set(areas(stored, task, WAYS[way], "1 to 8")) for task in BOTH for way in DECLARED]
     return sorted(set.intersection(*sets) & {*FRESH})
 
 

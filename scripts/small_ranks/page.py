@@ -66,10 +66,10 @@ class Found:
             raise KeyError(question)
         return self.answers.get(question)
 
-    def value(self, way: str, ranks: str, tasks: str) -> str:
-        """An accuracy, or nothing."""
-        found = self.accuracies.get((tasks, WAYS[way], ranks))
-        return numbers.percent(found.value) if found else ""
+
+def value(found: Claim | None) -> str:
+    """An accuracy, or nothing."""
+    return numbers.percent(found.value) if found else ""
 
 
 def difference(found: Claim | None) -> str:
@@ -86,6 +86,7 @@ def leads(found: Found) -> dict[str, str]:
     cut = numbers.listed([rank for rank in EACH if rank not in alone])
     lost = [f"{difference(found('loss', way, way, 'both', r))} at {r}" for r in EACH[::-1]]
     nested, four = found("estimate", *DECLARED), found("rank", *DECLARED, "both", "4")
+    shown = verdict(found("test", *DECLARED) or nested)
     itself = (
         f"For rank {numbers.listed(alone)}, train at that rank"
         if alone
@@ -94,7 +95,7 @@ def leads(found: Found) -> dict[str, str]:
     return {
         "cut": f"**For rank {cut}, train {first} at rank {TRAINED} and cut it by SVD.** Of rank "
         f"{TRAINED}'s accuracy this loses {numbers.listed(lost)}.",
-        "nested": f"**Nested training (MatryoshkaLoRA), cut likewise, {SAID[verdict(nested)]}** "
+        "nested": f"**Nested training (MatryoshkaLoRA), cut likewise, {SAID[shown]}** "
         f"than LoRA: {difference(nested)} over the ranks, {difference(four)} at rank 4.",
         "alone": f"**{itself}.** Against that cut it {at_ranks(found, 'each', way)} At rank 1, "
         f"against cuts with a fitted scale, it {fitted(found, 'lora', 'LoRA')} and "
@@ -120,16 +121,18 @@ def at_ranks(found: Found, a: str, b: str) -> str:
 
 def declared(found: Found) -> str:
     """The table of the declared comparison: the test, and what was known."""
+    named: dict[Kind, str] = {
+        "test": f"{FRESH[0]} to {FRESH[-1]}: the test",
+        "old seeds": f"{OLD[0]} to {OLD[-1]}: known before",
+        "estimate": "all of these: the estimate",
+    }
+    if found.fresh < len(FRESH):
+        del named["estimate"]
     rows = []
-    for name, kind, count in (
-        (f"{FRESH[0]} to {FRESH[-1]}: the test", "test", found.fresh),
-        (f"{OLD[0]} to {OLD[-1]}: known before", "old seeds", len(OLD)),
-        ("all of these: the estimate", "estimate", None),
-    ):
+    for kind, name in named.items():
         claim = found(kind, *DECLARED)
-        if kind == "estimate" and found.fresh < len(FRESH):
-            continue
-        row = {"seeds": name, "points [95 %]": ends(claim) or f"{count} of {len(FRESH)} seeds"}
+        there = ends(claim) or f"{found.fresh} of {len(FRESH)} seeds"
+        row = {"seeds": name, "points [95 %]": there}
         row |= {"bootstrap": bracketed(claim.drawn) if claim else numbers.NONE}
         row |= {"p": numbers.p_value(claim.p if claim else None)}
         rows.append(row | {"MatryoshkaLoRA is": verdict(claim) if claim else ABSENT})
@@ -140,14 +143,16 @@ def by_rank(found: Found) -> str:
     """The table of accuracies, with the intervals of the main differences."""
     rows = []
     for tasks, scale, text, way in MAIN:
-        row = {"tasks": tasks, "scale": scale, "": text}
+        known = {}
         for rank in (*EACH, str(TRAINED)):
             if isinstance(way, str):
-                row[rank] = found.value(way, rank, tasks)
-            elif rank != str(TRAINED):
-                row[rank] = ends(found("rank", *way, tasks, rank))
-        if any(row[rank] for rank in EACH):
-            rows.append(row)
+                known[rank] = found.accuracies.get((tasks, WAYS[way], rank))
+            elif rank in EACH:
+                known[rank] = found("rank", *way, tasks, rank)
+        if there := [claim for claim in known.values() if claim]:
+            read = value if isinstance(way, str) else ends
+            row = {"tasks": tasks, "scale": scale, "": text, "seeds": str(len(there[0].seeds))}
+            rows.append(row | {rank: read(claim) for rank, claim in known.items()})
     return table(rows)
 
 
@@ -187,5 +192,5 @@ def test_said(found: Found) -> str:
 
 def searched(found: Found) -> str:
     """Whether a rate was searched for LoRA at a rank."""
-    ranks = [rank for rank in EACH if found.value("searched", rank, ALONE)]
+    ranks = [rank for rank in EACH if (ALONE, WAYS["searched"], rank) in found.accuracies]
     return f" (rank {numbers.listed(ranks)}: its own one, too)" if ranks else ""

@@ -93,8 +93,8 @@ def accuracies(stored: Stored, known: Mapping[tuple[str, Way, str], Claim]) -> l
         if way == BASE
     ]
     for (tasks, way, over), found in known.items():
-        record = {"tasks": tasks, "method": planned().labels[way.recipe], "cut": cut(way)}
-        record |= {"ranks": over, "seeds": len(found.seeds), "value": found}
+        record: Record = {"tasks": tasks, "method": planned().labels[way.recipe]}
+        record |= {"cut": cut(way), "ranks": over, "seeds": len(found.seeds), "value": found}
         for grade in GRADES[1:] if tasks != TITLES[WORDS] else ():
             each = [areas(stored, task, way, over, grade) for task in SCOPES[tasks]]
             record[grade] = np.mean([[some[s].mean() for s in found.seeds] for some in each])

@@ -12,7 +12,8 @@ import pytest
 
 from aurac.show import numbers
 from scripts.small_ranks import __main__ as made_by
-from scripts.small_ranks.claims import Claim, verdict
+from scripts.small_ranks.base import BOTH, FRESH, OLD, Stored
+from scripts.small_ranks.claims import DECLARED, WAYS, Asked, Claim, answers, fresh_seeds, verdict
 from scripts.small_ranks.page import SAID
 
 STUDY = Path(__file__).parents[2] / "reports/small_ranks"
@@ -85,7 +86,7 @@ def check_page(text):
     said, over, four = re.search(
         rf"likewise, (.*)\*\* .*: {NUMBER} .*, {NUMBER} at", nested
     ).groups()
-    assert WORDS[said] == estimate["a is"]
+    assert WORDS[said] == (row_of("test", NESTED, LORA) or estimate)["a is"]
     check_interval(over, estimate)
     check_interval(four, row_of("rank", NESTED, LORA, ranks="4"))
     at_ranks, at_one = alone.split("At rank 1, ")
@@ -147,7 +148,7 @@ def check_by_rank(table):
         "LoRA at the rank, rate searched": "LoRA at a rank, rate searched",
     }
     known = {
-        (row["tasks"], row["method"], row["cut"], row["ranks"]): row["value"]
+        (row["tasks"], row["method"], row["cut"], row["ranks"]): row
         for row in rows_of("accuracies")
     }
     pairs = {
@@ -157,14 +158,18 @@ def check_by_rank(table):
     }
     for row in table:
         tasks, scale, text = row.pop("tasks"), row.pop("scale"), row.pop("")
+        seeds = row.pop("seeds")
         cut = "none" if text in others else {"own": "SVD", "fitted": "SVD, fitted scale"}[scale]
         for rank, cell in row.items():
             if text == "their difference" and cell:
-                check_interval(cell, row_of("rank", *pairs[tasks, scale], tasks, rank))
+                found = row_of("rank", *pairs[tasks, scale], tasks, rank)
+                check_interval(cell, found)
+                assert seeds == found["seeds"]
             elif cell:
                 method = names.get(text) or others[text]
-                value = float(known[tasks, method, cut, rank])
-                assert float(cell) == pytest.approx(value, abs=0.051)
+                found = known[tasks, method, cut, rank]
+                assert float(cell) == pytest.approx(float(found["value"]), abs=0.051)
+                assert seeds == found["seeds"]
 
 
 def check_paper(table, tasks):
@@ -220,7 +225,7 @@ MUTATIONS = {
     "two numbers swapped": ("README.md", r"(\d+\.\d)( +\| +)(\d+\.\d)( +\|)", r"\3\2\1\4"),
     "another row's number": (
         "README.md",
-        r"(LoRA by SVD \| +)(\S+)(.*?SVD \| +)(\S+)",
+        r"(LoRA by SVD \| +\d+ \| +)(\S+)(.*?SVD \| +\d+ \| +)(\S+)",
         r"\1\4\3\4",
     ),
     "another number in the prose": (
@@ -291,3 +296,41 @@ def test_documents_have_the_numbers_of_the_tables():
     text = (ROOT / "docs/explain/truncation.md").read_text("utf-8").partition("small_ranks")[2]
     said = re.findall(r"(\d+\.\d) %", text.partition("\n`aurac")[0])
     assert said == [known[each] for each in wanted]
+
+
+SAID_ELSEWHERE = [  # what docs/comparison.md and the README say, in the words of the tables
+    (("estimate", NESTED, LORA), "not shown"),
+    (("first", NESTED_FITTED, "DyLoRA (prefix)"), "better"),
+    (
+        ("explored", "MatryoshkaLoRA (prefix, fitted scale)", "LoRA (prefix, fitted scale)"),
+        "better",
+    ),
+    (("explored", "MatryoshkaLoRA (prefix, fitted scale)", "DyLoRA (prefix)"), "better"),
+    (("rank", EACH, LORA, "word problems", "1"), "better"),
+    (("rank", EACH, LORA_FITTED, "word problems", "1"), "better"),
+    (("rank", EACH, NESTED_FITTED, "word problems", "1"), "not shown"),
+]
+
+
+@pytest.mark.parametrize(("asked", "word"), SAID_ELSEWHERE)
+def test_the_advice_elsewhere_is_what_the_tables_show(asked, word):
+    assert row_of(*asked)["a is"] == word
+
+
+def test_the_test_counts_once_every_fresh_seed_is_whole():
+    random, stored = np.random.default_rng(0), Stored()
+    for task in BOTH:
+        stored.units[task] = np.arange(20)
+        for name in DECLARED:
+            for seed in (*OLD, *FRESH):
+                scores = {r: random.integers(2, size=(3, 20)).astype(float) for r in (1, 2, 4, 8)}
+                stored.scores[task, WAYS[name]][seed] = scores
+    test, estimate = (Asked(kind, *DECLARED) for kind in ("test", "estimate"))
+    found = answers(stored)
+    assert found[test].seeds == (*FRESH,)
+    assert found[estimate].seeds == (*OLD, *FRESH)
+    del stored.scores["mawps", WAYS["lora"]][FRESH[3]][8]
+    assert fresh_seeds(stored) == [seed for seed in FRESH if seed != FRESH[3]]
+    found = answers(stored)
+    assert test not in found
+    assert found[estimate].seeds == (*OLD,)
