@@ -1,75 +1,39 @@
-"""Every number that the page gives with an interval, and the words that an interval allows."""
+"""Every number that the page gives with an interval, and the word that an interval allows."""
 
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from aurac.curves.area import quadrature_weights
 from aurac.stats.estimate import FRACTION, SIGNED, components, estimate, over_tasks
 from aurac.stats.planning import Assumptions
-from scripts.small_ranks.base import BOTH, FRESH, GRADES, MAWPS, OLD, WORDS, Stored, Way
+from scripts.small_ranks.base import ASKED, FRESH, GRADES, OLD, TASKS, WAYS, Stored, Way
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
 
     from aurac.curves.area import Axis
     from aurac.stats.estimate import Array
 
-RANKS, TRAINED = (1, 2, 4, 8), 16
+EACH, TRAINED = ("1", "2", "4", "8"), "16"
 DRAWS = 2000  # of the bootstrap
-WAYS = {
-    "lora": Way("lora", "svd", "keep"),
-    "nested": Way("matryoshka", "svd", "keep"),
-    "lora fitted": Way("lora", "svd", "fit"),
-    "nested fitted": Way("matryoshka", "svd", "fit"),
-    "lora prefix": Way("lora", "prefix", "rule"),
-    "lora prefix fitted": Way("lora", "prefix", "fit"),
-    "with P": Way("matryoshka_prefix", "prefix", "trained"),
-    "without P": Way("matryoshka_prefix", "prefix", "rule"),
-    "nested prefix fitted": Way("matryoshka", "prefix", "fit"),
-    "two": Way("dylora", "prefix", "rule"),
-    "eight": Way("dylora_eight", "prefix", "rule"),
-    "eight fitted": Way("dylora_eight", "prefix", "fit"),
-    "each": Way("lora_per_rank", "prefix", "rule"),
-    "searched": Way("lora_rank", "svd", "keep"),
-    "scaled": Way("lora_scale", "svd", "fit"),
-    "squeeze": Way("squeeze", "prefix", "rule"),
-}
 DECLARED = ("nested", "lora")
-AT_FIRST = (("nested fitted", "lora fitted"), DECLARED, ("nested fitted", "two"))  # of six
-PAPER = (("without P", "eight"), ("with P", "eight"), ("nested prefix fitted", "eight fitted"))
-EXPLORED = (
-    *PAPER,
-    *(("without P", "two"), ("with P", "two"), ("nested prefix fitted", "two")),
-    *(("without P", "with P"), ("nested prefix fitted", "with P")),
-    *(("lora prefix fitted", "lora prefix"), ("nested prefix fitted", "lora prefix fitted")),
-    *(("lora fitted", "two"), ("lora", "eight"), ("nested", "eight"), ("eight", "two")),
-    *(("each", "lora"), ("each", "nested"), ("each", "lora fitted"), ("each", "nested fitted")),
-    *(("nested fitted", "scaled"), ("scaled", "lora fitted")),
-    *(("squeeze", "lora"), ("squeeze", "nested")),
-)
-AT_RANKS = (
-    *(DECLARED, ("nested fitted", "lora fitted"), ("each", "lora"), ("each", "nested")),
-    *(("each", "lora fitted"), ("each", "nested fitted"), ("searched", "lora")),
-    *(("searched", "lora fitted"), ("searched", "nested"), ("with P", "eight"), ("with P", "two")),
-)
 AXES: dict[str, tuple[tuple[int, ...], Axis]] = {
-    "1 to 8": (RANKS, "log2"),
-    "1 to 16": ((*RANKS, TRAINED), "log2"),
-    "1 to 16, linear": ((*RANKS, TRAINED), "linear"),
-    **{str(rank): ((rank,), "log2") for rank in (*RANKS, TRAINED)},
+    "1 to 8": ((1, 2, 4, 8), "log2"),
+    "1 to 16": ((1, 2, 4, 8, 16), "log2"),
+    "1 to 16, linear": ((1, 2, 4, 8, 16), "linear"),
+    **{rank: ((int(rank),), "log2") for rank in (*EACH, TRAINED)},
 }
-SCOPES = {"both": BOTH, "word problems": (WORDS,), "MAWPS": (MAWPS,)}
-Kind = Literal["test", "old seeds", "estimate", "first", "explored", "rank", "loss"]
+SCOPES = {"both": tuple(TASKS), **{title: (task,) for task, title in TASKS.items()}}
 
 
 class Asked(NamedTuple):
-    """A difference that is asked for, in the names of `WAYS`, `SCOPES` and `AXES`."""
+    """A difference that is asked for, in the names of asked.yaml, `SCOPES` and `AXES`."""
 
-    kind: Kind
+    kind: str
     a: str
     b: str
     tasks: str = "both"
@@ -154,7 +118,7 @@ def _draws(count: int, stream: int) -> Array:
 
 def fresh_seeds(stored: Stored) -> list[int]:
     """The fresh seeds of which both methods are whole on both tasks."""
-    sets = [set(areas(stored, task, WAYS[way], "1 to 8")) for task in BOTH for way in DECLARED]
+    sets = [set(areas(stored, task, WAYS[way], "1 to 8")) for task in TASKS for way in DECLARED]
     return sorted(set.intersection(*sets) & {*FRESH})
 
 
@@ -163,21 +127,15 @@ def known_seeds(stored: Stored) -> Collection[int]:
     return [*OLD, *FRESH] if len(fresh_seeds(stored)) == len(FRESH) else OLD
 
 
-def asked() -> Iterator[tuple[Asked, int]]:
+def asked() -> dict[Asked, int]:
     """Every difference, and for how many its interval holds together."""
-    for tasks in SCOPES:
-        for kind in ("test", "old seeds", "estimate"):
-            yield Asked(kind, *DECLARED, tasks), 1
-        for pair in AT_FIRST:
-            yield Asked("first", *pair, tasks), 2 * len(AT_FIRST)
-        for pair in EXPLORED:
-            for over in ("1 to 8", "1 to 16", "1 to 16, linear"):
-                yield Asked("explored", *pair, tasks, over), len(EXPLORED)
-        for rank in map(str, RANKS):
-            for pair in AT_RANKS:
-                yield Asked("rank", *pair, tasks, rank), len(RANKS)
-            for way in DECLARED:
-                yield Asked("loss", way, way, tasks, rank), len(RANKS)
+    return {
+        Asked(kind, a, b, tasks, over): about["family"]
+        for tasks in SCOPES
+        for kind, about in ASKED["kinds"].items()
+        for over in about["ranks"]
+        for a, b in about["pairs"]
+    }
 
 
 def answers(stored: Stored, grade: str = "value") -> dict[Asked, Claim]:
@@ -185,8 +143,8 @@ def answers(stored: Stored, grade: str = "value") -> dict[Asked, Claim]:
     known = known_seeds(stored)
     of_kind = {"test": FRESH if FRESH[0] in known else (), "old seeds": OLD, "first": OLD}
     found = {}
-    for each, family in asked():
-        whole = str(TRAINED) if each.kind == "loss" else each.ranks
+    for each, family in asked().items():
+        whole = TRAINED if each.kind == "loss" else each.ranks
         sides = [(WAYS[each.a], whole), (WAYS[each.b], each.ranks)]
         seeds = of_kind.get(each.kind, known)
         if here := claim(stored, sides, each.tasks, grade, seeds, family):
@@ -197,7 +155,7 @@ def answers(stored: Stored, grade: str = "value") -> dict[Asked, Claim]:
 def accuracies(stored: Stored) -> dict[tuple[str, Way, str], Claim]:
     """Scope, way and ranks → accuracy at a rank or AURAC, of all that was evaluated."""
     seeds, ways = known_seeds(stored), dict.fromkeys(way for _, way in stored.scores)
-    overs = [*map(str, (*RANKS, TRAINED)), "1 to 8"]
+    overs = [*EACH, TRAINED, "1 to 8"]
     every = [(tasks, way, over) for tasks in SCOPES for way in ways for over in overs]
     found = {each: claim(stored, [each[1:]], each[0], seeds=seeds) for each in every}
     return {each: known for each, known in found.items() if known}
@@ -217,8 +175,8 @@ def power(stored: Stored) -> float:
     mean over the tasks does.
     """
     each = []
-    for task in BOTH:
-        ours, theirs = (areas(stored, task, WAYS[x], "1 to 8") for x in DECLARED)
+    for task in TASKS:
+        ours, theirs = (areas(stored, task, WAYS[way], "1 to 8") for way in DECLARED)
         each.append(np.stack([ours[seed] - theirs[seed] for seed in OLD]))
     examples = sum(x.shape[1] for x in each)
     flips = examples * sum(x.mean(axis=0).var() / x.shape[1] for x in each) / len(each) ** 2
