@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parents[2] / "reports/small_ranks"
 ASKED = yaml.safe_load(Path(__file__).with_name("asked.yaml").read_text("utf-8"))
-STUDIES = ("study.yaml", "more.yaml", "fresh.yaml", "rank_1.yaml", "rank_4.yaml")
 OLD, FRESH = range(47, 55), range(55, 63)  # seeds
 GRADES = ("value", "text", "result")  # of a MAWPS answer; the first one decides
-TASKS = {"aurac_word_problems": "word problems", "mawps": "MAWPS"}
+TASKS: dict[str, str] = ASKED["tasks"]
 
 
 class Way(NamedTuple):
@@ -102,10 +101,11 @@ def _grades(run: StoredRun, cell: str, text: Array, keys: list[DocumentKey]) -> 
     targets = dict(zip(known.keys, known.targets, strict=True)) if known else {}
     if keys[0] not in targets:
         return np.stack([text] * len(GRADES))
-    pairs = list(zip(run.store.read(cell).responses(keys), map(targets.get, keys), strict=True))
+    answers, wanted = run.store.read(cell).responses(keys), [str(targets[key]) for key in keys]
+    pairs = list(zip(answers, wanted, strict=True))
     by_value, by_result = (
-        [math.isclose(of(answer), of(str(target)), rel_tol=1e-6) for answer, target in pairs]
-        for of in (value, result)
+        [math.isclose(value(of(x)), value(of(y)), rel_tol=1e-6) for x, y in pairs]
+        for of in (str, lambda answer: "".join(re.findall(r"(?:^|=)\s*(-?[\d.]+)\s*$", answer)))
     )
     return np.array([by_value, text, by_result], dtype=np.float64)
 
@@ -119,15 +119,6 @@ def value(answer: str) -> float:
     try:
         return float(eval(equation))  # noqa: S307 - digits, brackets and four operators alone
     except (ArithmeticError, SyntaxError, TypeError, ValueError):
-        return math.nan
-
-
-@cache
-def result(answer: str) -> float:
-    """The number behind the last equals sign; NaN where there is none."""
-    try:
-        return float(answer.rpartition("=")[2])
-    except ValueError:
         return math.nan
 
 
@@ -148,9 +139,9 @@ def planned() -> tuple[dict[str, str], dict[tuple[str, str], set[int]]]:
 
     This function alone reads them.
     """
-    labels: dict[str, str] = {"lora_rank": "LoRA at a rank, rate searched"}
+    labels: dict[str, str] = dict(ASKED["labels"])
     seeds: dict[tuple[str, str], set[int]] = defaultdict(set)
-    for path in filter(Path.is_file, map(FOLDER.joinpath, STUDIES)):
+    for path in filter(Path.is_file, map(FOLDER.joinpath, ASKED["files"])):
         study = yaml.safe_load(path.read_text(encoding="utf-8"))
         labels |= study["labels"]
         for task, about in study["tasks"].items():

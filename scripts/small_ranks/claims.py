@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,23 +16,16 @@ from scripts.small_ranks.base import ASKED, FRESH, GRADES, OLD, TASKS, WAYS, Sto
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from aurac.curves.area import Axis
     from aurac.stats.estimate import Array
 
 EACH, TRAINED = ("1", "2", "4", "8"), "16"
 DRAWS = 2000  # of the bootstrap
 DECLARED = ("nested", "lora")
-AXES: dict[str, tuple[tuple[int, ...], Axis]] = {
-    "1 to 8": ((1, 2, 4, 8), "log2"),
-    "1 to 16": ((1, 2, 4, 8, 16), "log2"),
-    "1 to 16, linear": ((1, 2, 4, 8, 16), "linear"),
-    **{rank: ((int(rank),), "log2") for rank in (*EACH, TRAINED)},
-}
 SCOPES = {"both": tuple(TASKS), **{title: (task,) for task, title in TASKS.items()}}
 
 
 class Asked(NamedTuple):
-    """A difference that is asked for, in the names of asked.yaml, `SCOPES` and `AXES`."""
+    """A difference that is asked for, in the names of asked.yaml and `SCOPES`."""
 
     kind: str
     a: str
@@ -61,7 +55,7 @@ class Claim(NamedTuple):
 
 def areas(stored: Stored, task: str, way: Way, over: str, grade: str = "value") -> dict[int, Array]:
     """Seed → (n,) AURAC, or accuracy at a single rank, of each example."""
-    ranks, axis = AXES[over]
+    ranks, axis = ASKED["axes"][over]
     weights = quadrature_weights(ranks, axis) if len(ranks) > 1 else np.ones(1)
     row, known = GRADES.index(grade), stored.scores.get((task, way), {})
     return {
@@ -155,8 +149,7 @@ def answers(stored: Stored, grade: str = "value") -> dict[Asked, Claim]:
 def accuracies(stored: Stored) -> dict[tuple[str, Way, str], Claim]:
     """Scope, way and ranks → accuracy at a rank or AURAC, of all that was evaluated."""
     seeds, ways = known_seeds(stored), dict.fromkeys(way for _, way in stored.scores)
-    overs = [*EACH, TRAINED, "1 to 8"]
-    every = [(tasks, way, over) for tasks in SCOPES for way in ways for over in overs]
+    every = product(SCOPES, ways, (*EACH, TRAINED, "1 to 8"))
     found = {each: claim(stored, [each[1:]], each[0], seeds=seeds) for each in every}
     return {each: known for each, known in found.items() if known}
 
@@ -174,10 +167,8 @@ def power(stored: Stored) -> float:
     The closed form of `aurac plan`: its examples are as many as both tasks have, and vary as the
     mean over the tasks does.
     """
-    each = []
-    for task in TASKS:
-        ours, theirs = (areas(stored, task, WAYS[way], "1 to 8") for way in DECLARED)
-        each.append(np.stack([ours[seed] - theirs[seed] for seed in OLD]))
+    sides = [[areas(stored, task, WAYS[way], "1 to 8") for way in DECLARED] for task in TASKS]
+    each = [np.stack([ours[seed] - theirs[seed] for seed in OLD]) for ours, theirs in sides]
     examples = sum(x.shape[1] for x in each)
     flips = examples * sum(x.mean(axis=0).var() / x.shape[1] for x in each) / len(each) ** 2
     spread = np.sqrt(sum(x.mean(axis=1).var(ddof=1) for x in each) / len(each) ** 2 / 2)

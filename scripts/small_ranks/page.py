@@ -1,149 +1,133 @@
-"""The sentences and tables of the page: every number and every verdict comes from a claim."""
+"""The page of the study and its appendix: every number and every verdict comes from a claim."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from aurac.show import numbers
-from scripts.small_ranks.base import ASKED, FRESH, OLD, WAYS, Stored, Way
-from scripts.small_ranks.claims import (
-    DECLARED,
-    EACH,
-    TRAINED,
-    Asked,
-    Claim,
-    asked,
-    fresh_seeds,
-    power,
-    verdict,
-)
-from scripts.small_ranks.tables import shown
+from scripts.small_ranks import base, claims, figures, tables
+from scripts.small_ranks.base import ASKED, FRESH, OLD
+from scripts.small_ranks.claims import EACH, TRAINED, Asked, Claim, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ALONE, ABSENT = "word problems", "not there yet"
-SAID = {  # the verdict on a method, in a sentence
-    "better": "is better",
-    "worse": "is worse",
-    "not shown": "is not shown to be better",
-}
+SAID, KINDS = ASKED["said"], ASKED["kinds"]
+Known = dict[Asked, "Claim | None"]
+Accuracies = dict[tuple[str, base.Way, str], Claim]
 
 
-@dataclass
-class Page:
-    """What the page says of what is there."""
+def main(out: Path = base.FOLDER) -> None:
+    """Write every file of the page below a folder."""
+    stored = base.read()
+    answers, accuracies = claims.answers(stored), claims.accuracies(stored)
+    frames = {
+        "differences": tables.differences(stored, answers),
+        "accuracies": tables.accuracies(stored, accuracies),
+        "factors": tables.factors(stored),
+        "trials": tables.trials(),
+        "trainings": tables.trainings(),
+        "there": tables.there(stored),
+    }
+    for name in ("tables", "figures"):
+        (out / name).mkdir(parents=True, exist_ok=True)
+    for name, frame in frames.items():
+        frame.to_csv(out / f"tables/{name}.csv", index=False, float_format="%.6g")
+    texts = {
+        "README": page(stored, {each: answers.get(each) for each in claims.asked()}, accuracies),
+        "appendix": appendix(frames),
+    }
+    for name, said in texts.items():
+        text = Path(__file__).with_name(f"{name.lower()}.md").read_text(encoding="utf-8")
+        (out / f"{name}.md").write_text(text.format(**said), encoding="utf-8")
+    figures.draw(accuracies, out / "figures/accuracy.png")
 
-    stored: Stored
-    answers: Mapping[Asked, Claim]
-    accuracies: Mapping[tuple[str, Way, str], Claim]
 
-    def __call__(
-        self, kind: str, a: str, b: str, tasks: str = "both", ranks: str = "1 to 8"
-    ) -> Claim | None:
-        """The claim on a question, None where its adapters are not there; it must be asked."""
-        question = Asked(kind, a, b, tasks, ranks)
-        return self.answers.get(question) if asked()[question] else None
+def page(stored: base.Stored, known: Known, accuracies: Accuracies) -> dict[str, Any]:
+    """What stands in the places of readme.md; `n` and `v` have every difference by its names."""
+    test, estimate = (known[Asked(kind, *claims.DECLARED)] for kind in ("test", "estimate"))
+    way = "nested" if verdict(test) == "better" else "lora"
+    each = {rank: known[Asked("rank", "each", way, ALONE, rank)] for rank in EACH}
+    beaten = [rank for rank, found in each.items() if verdict(found) == "better"]
+    lost = [f"{inline(known[Asked('loss', way, way, 'both', r)])} at {r}" for r in EACH[::-1]]
+    tasks = "both" if known[Asked("explored", "with P", "eight")] else ALONE
+    searched = [r for r in EACH if (ALONE, base.WAYS["searched"], r) in accuracies]
+    fresh = f"{len(claims.fresh_seeds(stored))} of {len(FRESH)} seeds"
+    return {
+        "n": {"/".join(asked): inline(found) for asked, found in known.items()},
+        "v": {"/".join(asked): SAID[verdict(found)] for asked, found in known.items()},
+        "cut": numbers.listed([rank for rank in EACH if rank not in beaten]),
+        "first": {"lora": "plain LoRA", "nested": "MatryoshkaLoRA"}[way],
+        "lost": numbers.listed(lost),
+        "nested": SAID[verdict(test or estimate)],
+        "alone": f"rank {numbers.listed(beaten)}" if beaten else "none of them",
+        "at_ranks": at_ranks(each),
+        "declared": tables.shown(declared(known, fresh)),
+        "test": f"On the fresh seeds MatryoshkaLoRA {SAID[verdict(test)]}: {inline(test)}."
+        if test
+        else f"Of the test {fresh} are whole: nothing is concluded from it yet.",
+        "power": numbers.percent(claims.power(stored)),
+        "ends": [numbers.upper(x) for x in (estimate.high, -estimate.low)] if estimate else [],
+        "by_rank": tables.shown(by_rank(known, accuracies)),
+        "paper_tasks": "both tasks" if tasks == "both" else f"the {ALONE}",
+        "paper": tables.shown(paper(known, tasks)),
+        "family": KINDS["explored"]["family"],
+        "base": numbers.percent(stored.base["aurac_word_problems"][0].mean()),
+        "searched": f" (rank {numbers.listed(searched)}: its own, too)" if searched else "",
+    }
 
-    def written(self) -> dict[str, str]:
-        """What stands in the places of page.md."""
-        test, nested = self("test", *DECLARED), self("estimate", *DECLARED)
-        way = "nested" if verdict(test) == "better" else "lora"
-        beaten = [r for r in EACH if verdict(self("rank", "each", way, ALONE, r)) == "better"]
-        lost = [f"{inline(self('loss', way, way, 'both', r))} at {r}" for r in EACH[::-1]]
-        said = SAID[verdict(test or nested)]
-        count, of = len(fresh_seeds(self.stored)), len(FRESH)
-        tasks = "both" if self("explored", "with P", "eight") else ALONE
-        searched = [r for r in EACH if (ALONE, WAYS["searched"], r) in self.accuracies]
-        own_rate = f" (rank {numbers.listed(searched)}: its own one, too)"
-        return {
-            "cut": numbers.listed([rank for rank in EACH if rank not in beaten]),
-            "first": "plain LoRA" if way == "lora" else "MatryoshkaLoRA",
-            "lost": numbers.listed(lost),
-            "nested": said,
-            "over": inline(nested),
-            "at_four": inline(self("rank", *DECLARED, "both", "4")),
-            "alone": f"For rank {numbers.listed(beaten)}" if beaten else "For none of them",
-            "at_ranks": self.at_ranks("each", way),
-            "fitted_lora": self.fitted("lora", "LoRA"),
-            "fitted_nested": self.fitted("nested", "MatryoshkaLoRA"),
-            "declared": self.declared(),
-            "test": f"On the fresh seeds MatryoshkaLoRA {said}: {inline(test)}."
-            if test
-            else f"Of the test {count} of {of} seeds are whole: nothing is concluded from it yet.",
-            "power": numbers.percent(power(self.stored)),
-            "gain": numbers.upper(nested.high) if nested else ABSENT,
-            "loss": numbers.upper(-nested.low) if nested else ABSENT,
-            "by_rank": self.by_rank(),
-            "fitted": inline(self("first", "nested fitted", "lora fitted")),
-            "paper_tasks": "both tasks" if tasks == "both" else "the word problems",
-            "paper": self.paper(tasks),
-            "family": str(ASKED["kinds"]["explored"]["family"]),
-            "base": numbers.percent(self.stored.base["aurac_word_problems"][0].mean()),
-            "searched": own_rate if searched else "",
-            "scaled": inline(self("explored", "nested fitted", "scaled", ALONE)),
-        }
 
-    def at_ranks(self, a: str, b: str) -> str:
-        """What is shown of a way against another at each rank, ranks of one verdict together."""
-        known = {rank: self("rank", a, b, ALONE, rank) for rank in EACH}
-        said = []
-        for word, text in SAID.items():
-            ranks = [f"{rank} ({inline(c)})" for rank, c in known.items() if verdict(c) == word]
-            said += [f"{text} at rank {numbers.listed(ranks)}"] if ranks else []
-        return numbers.listed(said)
+def at_ranks(each: Mapping[str, Claim | None]) -> str:
+    """What is shown of a way at each rank, ranks of one verdict together."""
+    said = []
+    for word, text in SAID.items():
+        ranks = [f"{rank} ({inline(c)})" for rank, c in each.items() if verdict(c) == word]
+        said += [f"{text} at rank {numbers.listed(ranks)}"] if ranks else []
+    return numbers.listed(said)
 
-    def fitted(self, way: str, name: str) -> str:
-        """What is shown at rank 1 of training there against a cut with a fitted scale."""
-        claim = self("rank", "each", f"{way} fitted", ALONE, "1")
-        return f"{SAID.get(verdict(claim), ABSENT)} than {name}'s ({inline(claim)})"
 
-    def declared(self) -> str:
-        """The table of the declared comparison: the test, and what was known."""
-        rows, count = [], len(fresh_seeds(self.stored))
-        for kind, name in (
-            ("test", f"{FRESH[0]} to {FRESH[-1]}: the test"),
-            ("old seeds", f"{OLD[0]} to {OLD[-1]}: known before"),
-            ("estimate", "all of these: the estimate"),
-        ):
-            row, claim = {"seeds": name}, self(kind, *DECLARED)
-            row["points [95 %]"] = ends(claim) or f"{count} of {len(FRESH)} seeds"
-            drawn = numbers.interval(claim.value, *claim.drawn) if claim else ""
-            row["bootstrap"] = drawn.partition(" ")[2] or numbers.NONE
-            row["p "] = numbers.p_value(claim.p if claim else None)
-            rows.append(row | {"MatryoshkaLoRA is": verdict(claim)})
-        return shown(pd.DataFrame(rows[: 2 + (count == len(FRESH))]))
+def declared(known: Known, fresh: str) -> pd.DataFrame:
+    """The declared comparison: the test, and what was known; of both the estimate."""
+    rows: list[dict[str, Any]] = []
+    for kind, name in ASKED["declared"].items():
+        claim = known[Asked(kind, *claims.DECLARED)]
+        row = {"seeds": name, "points [95 %]": ends(claim) or fresh}
+        row["bootstrap"] = numbers.interval(0, *claim.drawn)[4:] if claim else numbers.NONE
+        rows.append(row | {"p": claim and claim.p, "MatryoshkaLoRA is": verdict(claim)})
+    return pd.DataFrame(rows if fresh.startswith("8") else rows[:2])
 
-    def by_rank(self) -> str:
-        """The table of accuracies, with the intervals of the main differences."""
-        rows = []
-        for tasks, scale, text, way in ASKED["main"]:
+
+def by_rank(known: Known, accuracies: Accuracies) -> pd.DataFrame:
+    """Accuracies, with the intervals of the main differences."""
+    rows = []
+    for tasks, scale, name, way in ASKED["main"]:
+        found: dict[str, Claim | None] = {}
+        for rank in (*EACH, TRAINED):
             if isinstance(way, str):
-                every = (self.accuracies.get((tasks, WAYS[way], r)) for r in (*EACH, TRAINED))
-            else:
-                every = (self("rank", way[0], way[1], tasks, rank) for rank in EACH)
-            known = dict(zip((*EACH, TRAINED), every, strict=False))
-            if there := [claim for claim in known.values() if claim]:
-                cells = {rank: ends(claim) for rank, claim in known.items()}
-                if isinstance(way, str):
-                    cells = {rank: text.partition(" ")[0] for rank, text in cells.items()}
-                row = {"tasks": tasks, "scale": scale, " ": text, "seeds": len(there[0].seeds)}
-                rows.append(row | cells)
-        return shown(pd.DataFrame(rows))
+                found[rank] = accuracies.get((tasks, base.WAYS[way], rank))
+            elif rank in EACH:
+                found[rank] = known[Asked("rank", way[0], way[1], tasks, rank)]
+        if there := [claim for claim in found.values() if claim]:
+            row = {"tasks": tasks, "scale": scale, " ": name, "seeds": str(len(there[0].seeds))}
+            parts = 1 if isinstance(way, str) else 3  # without its interval, or with it
+            rows.append(row | {r: " ".join(ends(c).split()[:parts]) for r, c in found.items()})
+    return pd.DataFrame(rows)
 
-    def paper(self, tasks: str) -> str:
-        """The comparisons of the paper on its axes."""
-        rows = []
-        for name, (a, b) in ASKED["paper"]:
-            row = {"MatryoshkaLoRA": name}
-            for over in ASKED["kinds"]["explored"]["ranks"]:
-                claim = self("explored", a, b, tasks, over)
-                row[over] = f"{ends(claim)} {verdict(claim)}"
-            rows.append(row)
-        return shown(pd.DataFrame(rows))
+
+def paper(known: Known, tasks: str) -> pd.DataFrame:
+    """The comparisons of the paper on its axes."""
+    rows = []
+    for name, (a, b) in ASKED["paper"]:
+        row = {"MatryoshkaLoRA": name}
+        for over in KINDS["explored"]["ranks"]:
+            claim = known[Asked("explored", a, b, tasks, over)]
+            row[over] = f"{ends(claim)} {verdict(claim)}"
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def ends(found: Claim | None) -> str:
@@ -154,3 +138,30 @@ def ends(found: Claim | None) -> str:
 def inline(found: Claim | None) -> str:
     """The same in the text of a page."""
     return ends(found).replace("[", "\\[").replace("]", "\\]") or ABSENT
+
+
+def appendix(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """What stands in the places of appendix.md."""
+    every, known, trainings = (frames[x] for x in ("differences", "accuracies", "trainings"))
+    about = ("tasks", "a", "b", "ranks", "seeds", "points", "bootstrap", "p", "a is", "by text")
+    pairs, both = every["kind"] + every["a"] + every["b"], every["tasks"] == "both"
+    widest = every[both | ~pairs.isin(pairs[both])]  # each task's rows are in the CSV file
+    kinds = dict(iter(widest.groupby("kind")))
+    area = known[known["ranks"] == "1 to 8"].drop(columns="ranks")
+    wide = tables.pivot(known[known["ranks"] != "1 to 8"], "ranks", "value").merge(area, "left")
+    ways = ("tasks", "method", "cut", "seeds", "0", *EACH, TRAINED, "value", "text", "result")
+    tokens = trainings["tokens"][trainings["seed"] == OLD[0]].unique()
+    first = every[every["kind"] == "first"]
+    return {
+        "draws": claims.DRAWS,
+        "first": tables.shown(first, *about, "of each seed"),
+        "explored": tables.shown(kinds["explored"], *about),
+        "family": KINDS["explored"]["family"],
+        "ranks": tables.shown(kinds["rank"], *about),
+        "losses": tables.shown(kinds["loss"], "tasks", "a", "ranks", "seeds", "points"),
+        "accuracies": tables.shown(wide, *ways),
+        "factors": tables.shown(frames["factors"]),
+        "trials": tables.shown(tables.pivot(frames["trials"], "rate", "AURAC")),
+        "tokens": " and ".join(sorted(f"{count:,}" for count in tokens)),
+        "there": tables.shown(frames["there"]),
+    }

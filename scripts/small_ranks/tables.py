@@ -83,9 +83,9 @@ def factors(stored: Stored) -> pd.DataFrame:
 def trials() -> pd.DataFrame:
     """AURAC of every trial of a learning rate on validation examples, and the chosen rate."""
     return pd.DataFrame(
-        {"method": method(recipe), "tasks": TASKS[task], "chosen": known["chosen"]["learning_rate"]}
-        | {"cut": cut(way) + " *" * ([*way[1:]] == found["cut"])}
-        | {"rate": trial["learning_rate"], "AURAC": 100 * score}
+        {"method": method(recipe), "tasks": TASKS[task]}
+        | {"chosen": str(known["chosen"]["learning_rate"]), "rate": str(trial["learning_rate"])}
+        | {"cut": cut(way) + " *" * ([*way[1:]] == found["cut"]), "AURAC": 100 * score}
         for recipe, found in base.searches().items()
         for task, known in found["tasks"].items()
         for trial in known.get("trials", ())
@@ -129,10 +129,9 @@ def shown(frame: pd.DataFrame, *names: str) -> str:
 
 def _text(name: str, row: Mapping[Any, Any]) -> str:
     x, low, high = (row.get(f"{name}{end}") for end in ("", " low", " high"))
-    if low is not None:
+    if low is not None and high is not None:
         text = numbers.interval((low if x is None else x) / 100, low / 100, high / 100)
         return text.partition(" ")[2] if x is None else text
     if name == "p":
         return numbers.p_value(x)
-    decimals = isinstance(x, float) and name != "chosen"
-    return "" if x is None else numbers.percent(x / 100) if decimals else str(x)
+    return "" if x is None else numbers.percent(x / 100) if isinstance(x, float) else str(x)
