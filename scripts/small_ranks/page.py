@@ -98,7 +98,7 @@ def declared(known: Known, fresh: str) -> pd.DataFrame:
         row = {"seeds": name, "points [95 %]": ends(claim) or fresh}
         row["bootstrap"] = numbers.interval(0, *claim.drawn)[4:] if claim else numbers.NONE
         rows.append(row | {"p": claim and claim.p, "MatryoshkaLoRA is": verdict(claim)})
-    return pd.DataFrame(rows if fresh.startswith("8") else rows[:2])
+    return pd.DataFrame(rows if rows[0]["p"] else rows[:2])
 
 
 def by_rank(known: Known, accuracies: Accuracies) -> pd.DataFrame:
