@@ -60,11 +60,11 @@ def page(stored: base.Stored, known: Known, accuracies: Accuracies) -> dict[str,
     return {
         "n": {"/".join(asked): inline(found) for asked, found in known.items()},
         "v": {"/".join(asked): SAID[verdict(found)] for asked, found in known.items()},
-        "cut": numbers.listed([rank for rank in EACH if rank not in beaten]),
+        "cut": numbers.listed([r for r in EACH if r not in beaten]).replace("and", "or"),
         "first": {"lora": "plain LoRA", "nested": "MatryoshkaLoRA"}[way],
         "lost": numbers.listed(lost),
         "nested": SAID[verdict(test or estimate)],
-        "alone": f"rank {numbers.listed(beaten)}" if beaten else "none of them",
+        "alone": f"rank {numbers.listed(beaten)}".replace("and", "or") if beaten else "no rank",
         "at_ranks": at_ranks(each),
         "declared": tables.shown(declared(known, fresh)),
         "test": f"On the fresh seeds MatryoshkaLoRA {SAID[verdict(test)]}: {inline(test)}."
