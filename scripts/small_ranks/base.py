@@ -1,111 +1,158 @@
-"""One base of the study of small ranks."""
+"""What is stored of the study of small ranks, and what was planned."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import gzip
+import json
+import math
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from msgspec.structs import asdict
+import yaml
 
-from aurac.curves.checks import MEAN
-from aurac.show.views import names_of
+from aurac.records.lines import DocumentKey
+from aurac.records.run import StoredRun, read_run
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from aurac.curves.curve import Curve
+    from aurac.stats.estimate import Array
 
-    from aurac.analysis import Analysis
-    from aurac.curves.question import Key
-    from aurac.study.design import Part, Study
-    from aurac.study.report import Reported
-    from aurac.study.search import Survey
-
-Record = dict[str, Any]
-TITLES = {
-    "aurac_word_problems": "word problems",
-    "mawps": "MAWPS",
-    "smollm2": "SmolLM2-135M",
-    "gemma": "Gemma-3-270M",
-}
-RANKS = (1, 2, 4, 8, 16)  # of study.yaml
-SVD = ("svd", "keep")
-CUTS = {
-    SVD: "SVD",
-    ("svd", "fit"): "SVD, fitted scale",
-    ("prefix", "fit"): "prefix, fitted scale",
-}
-OTHER_CUTS = {
-    "matryoshka": "prefix with P",
-    "matryoshka_prefix": "prefix with P",
-    "published": "prefix without P",
-    "lora_per_rank": "trained at each rank",
-    "squeeze": "trained on at each rank",
-}
+FOLDER = Path(__file__).parents[2] / "reports/small_ranks"
+ASKED = yaml.safe_load(Path(__file__).with_name("asked.yaml").read_text("utf-8"))
+OLD, FRESH = range(47, 55), range(55, 63)  # seeds
+GRADES = ("value", "text", "result")  # of a MAWPS answer; the first one decides
+TASKS: dict[str, str] = ASKED["tasks"]
 
 
-class Base:
-    """A base whose declared comparisons are done: its searches and its report."""
+class Way(NamedTuple):
+    """A recipe under a cut."""
 
-    def __init__(
-        self, study: Study, part: Part, trials: Survey, done: Reported, left: Collection[str]
-    ) -> None:
-        self.trials, self.analysis, self.primary = trials, done.analysis, done.primary
-        self.run, self.study, self.name = done.run, study, TITLES[part.alias]
-        self.part, self.tasks = part, list(dict.fromkeys(plan.task for plan in part.plans))
-        labels = self.study.labels
-        self.whole = {group for group in part.groups if labels[group] not in left}
-        rows = [row for row in done.analysis.rows if row.key.adapter in self.whole]
-        self.rows = {(row.task, row.key): row for row in rows}
-        self.keys = list(dict.fromkeys(row.key for row in rows))
-        self.declared = done.primary.question.pairs if done.primary else ()
-        known = {key.adapter for key in self.keys}
-        self.names = names_of(done.analysis, {n: x for n, x in labels.items() if n in known})
-
-    def groups(self, task: str) -> list[str]:
-        """The recipes of a task that are done."""
-        there = {plan.group for plan in self.part.plans if plan.task == task}
-        return [group for group in self.part.groups if group in there & self.whole]
-
-    def scores(self, task: str) -> dict[Key, Record]:
-        """The records of a task."""
-        return {r.key: asdict(r) for r in self.analysis.tables.scores if r.task == task}
-
-    @property
-    def mean(self) -> str:
-        """The mean over tasks, or the only one."""
-        return MEAN if len(self.tasks) > 1 else self.tasks[0]
-
-    def own(self, group: str) -> Key:
-        """The row of a recipe under its own cut."""
-        rows = self.analysis.rows
-        return next(row.key for row in rows if row.first and row.key.adapter == group)
-
-    def best(self, group: str, cut: tuple[str, str]) -> float:
-        """The mean over tasks of the highest AURAC of a recipe's trials under a cut, in percent."""
-        trials = self.trials.winners[group].trials.values()
-        return float(
-            100 * np.mean([max(trial.scores.get(cut, 0.0) for trial in tried) for tried in trials])
-        )
-
-    def words(self, a: Key, b: Key) -> str:
-        """A difference of two rows."""
-        return f"{self.label(a)} − {self.label(b)}"
-
-    def label(self, key: Key) -> str:
-        """A recipe and its cut."""
-        return f"{self.study.labels[key.adapter]} ({self.cut(key)})"
-
-    def cut(self, key: Key) -> str:
-        """A cut in words."""
-        other = OTHER_CUTS.get(key.adapter, "prefix, own scale")
-        return CUTS.get((str(key.basis), str(key.rescale)), other)
+    recipe: str
+    basis: str
+    rescale: str
 
 
-def difference(analysis: Analysis | None, task: str, a: Key, b: Key) -> Record:
-    """AURAC of a minus that of b with its interval, and p; None where they were not compared."""
-    for pair in analysis.tables.pairs if analysis else ():
-        if (pair.task, pair.a, pair.b) == (task, a, b):
-            return asdict(pair)
-        if (pair.task, pair.a, pair.b) == (task, b, a):
-            turned = {"difference": -pair.difference, "low": -pair.high, "high": -pair.low}
-            return asdict(pair) | turned
-    return dict.fromkeys(("difference", "low", "high", "p"))
+WAYS = {name: Way(*way) for name, way in ASKED["ways"].items()}
+Scores = dict[int, dict[int, "Array"]]  # seed → rank → (3, n) scores, a row for each grade
+
+
+@dataclass
+class Stored:
+    """The study as far as it is there.
+
+    Attributes:
+        scores: Task and way → scores.
+        base: Task → (3, n) scores of the base alone.
+        factors: Task and way → seed → rank → factor of a fitted scale.
+        units: Task → (n,) codes of what its examples share: a template.
+        examples: Task → identities of its examples, the same in every run.
+    """
+
+    scores: dict[tuple[str, Way], Scores] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(dict))
+    )
+    base: dict[str, Array] = field(default_factory=dict)
+    factors: dict[tuple[str, Way], dict[int, Any]] = field(
+        default_factory=lambda: defaultdict(dict)
+    )
+    units: dict[str, Any] = field(default_factory=dict)
+    examples: dict[str, list[DocumentKey]] = field(default_factory=dict)
+
+
+def read() -> Stored:
+    """All runs of the small base; a MAWPS answer is graded by its equation's value, too."""
+    stored = Stored()
+    for path in sorted(FOLDER.rglob("smollm2/run/run.json")):
+        run = read_run(path.parent)
+        recipes = {a.name: (a.recipe or {})["name"] for a in run.adapters}
+        cells: Any = {(c.adapter, c.basis, c.rescale): c.cells for c in run.cuts}
+        for curve in run.curves:
+            task, name = str(curve.task), recipes[str(curve.adapter)].removesuffix(" per rank")
+            recipe = name.partition(f"-{task}-")[2]
+            way = Way(ASKED["same"].get(recipe, recipe), str(curve.basis), str(curve.rescale))
+            _add(stored, run, curve, way, cells[curve.adapter, curve.basis, curve.rescale][task])
+    return stored
+
+
+def _add(stored: Stored, run: StoredRun, curve: Curve, way: Way, cells: dict[int, str]) -> None:
+    task, seed = str(curve.task), int(curve.seed or 0)
+    identities = zip(curve.doc_ids or (), curve.doc_hashes or (), curve.prompts or (), strict=True)
+    keys = [DocumentKey(*each) for each in identities]
+    if task not in stored.examples:
+        stored.examples[task], stored.units[task] = keys, _units(run, task, keys)
+        base = np.asarray(curve.base_scores)
+        stored.base[task] = _grades(run, run.manifest.base[task], base, keys)
+    if stored.examples[task] != keys:
+        raise ValueError(f"{curve.label} has other examples than the adapters before it.")
+    for rank, text in zip(curve.ranks, np.asarray(curve.outcomes), strict=True):
+        stored.scores[task, way][seed][rank] = _grades(run, cells[rank], text, keys)
+    if curve.factors:
+        stored.factors[task, way][seed] = curve.factors
+
+
+def _grades(run: StoredRun, cell: str, text: Array, keys: list[DocumentKey]) -> Array:
+    """(3, n) scores of a cell: by value, by text as the task's metric has it, by the result."""
+    known = next((told for stem, told in run.documents.items() if "/mawps-" in stem), None)
+    targets = dict(zip(known.keys, known.targets, strict=True)) if known else {}
+    if keys[0] not in targets:
+        return np.stack([text] * len(GRADES))
+    answers, wanted = run.store.read(cell).responses(keys), [str(targets[key]) for key in keys]
+    pairs = list(zip(answers, wanted, strict=True))
+    by_value, by_result = (
+        [math.isclose(value(of(x)), value(of(y)), rel_tol=1e-6) for x, y in pairs]
+        for of in (str, lambda answer: "".join(re.findall(r"(?:^|=)\s*(-?[\d.]+)\s*$", answer)))
+    )
+    return np.array([by_value, text, by_result], dtype=np.float64)
+
+
+@cache
+def value(answer: str) -> float:
+    """Of the equation before the last equals sign; NaN, which equals nothing, of none."""
+    equation = (answer.rpartition("=")[0] or answer).strip()
+    if re.search(r"\*\*|//|[\d.)]\s*\(|[^\d.\s()*/+-]", equation):
+        return math.nan
+    try:
+        return float(eval(equation))  # noqa: S307 - digits, brackets and four operators alone
+    except (ArithmeticError, SyntaxError, TypeError, ValueError):
+        return math.nan
+
+
+def _units(run: StoredRun, task: str, keys: list[DocumentKey]) -> Any:
+    """Codes of the templates: those of the word problems, MAWPS questions without their numbers."""
+    found = {}
+    for path in run.folder.glob(f"documents/{task}-*.jsonl.gz"):
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            for row in (row for row in map(json.loads, lines) if "doc" in row):
+                plain = re.sub(r"\d[\d.,]*", "#", row["doc"]["question"])
+                found[row["doc_hash"]] = row["doc"].get("template") or plain
+    return np.unique([found[key.content] for key in keys], return_inverse=True)[1]
+
+
+@cache
+def planned() -> tuple[dict[str, str], dict[tuple[str, str], set[int]]]:
+    """What the study's files say: labels of recipes, and the seeds of each on each task.
+
+    This function alone reads them.
+    """
+    labels: dict[str, str] = dict(ASKED["labels"])
+    seeds: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for path in filter(Path.is_file, map(FOLDER.joinpath, ASKED["files"])):
+        study = yaml.safe_load(path.read_text(encoding="utf-8"))
+        labels |= study["labels"]
+        for task, about in study["tasks"].items():
+            for name in about.get("recipes", study["recipes"]):
+                seeds[name, task] |= set(study["recipes"][name].get("seeds", study["seeds"]))
+    return labels, seeds
+
+
+def searches() -> dict[str, Any]:
+    """Recipe → what its search found, as `search.json` has it."""
+    found: dict[str, Any] = {}
+    for path in sorted(FOLDER.rglob("smollm2/search.json")):
+        found |= json.loads(path.read_text(encoding="utf-8"))
+    return found

@@ -100,7 +100,7 @@ def test_the_folder_of_a_report_is_its_run_under_its_question(run, tmp_path):
     assert (again.question.margin, again.question.reference) == (0.15, "lora")
     assert again.recommended.equals(asked.recommended)
     assert load_run(KEPT).question == Question()
-    one = run.ask(pairs=((Key("dylora", "prefix", "rule"), Key("lora", "svd", "keep")),))
+    one = run.ask(pairs=((Key("dylora", "svd", "keep"), Key("lora", "svd", "keep")),))
     one.report(tmp_path / "one")
     assert load_run(tmp_path / "one").pairs.equals(one.pairs)
     assert len(one.pairs) == 1
