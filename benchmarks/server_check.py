@@ -67,6 +67,7 @@ KINDS: dict[str, dict[str, Any]] = {  # how the server differs from an honest on
     "truncated": {"most_tokens": 2},
     "sampled": {"samples": True},
 }
+SMALL = ("scale 1.1", "scale 0.9", "half of the layers")  # not seen of a small effect
 COLUMNS = ("passed", "cannot be seen", "refused")
 
 
@@ -150,7 +151,8 @@ def checks(
                     found.append(verdict)
                     if not verdict.right:  # where a run would end
                         break
-            unseen = kind.startswith("scale") and all("cannot be seen" in str(v) for v in found[1:])
+            small = all("cannot be seen" in str(verdict) for verdict in found[1:])
+            unseen = kind in SMALL and small
             right = COLUMNS[1] if unseen else COLUMNS[0]
             outcome = right if all(verdict.right for verdict in found) else COLUMNS[2]
             yield kind, Found(outcome, found)

@@ -129,14 +129,13 @@ class Exports:
 
     def __init__(self, folder: Callable[[], Path]) -> None:
         self._folder = folder
-        self._prepared: dict[tuple[Truncation, float | None], Prepared] = {}
-        self._written: dict[tuple[Any, ...], Path] = {}
+        self._prepared: dict[Truncation, Prepared] = {}
+        self._written: dict[tuple[Truncation, int], Path] = {}
 
     def of(self, cut: Cut) -> Path:
         """The absolute folder of a cut; its name is unique to the weights and their scale."""
-        what = (*cut.truncation, cut.rank, cut.factor)
-        if what not in self._written:
-            key = cut.truncation, cut.factor
+        key = cut.truncation
+        if (key, cut.rank) not in self._written:
             if key not in self._prepared:
                 self._prepared[key] = cut.prepared()
             exported = self._prepared[key].at(cut.rank)
@@ -147,5 +146,5 @@ class Exports:
                 except RunFolderError:
                     if not folder.exists():  # another process was not quicker
                         raise
-            self._written[what] = folder.resolve()
-        return self._written[what]
+            self._written[key, cut.rank] = folder.resolve()
+        return self._written[key, cut.rank]

@@ -82,7 +82,7 @@ class Verdict:
         if self.texts:
             parts.append("{} of {} texts are the engine's".format(*self.texts))
         if self.effect is not None and self.effect < SEEN:
-            parts.append("a scale that is off by 10 % cannot be seen")
+            parts.append("a scale that is off by 10 % or a part that is left out cannot be seen")
         name = f"rank {self.rank}" if self.rank else "base"
         return f"{name}: {self.says} ({'; '.join(parts)})"
 

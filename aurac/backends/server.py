@@ -275,7 +275,7 @@ def _client(server: ServerBackend) -> Any:
 
     api_models.tqdm = partial(api_models.tqdm, disable=True)  # it draws a bar for each call
 
-    class Client(LocalCompletionsAPI):  # type: ignore[misc]
+    class Client(LocalCompletionsAPI):
         """Each thread sends one request after the other, since `asyncio.run` fails in notebooks."""
 
         def tok_encode(self, string: Any, **_: Any) -> Any:
