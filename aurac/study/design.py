@@ -206,7 +206,7 @@ def default_cuts(recipe: Recipe) -> tuple[Cut, ...]:
     """How `aurac.compare` cuts an adapter of a recipe."""
     A, B = torch.empty(recipe.rank, 1), torch.empty(1, recipe.rank)
     factors = Factors(A, B, alpha=recipe.alpha, rule=recipe.scaling)
-    outline = Adapter(recipe.name, {"module": factors}, nesting=recipe.nesting)
+    outline = Adapter(recipe.name, {"module": factors}, recipe.nesting, folded=True)
     return tuple((sweep.basis, sweep.rescale) for sweep in sweeps_of(recipe.name, outline))
 
 

@@ -11,6 +11,7 @@ from msgspec import Meta
 from torch import nn
 
 from aurac.adapters.compatibility import module_in_model
+from aurac.adapters.formats.sidecar import NOTE
 from aurac.adapters.formats.storage import checked
 from aurac.adapters.nesting import Rule
 from aurac.errors import CheckpointError
@@ -56,6 +57,7 @@ class PeftConfig(msgspec.Struct, frozen=True):
     target_parameters: list[str] = []
     base_model_name_or_path: str = ""
     revision: str = ""
+    note: dict[str, Any] = {}  # what aurac recorded in it, see `formats/sidecar.py`
     carried: dict[str, Any] = {}  # the fields that an export carries over, as they were
 
     @property
@@ -93,8 +95,11 @@ def parse_config(config: Mapping[str, object], where: object) -> PeftConfig:
         )
     if refused := [k for k, v in config.items() if k not in UNDERSTOOD and is_set(v)]:
         raise CheckpointError(f"{where} sets {refused[0]}, with which it cannot be cut exactly")
-    carried = {key: config[key] for key in CARRIED if is_set(config.get(key))}
     known = {k: v for k, v in config.items() if k in UNDERSTOOD}
+    if isinstance(mapping := config.get("auto_mapping"), Mapping):
+        known["note"] = mapping.get(NOTE)
+        known["auto_mapping"] = {k: v for k, v in mapping.items() if k != NOTE}
+    carried = {key: known[key] for key in CARRIED if is_set(known.get(key))}
     return checked({**known, "carried": carried}, PeftConfig, where)
 
 
