@@ -29,10 +29,11 @@ from transformers import TrainerCallback
 from aurac.adapters import Adapter, Nesting, adapter_from_peft
 from aurac.adapters.attach import cuts, peft_layers
 from aurac.adapters.formats.peft import NESTED
-from aurac.adapters.formats.sidecar import NOTE, Sidecar, recorded
+from aurac.adapters.formats.peft_config import NOTE
+from aurac.adapters.formats.sidecar import Sidecar, recorded
 from aurac.adapters.methods import Pass, TrainingSetup
 from aurac.adapters.nesting import Rule, Update, rank_weights
-from aurac.adapters.truncate import relative_weights, times_p
+from aurac.adapters.truncate import has_p_in_weights, relative_weights, times_p
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -140,8 +141,8 @@ class Nested(TrainerCallback, AbstractContextManager["Nested"]):
             if f.kind != "linear" or f.magnitude is not None:
                 kind = f.kind if f.magnitude is None else "DoRA"
                 raise UsageError(f"{name} ({kind}) takes no P: leave it out of target_modules")
-        if before.nesting not in (None, setup.nesting):
-            told = adapter_name, before.method, before.nesting.ranks, setup.nesting.method
+        if before.trained not in (None, setup.nesting):
+            told = adapter_name, before.trained.method, before.trained.ranks, setup.nesting.method
             logger.warning("Adapter %s, trained by %s at the ranks %s, goes on by %s", *told)
         self._whole = self._drawn = setup.nesting.whole(adapter.rank)
         self._scales = {n: (f.rank, f.rule, f.alpha) for n, f in adapter.modules.items()}
@@ -149,7 +150,7 @@ class Nested(TrainerCallback, AbstractContextManager["Nested"]):
         self._silent = {name.rpartition(".")[2] for name in adapter.modules}
         self._names: list[str] = []
         for name in (adapter_name, *({REFERENCE} & model.peft_config.keys())):
-            self._hook(name, folded=before.folded)
+            self._hook(name, folded=before.folded or has_p_in_weights(before))
         self.record = Sidecar.of(adapter)
         self.note(folded=bool(self._folding))
         # Every pass calls the base; the tuner of older releases of PEFT only its `forward`.

@@ -11,7 +11,6 @@ from msgspec import Meta
 from torch import nn
 
 from aurac.adapters.compatibility import module_in_model
-from aurac.adapters.formats.sidecar import NOTE
 from aurac.adapters.formats.storage import checked
 from aurac.adapters.nesting import Rule
 from aurac.errors import CheckpointError
@@ -23,6 +22,7 @@ PeftRank = Annotated[int, Meta(ge=1)]
 Number = TypeVar("Number", int, float)
 
 CONFIG = "adapter_config.json"
+NOTE: Final = "aurac"  # the key of aurac's record in the field `auto_mapping`
 PREFIX: Final = "base_model.model."
 MAGNITUDE: Final = "lora_magnitude_vector"
 # Fields that an export carries over when they are set; the rest is written anew or left out.

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from aurac.adapters.adapter import Adapter, Derived, Factors
+from aurac.adapters.formats.peft_config import NOTE
 from aurac.adapters.formats.storage import checked
 from aurac.adapters.methods import Nesting
 from aurac.adapters.nesting import Rule, Update, peft_alpha
@@ -25,7 +26,6 @@ from aurac.models.device import versions
 from aurac.models.packaged import published
 
 SIDECAR = "aurac.json"
-NOTE = "aurac"
 VERSION = 1
 
 
