@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from collections import Counter
@@ -22,13 +23,15 @@ from aurac.adapters.formats.peft_config import CONFIG, Number, base_fields, is_s
 from aurac.adapters.formats.sidecar import Sidecar
 from aurac.adapters.formats.storage import WEIGHTS
 from aurac.adapters.nesting import peft_alpha
-from aurac.adapters.truncate import BasisOption, Dtype, Rescale, in_dtype, prepare
+from aurac.adapters.truncate import BasisOption, Dtype, Rescale, default_basis, in_dtype, prepare
 from aurac.errors import CheckpointError, RunFolderError, UsageError, first_line
 from aurac.files import fresh_folder
 from aurac.models.tokenizer import TOKENIZER_FILES, tokenizer_folder
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+logger = logging.getLogger(__name__)
 
 
 def truncate(
@@ -65,6 +68,12 @@ def truncate(
     cut = in_dtype(prepare(whole, basis, rescale, factors).at(rank), dtype)
     if whole is adapter or isinstance(adapter, (str, Path)):
         return cut
+    if basis == "auto" and whole.trained is None:
+        logger.warning(
+            "The config does not say how adapter %s was trained, so that it is cut by %s: give a "
+            "basis, or cut the folder that it was loaded from",
+            *(whole.name, default_basis(whole, rescale)),
+        )
     # PEFT 0.19 takes a name for any that it is a part of, so that no `default_r4` can be saved.
     cut = replace(cut, name=f"cut_r{rank}")
     _put_beside(adapter, cut)
@@ -177,6 +186,7 @@ def peft_config(adapter: Adapter) -> dict[str, object]:
         # The full module names, which no base can match wrongly.
         "target_modules": sorted(n for n, f in modules.items() if f.kind != "experts"),
         **kept,
+        "auto_mapping": {**(kept.get("auto_mapping") or {}), **Sidecar.of(adapter).note},
         **base_fields(adapter.base, kept),
         "r": rank,
         "lora_alpha": alpha,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _OWN = (
     *("name", "format", "sha256", "base", "base_sha256", "method", "rule", "alpha", "dora"),
-    *("derived", "recipe", "seed", "data_order"),
+    *("folded", "derived", "recipe", "seed", "data_order"),
 )
 """What a description has as the adapter has it."""
 
@@ -72,6 +72,7 @@ class Description:
     nested_ranks: list[int] | None
     weights: list[float] | None
     update: str | None
+    folded: bool
     rule: str | None
     alpha: float | None
     trained_rank: int
@@ -146,7 +147,7 @@ def _energy(
     """
     A, B = f.stacked()
     a, b = (torch.linalg.qr(side.double(), mode="r").R.cpu() for side in (A.mT, B))
-    p = adapter.rank_weights(name)
+    p = None if adapter.folded else adapter.rank_weights(name)
     weights = torch.from_numpy(np.full(f.rank, f.scale(f.rank)) if p is None else p)
     sigma = torch.linalg.svdvals((b * weights) @ a.mT).square().sum(dim=0)
     gram = ((b.mT @ b) * (a.mT @ a)).sum(dim=0) * torch.outer(weights, weights)

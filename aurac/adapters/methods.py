@@ -75,7 +75,7 @@ class TrainingSetup:
 
 def _sum(setup: TrainingSetup, _step: int, _micro_batch: int) -> Sequence[Pass]:
     """One pass with the sum over all ranks between the factors."""
-    return [setup.nesting.whole]
+    return [Pass(setup.nesting.ranks, setup.nesting.weights)]
 
 
 def _drawn(setup: TrainingSetup, step: int, micro_batch: int) -> Sequence[Pass]:
@@ -194,12 +194,10 @@ class Nesting:
         chosen = tuple(ranks) or (tuple(range(1, R + 1)) if frozen else default_nested_ranks(R))
         return cls(method, chosen, tuple(weights), update if method == "dylora" else None)
 
-    @property
-    def whole(self) -> Pass:
-        """The pass of the whole adapter: all nested ranks where they are summed, else the last."""
-        if method_named(self.method).summed:
-            return Pass(self.ranks, self.weights)
-        return Pass(self.ranks[-1:])
+    def whole(self, R: int) -> Pass:
+        """The pass of the whole adapter: all nested ranks where they are summed, else R."""
+        summed = method_named(self.method).summed
+        return Pass(self.ranks, self.weights) if summed else Pass((R,))
 
     def diagonal(
         self, R: int, rule: Rule, alpha: float, own: int | None = None

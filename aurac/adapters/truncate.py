@@ -5,7 +5,8 @@ The scale after truncation (``rescale``) is a choice that can outweigh the metho
 - ``rule`` re-evaluates the scaling rule at r, the published inference of all three methods;
 - ``keep`` holds the scale of the trained rank;
 - ``trained`` keeps the first r entries of the diagonal P that training used, folded into A (for
-  DyLoRA, whose P at rank r is s_r itself, that is ``rule``);
+  DyLoRA, whose P at rank r is s_r itself, that is ``rule``). The other three leave P out, also of
+  factors that have it folded in already;
 - ``fit`` multiplies ``keep`` by one factor per rank, found on held-out examples.
 
 With ``svd`` the update is ``B · P · A`` where P is recorded and ``s_R · B · A`` otherwise, and the
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import torch
@@ -68,6 +69,7 @@ class Prepared:
         return replace(
             self.adapter,
             modules={name: replace(f, B=f.B.contiguous()) for name, f in cut.items()},
+            folded=False,
             # P follows from the rule and the trained rank, so it is only known where both are.
             nesting=self.adapter.nesting
             if by_rule(self.adapter, self.rescale)
@@ -147,12 +149,15 @@ def default_basis(adapter: Adapter, rescale: Rescale | None = None) -> Basis:
 
 
 def default_rescale(adapter: Adapter, basis: Basis = "prefix") -> Rescale:
-    """``keep`` for svd, ``trained`` where P is recorded and not constant, ``rule`` otherwise."""
+    """``keep`` for svd, ``trained`` where P is recorded and not constant, ``rule`` otherwise.
+
+    A constant P that was folded in is kept, so that full rank is what was trained.
+    """
     if basis == "svd" or is_svd(adapter):
         return "keep"
-    diagonals = (adapter.rank_weights(name) for name in adapter.modules)
-    varies = any(p is not None and np.any(p != p[0]) for p in diagonals)
-    return "trained" if varies or has_p_in_weights(adapter) else "rule"
+    known = (relative_weights(adapter, name) for name in adapter.modules)
+    with_p = any(x is not None and (adapter.folded or bool((x != x[0]).any())) for x in known)
+    return "trained" if with_p or has_p_in_weights(adapter) else "rule"
 
 
 def prepare(
@@ -171,11 +176,11 @@ def prepare(
     whole: dict[str, tuple[Tensor, Tensor]] = {}
     sliced: dict[str, tuple[Tensor, Tensor]] = {}
     for name, f in adapter.modules.items():
-        relative = None if rescale != "trained" and chosen != "svd" else _relative(adapter, name)
-        A = f.A if relative is None else (f.A.double() * relative[:, None]).to(f.A.dtype)
-        whole[name] = sliced[name] = _finite(A, name), f.B
+        relative = relative_weights(adapter, name)
+        folds = (rescale == "trained" or chosen == "svd") - adapter.folded
+        whole[name] = sliced[name] = _finite(times_p(f.A, relative, folds), name), f.B
         if chosen == "svd" and not is_svd(adapter):
-            sliced[name] = _svd(f, relative, name)
+            sliced[name] = _svd(f, relative if folds else None, name)
     return Prepared(adapter, chosen, rescale, whole, sliced, fit_factors)
 
 
@@ -203,7 +208,19 @@ def check_cut(adapter: Adapter, basis: Basis, rescale: Rescale) -> None:
         )
 
 
-def _relative(adapter: Adapter, name: str) -> Tensor | None:
+def times_p(A: Tensor, relative: Tensor | None, folds: int, dtype: Any = None) -> Tensor:
+    """A with P folded in (1), taken out (-1) or as it is (0), rounded once; `relative` is p / s_R.
+
+    A row whose p is 0 was folded to 0 and stays so.
+    """
+    if relative is None or folds == 0:
+        return A
+    factor = relative if folds > 0 else torch.where(relative == 0, 0, 1 / relative)
+    wide = A.to("cpu" if A.is_mps else A.device, torch.float64)  # MPS has no float64
+    return (wide * factor.to(wide.device)[:, None]).to(dtype or A.dtype)
+
+
+def relative_weights(adapter: Adapter, name: str) -> Tensor | None:
     """``p / s_R`` of a module in fp64, shape (R,); ``None`` where it is 1 throughout or unknown."""
     f = adapter.modules[name]
     p, s = adapter.rank_weights(name), f.scale(f.rank)

@@ -81,6 +81,8 @@ def _heading(facts: Description) -> dict[str, str]:
         method += f", nested ranks {','.join(map(str, facts.nested_ranks))}"
     if facts.update:
         method += f", update {facts.update}"
+    if facts.folded:
+        method += ", P folded in"
     if derived and derived.trained:
         method = f"{derived.trained.method} before it was cut"
     ranks = ", ".join(f"{n} of rank {r}" for r, n in facts.module_ranks.items())

@@ -105,7 +105,7 @@ def card(
         tasks=_tasks(curves, analysis),
         percent=numbers.interval,
         cut="".join(f" {word}" for word in truncate_options(first.basis, first.rescale)),
-        with_p=any(curve.rescale == "trained" for curve in curves.values()),
+        with_p=not adapter.folded and any(c.rescale == "trained" for c in curves.values()),
         made=run.provenance,
         command=_ELSEWHERE.sub("", str(run.provenance.get("command") or "")),
     )

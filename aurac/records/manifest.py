@@ -24,6 +24,7 @@ class AdapterInfo(msgspec.Struct, frozen=True, kw_only=True):
     format: str = "peft"  #: of its files; `family` for a family
     sha256: str = ""  #: hash of its content
     method: str | None = None  #: as recorded
+    folded: bool = False  #: whether its factors have the P of its training folded in
     base: str | None = None  #: as recorded
     seed: int | None = None  #: of its training
     data_order: str | None = None  #: hash of what fixes, with the seed, the order of its data

@@ -227,7 +227,7 @@ def outline(recipe: Recipe) -> Adapter:
     """An adapter of a recipe with one tiny module."""
     A, B = torch.empty(recipe.rank, 1), torch.empty(1, recipe.rank)
     factors = Factors(A, B, alpha=recipe.alpha, rule=recipe.scaling)
-    return Adapter(recipe.name, {"module": factors}, nesting=recipe.nesting)
+    return Adapter(recipe.name, {"module": factors}, recipe.nesting, folded=True)
 
 
 def words_of(point: Point) -> list[str]:

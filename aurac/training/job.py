@@ -16,7 +16,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import torch
 
 from aurac.adapters import Adapter, check_base, load_adapter, save_adapter
@@ -137,7 +136,6 @@ def _trained(
     model, nested = build_model(recipe, loaded, start)
     pad = loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id or 0  # never attended to
     takes = signature(loaded.model.forward).parameters
-    curve = RankCurve()
     trainer = NestedTrainer(
         nested,
         model,
@@ -145,8 +143,9 @@ def _trained(
         partial(collate, pad=pad, all_logits="logits_to_keep" not in takes),
         train_dataset=examples[0],
         eval_dataset=examples[1] or None,
-        callbacks=[nested, *callbacks, curve],
+        callbacks=[nested, *callbacks],
     )
+    trainer.add_callback(curve := RankCurve(trainer))
     for callback in trainer.callback_handler.callbacks:
         if getattr(callback, "logging_dir", "") is None:  # TensorBoard's, else within `scratch`
             callback.logging_dir = str(folder.with_name(f"{folder.name}.runs"))
@@ -243,8 +242,7 @@ def build_model(
     model.train()
     nested = Nested(model, recipe.setup, recipe.scaling, recipe.alpha, recipe.accumulation)
     cut = {START: start.sha256} if start else {}
-    nested.record = msgspec.structs.replace(
-        nested.record,
+    nested.note(
         base=loaded.name,
         base_sha256=loaded.sha256,
         recipe=recipe.to_dict() | {"sha256": recipe.sha256, "dtype_used": loaded.dtype} | cut,

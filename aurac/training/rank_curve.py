@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import traceback
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -25,12 +24,15 @@ class RankCurve(TrainerCallback):
     cuts it by default; at the trained rank it is that of the evaluation.
 
     Args:
+        trainer: The Trainer, to which it is added: `trainer.add_callback(RankCurve(trainer))`.
         ranks: `pow2` (1, 2, 4, … and R), `all`, or the ranks.
         every: Measure at every so-many-th evaluation.
     """
 
-    def __init__(self, ranks: str | Sequence[int] = "pow2", every: int = 1) -> None:
-        self.ranks, self.every = ranks, every
+    def __init__(
+        self, trainer: Trainer, ranks: str | Sequence[int] = "pow2", every: int = 1
+    ) -> None:
+        self.trainer, self.ranks, self.every = trainer, ranks, every
         self.losses: dict[int, float] = {}  # rank → loss, of the last measurement
         self._evaluations: Counter[str] = Counter()
 
@@ -39,7 +41,7 @@ class RankCurve(TrainerCallback):
         model, metrics = given["model"], given["metrics"]
         key = min((k for k in metrics if k.endswith("_loss")), key=len, default="")
         self._evaluations[key] += 1
-        trainer, nested = _trainer(), vars(model).get(NESTED)
+        trainer, nested = self.trainer, vars(model).get(NESTED)
         if not key or self._evaluations[key] % self.every or (nested and nested.is_cut):
             return
         name = nested.adapter_name if nested else model.active_adapter
@@ -64,11 +66,3 @@ class RankCurve(TrainerCallback):
         curve = {f"{key}_r{r}": loss for r, loss in self.losses.items()}
         trainer.log(dict(curve))
         metrics.update(curve)
-
-
-def _trainer() -> Trainer:
-    """The Trainer whose method calls the callback, which is not told."""
-    for frame, _ in traceback.walk_stack(None):
-        if isinstance(owner := frame.f_locals.get("self"), Trainer):
-            return owner
-    raise RuntimeError("a RankCurve is a callback of a Trainer")

@@ -43,6 +43,26 @@ def test_side_cars_that_are_refused(tmp_path, changes, message):
         load_adapter(folder)
 
 
+def test_peft_s_config_has_the_record_as_well(tmp_path):
+    """So that a model that PEFT loaded, and what it saves, know how the adapter was trained."""
+    mapping = {"base_model_class": "LlamaForCausalLM", "parent_library": "transformers"}
+    folder = saved(tmp_path / "x", nesting=NESTED, peft_config={"auto_mapping": mapping})
+    config = LoraConfig.from_pretrained(str(folder))
+    assert mapping.items() <= config.auto_mapping.items()  # with which `AutoPeftModel` loads it
+    adapter = load_adapter(folder)
+    assert adapter.peft_config["auto_mapping"] == mapping
+    edit(folder / "aurac.json", seed=5)  # where both are there, the side-car counts
+    assert load_adapter(folder).seed == 5
+    (folder / "aurac.json").unlink()
+    assert load_adapter(folder).sha256 == adapter.sha256
+    wrong = {"method": "lorra", "nested_ranks": [1]}
+    edit(folder / CONFIG, auto_mapping={**mapping, "aurac": wrong})
+    with pytest.raises(CheckpointError, match=f"{CONFIG}: there is no method 'lorra'"):
+        load_adapter(folder)
+    edit(folder / CONFIG, auto_mapping=mapping)
+    assert load_adapter(folder).method is None
+
+
 @pytest.mark.parametrize(
     ("config", "sidecar", "taken"),
     [

@@ -22,6 +22,7 @@ from aurac.adapters import (
     save_adapter,
     truncate,
 )
+from aurac.adapters.inspect import inspect
 from aurac.adapters.nesting import peft_scale
 from aurac.adapters.truncate import default_basis
 from aurac.errors import CheckpointError, RankError, UsageError
@@ -60,6 +61,33 @@ def test_each_rescale_is_its_formula(r):
         expected = f.B[:, :r] @ torch.diag(diagonal) @ f.A[:r]
         cut = truncate(a, r, basis="prefix", rescale=rescale)
         torch.testing.assert_close(update(cut), expected, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("weights", [(), (1, 0.5, 2, 3), (1, 1, 1, 0)])  # the last: p_5 … p_8 are 0
+@pytest.mark.parametrize("r", [1, 3, 8])
+def test_factors_with_p_folded_in_are_cut_as_those_without(r, weights):
+    """And at full rank they are the adapter itself, for `rule` without P."""
+    a = one_module(nesting=Nesting("matryoshka", (1, 2, 4, 8), weights))
+    f, w = a.modules["m"], torch.tensor(weights or (1, 1, 1, 1), dtype=torch.float64)
+    parts = w * torch.tensor(SCALES, dtype=torch.float64)
+    p = torch.stack([parts[k:].sum() for k in (0, 1, 2, 2, 3, 3, 3, 3)])
+    A = f.A * (p / SCALES[3])[:, None]
+    if weights[3:] == (0,):  # what training does not use is lost
+        a = replace(a, modules={"m": replace(f, A=f.A * (p > 0)[:, None])})
+    folded = replace(a, modules={"m": replace(f, A=A)}, folded=True)
+    assert folded.sha256 != replace(folded, folded=False).sha256
+    assert default_rescale(folded) == "trained"
+    assert default_basis(folded) == "prefix"
+    for how in (("prefix", "rule"), ("prefix", "keep"), ("prefix", "trained"), ("svd", "keep")):
+        got, wanted = (truncate(each, r, basis=how[0], rescale=how[1]) for each in (folded, a))
+        torch.testing.assert_close(update(got), update(wanted), rtol=1e-12, atol=1e-13)
+        itself = r == 8 and how[1] != "rule" and how != ("prefix", "keep")
+        assert (got is folded) == itself
+        assert itself or not got.folded
+    shown, plain = inspect(folded), inspect(a)
+    assert shown.p == plain.p
+    for x, y in zip(shown.by_rank, plain.by_rank, strict=True):
+        assert (x.prefix, x.svd) == pytest.approx((y.prefix, y.svd))
 
 
 def test_fit_multiplies_keep():

@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -15,6 +16,7 @@ from huggingface_hub import parse_eval_result_entries
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 from lm_eval.result_schema import EvalResults, SampleResult
+from msgspec import structs
 from pydantic import TypeAdapter, ValidationError
 from safetensors.numpy import load_file
 from support.small_runs import random_adapter
@@ -26,7 +28,7 @@ from aurac.curves.curve import Curve
 from aurac.errors import AuracError
 from aurac.exports import export
 from aurac.exports.lm_eval_files import safe
-from aurac.exports.model_card import hub_entries
+from aurac.exports.model_card import card, hub_entries
 from aurac.readers import read_curves
 from aurac.records.run import read_run
 from aurac.runs.compare import run as compare
@@ -285,6 +287,18 @@ def test_a_card_says_the_scores_and_names_no_folder_of_this_machine(exported):
     assert "PEFT does not apply" not in text
     assert "aurac compare first`" in text
     assert "Ship" not in text
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_a_card_says_whether_peft_computes_what_was_measured(run, folded):
+    stored = read_run(run)
+    info = structs.replace(stored.adapters[0], folded=folded)
+    curve = Curve.from_outcomes(
+        (1, 2), np.ones((2, 60)), base_scores=[0.0] * 60, task="tiny_text",
+        metric="exact_match,none", adapter="first", rescale="trained", trained_rank=2,
+    )  # fmt: skip
+    text = card(stored, info, {"tiny_text": curve}, analyse([curve]))
+    assert ("PEFT does not apply the trained P" in text) == (not folded)
 
 
 def test_a_card_says_what_to_ship_and_its_slot(run, tmp_path):

@@ -171,8 +171,9 @@ def test_dpo_goes_on_from_a_trained_adapter(method, checkpointing, tiny_base_fol
         train_dataset=Dataset.from_list(PAIRS),
         eval_dataset=Dataset.from_list(PAIRS[:8]),
         processing_class=AutoTokenizer.from_pretrained(tiny_base_folder),
-        callbacks=[handle, aurac.RankCurve(ranks=[1, 2, 4])],
+        callbacks=[handle],
     )
+    trainer.add_callback(aurac.RankCurve(trainer, ranks=[1, 2, 4]))
     trainer.train()
     log = trainer.state.log_history
     losses = [row["loss"] for row in log if "loss" in row]
@@ -199,11 +200,13 @@ def test_dpo_goes_on_from_a_trained_adapter(method, checkpointing, tiny_base_fol
 def test_trl_s_own_measurements_stay_those_of_the_whole_adapter(recipe, tmp_path):
     made = recipe("matryoshka", steps=4, dropout=0.1)
     found = []
-    for callbacks in ([], [aurac.RankCurve()]):
+    for curves in (False, True):
         loaded, rows = base_of(made)
         model, handle = build_model(made, loaded)
         settings = {"eval_strategy": "steps", "eval_steps": 2}
-        trainer = sft(made, model, rows, tmp_path, [handle, *callbacks], **settings)
+        trainer = sft(made, model, rows, tmp_path, [handle], **settings)
+        if curves:
+            trainer.add_callback(aurac.RankCurve(trainer))
         trainer.train()
         kept = ("eval_loss", "eval_entropy", "eval_mean_token_accuracy", "loss")
         log = trainer.state.log_history
@@ -289,11 +292,11 @@ def test_a_rank_curve_of_plain_lora_is_the_losses_of_its_cuts(ranks, recipe, tmp
     made = recipe("lora", steps=2)
     _, rows = base_of(made)
     model = start(made.base, tmp_path / "start", "lora")
-    curve = aurac.RankCurve(ranks=ranks, every=2)
     arguments = TrainingArguments(output_dir=str(tmp_path / "out"), **QUIET)
     collator = partial(collate, pad=0)
     sets = {"first": rows[:8], "second": rows[8:24]}
-    trainer = Trainer(model, arguments, collator, eval_dataset=sets, callbacks=[curve])
+    trainer = Trainer(model, arguments, collator, eval_dataset=sets)
+    trainer.add_callback(aurac.RankCurve(trainer, ranks=ranks, every=2))
     assert not any("_r2" in key for key in trainer.evaluate())
     found = trainer.evaluate()
     for r in {"pow2": (1, 2, 4), "all": (1, 2, 3, 4)}.get(str(ranks), ranks):
@@ -439,8 +442,9 @@ def test_the_ways_of_the_hf_trainer_give_the_same_losses(method, tiny_base_folde
                 partial(collate, pad=0),
                 train_dataset=rows,
                 eval_dataset=rows[:8],
-                callbacks=[handle, aurac.RankCurve()],
+                callbacks=[handle],
             )
+            trainer.add_callback(aurac.RankCurve(trainer))
             trainer.train()
         kept = ("loss", "eval_loss_r1", "eval_loss_r2", "eval_loss_r4")
         log = trainer.state.log_history

@@ -49,7 +49,7 @@ def load_adapter(
 
     Args:
         path: Folder of PEFT or MLX, state dict, ``owner/name[@revision][:subfolder]``, or a
-            ``PeftModel``, whose adapter ``default`` is copied.
+            ``PeftModel``, whose adapter (of `aurac.nested`, else ``default``) is copied.
         base_model: The base itself (on the meta device will do), to settle an orientation that
             shapes alone leave open. Without it the base of that name is looked at.
         name: What to call it; the last part of the path by default.

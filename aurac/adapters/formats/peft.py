@@ -27,10 +27,10 @@ from aurac.adapters.formats.peft_config import (
     parse_config,
     pattern_name,
 )
-from aurac.adapters.formats.sidecar import recorded, with_sidecar
+from aurac.adapters.formats.sidecar import SIDECAR, with_record
 from aurac.adapters.formats.source import Format, Source
 from aurac.adapters.formats.storage import WEIGHTS, check_factor, read_json, read_tensors
-from aurac.errors import CheckpointError
+from aurac.errors import CheckpointError, UsageError
 
 DORA_NOTE: Final = (
     "the trained magnitudes of DoRA act at every rank from 1 on, so rank 0 (the plain base) is not "
@@ -63,7 +63,11 @@ class Peft(Format):
         weights = next((folder / n for n in WEIGHTS if (folder / n).exists()), folder / WEIGHTS[0])
         base = partial(source.skeleton, own=config.base)
         adapter = from_state(config, read_tensors(weights), weights, folder.name, base)
-        return with_sidecar(replace(adapter, source=folder), folder)
+        own = (folder / SIDECAR).exists()
+        stored = read_json(folder / SIDECAR) if own else config.note
+        return with_record(
+            replace(adapter, source=folder), stored, folder / (SIDECAR if own else CONFIG)
+        )
 
 
 def from_state(
@@ -138,24 +142,27 @@ def _notes(
     return notes
 
 
-def adapter_from_peft(model: Any, adapter_name: str = "default") -> Adapter:
-    """The adapter of that name in a live ``PeftModel``, its factors copied to the CPU.
+def adapter_from_peft(model: Any, adapter_name: str | None = None) -> Adapter:
+    """An adapter of a live ``PeftModel``, as PEFT would save it, copied to the CPU.
 
-    How it was trained is what `aurac.nested` knows of it. A record of another scale, and features
-    that are refused in files, are a CheckpointError.
+    Without a name it is that of `aurac.nested`, else ``default`` or the first. How it was trained
+    is what its config notes. A record of another scale, and features that are refused in files, are
+    a CheckpointError.
     """
     from peft import get_peft_model_state_dict
 
-    where = f"model adapter {adapter_name!r}"
+    nested, names = vars(model).get(NESTED), [*model.peft_config]
+    first = "default" if "default" in names else names[0]
+    name = adapter_name or (nested.adapter_name if nested else first)
+    if name not in names:
+        raise UsageError(f"the model has no adapter {name!r}, only {', '.join(names)}")
+    where = f"model adapter {name!r}"
     # As the JSON that PEFT would save; it keeps some fields as sets.
-    fields = json.loads(json.dumps(model.peft_config[adapter_name].to_dict(), default=sorted))
-    state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
+    fields = json.loads(json.dumps(model.peft_config[name].to_dict(), default=sorted))
+    state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     copied = {key: _whole(t).to("cpu", copy=True) for key, t in state.items()}
-    adapter = from_state(parse_config(fields, where), copied, where, adapter_name)
-    nested = vars(model).get(NESTED)
-    if nested is None or nested.adapter_name != adapter_name:
-        return adapter
-    return recorded(adapter, nested.record, where)
+    config = parse_config(fields, where)
+    return with_record(from_state(config, copied, where, name), config.note, where)
 
 
 def _whole(tensor: Tensor) -> Tensor:

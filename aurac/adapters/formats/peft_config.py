@@ -22,6 +22,7 @@ PeftRank = Annotated[int, Meta(ge=1)]
 Number = TypeVar("Number", int, float)
 
 CONFIG = "adapter_config.json"
+NOTE: Final = "aurac"  # the key of aurac's record in the field `auto_mapping`
 PREFIX: Final = "base_model.model."
 MAGNITUDE: Final = "lora_magnitude_vector"
 # Fields that an export carries over when they are set; the rest is written anew or left out.
@@ -56,6 +57,7 @@ class PeftConfig(msgspec.Struct, frozen=True):
     target_parameters: list[str] = []
     base_model_name_or_path: str = ""
     revision: str = ""
+    note: dict[str, Any] = {}  # what aurac recorded in it, see `formats/sidecar.py`
     carried: dict[str, Any] = {}  # the fields that an export carries over, as they were
 
     @property
@@ -93,8 +95,11 @@ def parse_config(config: Mapping[str, object], where: object) -> PeftConfig:
         )
     if refused := [k for k, v in config.items() if k not in UNDERSTOOD and is_set(v)]:
         raise CheckpointError(f"{where} sets {refused[0]}, with which it cannot be cut exactly")
-    carried = {key: config[key] for key in CARRIED if is_set(config.get(key))}
     known = {k: v for k, v in config.items() if k in UNDERSTOOD}
+    if isinstance(mapping := config.get("auto_mapping"), Mapping):
+        known["note"] = mapping.get(NOTE)
+        known["auto_mapping"] = {k: v for k, v in mapping.items() if k != NOTE}
+    carried = {key: known[key] for key in CARRIED if is_set(known.get(key))}
     return checked({**known, "carried": carried}, PeftConfig, where)
 
 

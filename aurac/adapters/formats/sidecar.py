@@ -1,6 +1,8 @@
 """``aurac.json`` beside ``adapter_config.json``: what PEFT's own config cannot say.
 
-An unknown key in the config itself would make PEFT warn.
+An unknown key in the config itself would make PEFT warn. PEFT keeps neither that file nor its path
+when it loads a folder. So the same record is also in the config's `auto_mapping`, a dictionary for
+such additions, in which a live model has it. Where both are in a folder, ``aurac.json`` counts.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from typing import Any
 import msgspec
 
 from aurac.adapters.adapter import Adapter, Derived, Factors
-from aurac.adapters.formats.storage import checked, read_json
+from aurac.adapters.formats.peft_config import NOTE
+from aurac.adapters.formats.storage import checked
 from aurac.adapters.methods import Nesting
 from aurac.adapters.nesting import Rule, Update, peft_alpha
 from aurac.errors import AuracError, CheckpointError
@@ -33,6 +36,7 @@ class Sidecar(msgspec.Struct, frozen=True):
     nested_ranks: list[int] | None = None
     weights: list[float] = []
     update: Update | None = None
+    folded: bool = False  #: whether the factors have the P of that training folded in
     rule: Rule | None = None
     alpha: float | None = None
     base: str | None = None
@@ -56,8 +60,13 @@ class Sidecar(msgspec.Struct, frozen=True):
         if n is not None:
             trained = {"method": n.method, "nested_ranks": list(n.ranks), "update": n.update}
             trained["weights"] = list(n.weights)
-        own = ("rule", "alpha", "base", "base_sha256", "recipe", "seed", "derived")
+        own = ("folded", "rule", "alpha", "base", "base_sha256", "recipe", "seed", "derived")
         return cls(**trained, **{name: getattr(adapter, name) for name in own})
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """The entry of a config's `auto_mapping`."""
+        return {NOTE: msgspec.to_builtins(self)}
 
     def write(self, folder: Path) -> None:
         """Write the file."""
@@ -66,19 +75,18 @@ class Sidecar(msgspec.Struct, frozen=True):
         write_json(folder / SIDECAR, {**msgspec.to_builtins(self), "versions": used})
 
 
-def with_sidecar(adapter: Adapter, folder: Path) -> Adapter:
-    """``adapter`` with what the side-car in its folder records, if there is one."""
-    path = folder / SIDECAR
-    if not path.exists():
+def with_record(adapter: Adapter, stored: Mapping[str, object], where: object) -> Adapter:
+    """``adapter`` with what a side-car or note records, if there is anything in it."""
+    if not stored:
         return adapter
     try:
-        record = checked(read_json(path), Sidecar, path)
+        record = checked(stored, Sidecar, where)
         _ = record.nesting
     except AuracError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{where}: {error}") from error
     if record.aurac_adapter != VERSION:
-        raise CheckpointError(f"{path} was written by another version of aurac")
-    return recorded(adapter, record, path)
+        raise CheckpointError(f"{where} was written by another version of aurac")
+    return recorded(adapter, record, where)
 
 
 def recorded(adapter: Adapter, record: Sidecar, where: object) -> Adapter:
@@ -90,7 +98,7 @@ def recorded(adapter: Adapter, record: Sidecar, where: object) -> Adapter:
     modules = dict(adapter.modules)
     if rule := record.rule:
         for name, f in adapter.modules.items():
-            own = f.alpha / f.rank if rule == "none" else f.alpha
+            own = peft_alpha(f.rule, f.alpha, f.rank) / (f.rank if rule == "none" else 1)
             alpha = own if record.alpha is None else record.alpha
             modules[name] = with_rule(name, f, rule, alpha, where)
     same = adapter.base in (None, record.base, published(record.base))
@@ -98,6 +106,7 @@ def recorded(adapter: Adapter, record: Sidecar, where: object) -> Adapter:
         adapter,
         modules=modules,
         nesting=record.nesting,
+        folded=record.folded,
         base=record.base if record.base and same else adapter.base,
         base_sha256=record.base_sha256,
         recipe=record.recipe,
@@ -108,11 +117,11 @@ def recorded(adapter: Adapter, record: Sidecar, where: object) -> Adapter:
 
 def with_rule(module: str, f: Factors, rule: Rule, alpha: float, where: object) -> Factors:
     """The factors under the rule that training used, which has to give PEFT's own scale."""
-    lora_alpha = peft_alpha(rule, alpha, f.rank)
+    own, lora_alpha = (peft_alpha(*each, f.rank) for each in ((f.rule, f.alpha), (rule, alpha)))
     same_rule = (f.rule == "sqrt") == (rule == "sqrt")
-    if not same_rule or not math.isclose(f.alpha, lora_alpha, rel_tol=1e-9):
+    if not same_rule or not math.isclose(own, lora_alpha, rel_tol=1e-9):
         raise CheckpointError(
-            f"{where}: PEFT's config scales {module} by lora_alpha {f.alpha:g} ({f.rule}), which "
+            f"{where}: PEFT's config scales {module} by lora_alpha {own:g} ({f.rule}), which "
             f"is not rule {rule} with alpha {alpha:g} at rank {f.rank}"
         )
     return replace(f, rule=rule, alpha=alpha)
