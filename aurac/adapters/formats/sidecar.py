@@ -17,7 +17,7 @@ from aurac.adapters.adapter import Adapter, Derived, Factors
 from aurac.adapters.formats.storage import checked, read_json
 from aurac.adapters.methods import Nesting
 from aurac.adapters.nesting import Rule, Update, peft_alpha
-from aurac.errors import AuracError, CheckpointError
+from aurac.errors import CheckpointError
 from aurac.files import write_json
 from aurac.models.device import versions
 from aurac.models.packaged import published
@@ -71,11 +71,7 @@ def with_sidecar(adapter: Adapter, folder: Path) -> Adapter:
     path = folder / SIDECAR
     if not path.exists():
         return adapter
-    try:
-        record = checked(read_json(path), Sidecar, path)
-        _ = record.nesting
-    except AuracError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+    record = checked(read_json(path), Sidecar, path)
     if record.aurac_adapter != VERSION:
         raise CheckpointError(f"{path} was written by another version of aurac")
     return recorded(adapter, record, path)
