@@ -59,7 +59,7 @@ class LiveAdapter:
                 if magnitude is not None:  # PEFT would start at the base's norms
                     weight = nn.Parameter(_copy(magnitude, layer), requires_grad=False)
                     layer.lora_magnitude_vector[NAME].weight = weight
-            self.set_rank(max(prepared.fit_factors or (prepared.rank,)))
+            self.set_rank(0 if prepared.rescale == "fit" else prepared.rank)
         except BaseException:
             self.remove()
             raise
@@ -69,8 +69,10 @@ class LiveAdapter:
         """The rank in use; 0 is the base."""
         return self._rank
 
-    def set_rank(self, r: int) -> None:
+    def set_rank(self, r: int, factor: float | None = None) -> None:
         """Switch to rank ``r``; 0 switches the adapter off, which leaves the base itself.
+
+        The rescale ``fit`` needs its factor of that rank.
 
         Raises:
             RankError: For a rank that the adapter does not have.
@@ -79,7 +81,7 @@ class LiveAdapter:
         if self._closed:
             raise UsageError("the adapter was removed from the model: attach it again")
         if r != 0:
-            _switch(self._layers, NAME, self.prepared, self._copied, r)
+            _switch(self._layers, NAME, self.prepared, self._copied, r, factor)
         for layer in self._layers.values():
             layer._disable_adapters = r == 0
         self._base.freeze(on=r != 0)
@@ -111,11 +113,16 @@ def _copied(
 
 
 def _switch(
-    layers: Mapping[str, Any], adapter_name: str, prepared: Prepared, copied: Prepared, r: int
+    layers: Mapping[str, Any],
+    adapter_name: str,
+    prepared: Prepared,
+    copied: Prepared,
+    r: int,
+    factor: float | None = None,
 ) -> None:
     """Give PEFT's layers the copied factors and the scales of rank ``r``."""
     prepared.adapter.check_rank(r)
-    scaling = {name: prepared.scaling(name, r) for name in layers}
+    scaling = {name: prepared.scaling(name, r, factor) for name in layers}
     for name, layer in layers.items():
         f = prepared.adapter.modules[name]
         A, B = copied.factors(name, r)
@@ -164,7 +171,7 @@ def attach(model: nn.Module, prepared: Prepared) -> Iterator[LiveAdapter]:
             computed in fp32, as ``PeftModel.from_pretrained`` does.
 
     Yields:
-        The handle, at full rank (with fitted factors at the largest rank that has one).
+        The handle, at full rank; with rescale ``fit`` the adapter is switched off.
 
     Raises:
         CheckpointError: When the adapter does not fit the model.

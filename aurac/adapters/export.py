@@ -62,7 +62,7 @@ def truncate(
     whole = _opened(adapter)
     if isinstance(whole, Family):
         return in_dtype(whole.member(rank), dtype)
-    cut = in_dtype(prepare(whole, basis, rescale, factors).at(rank), dtype)
+    cut = in_dtype(prepare(whole, basis, rescale).at(rank, (factors or {}).get(rank)), dtype)
     if whole is adapter or isinstance(adapter, (str, Path)):
         return cut
     # PEFT 0.19 takes a name for any that it is a part of, so that no `default_r4` can be saved.
