@@ -40,8 +40,7 @@ class Cut:
 
     def prepared(self) -> Prepared:
         """The adapter ready to be truncated so."""
-        factors = {self.rank: self.factor} if self.factor is not None else None
-        return prepare(self.adapter, self.basis, self.rescale, factors)
+        return prepare(self.adapter, self.basis, self.rescale)
 
 
 def cuts_of(

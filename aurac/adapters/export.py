@@ -65,7 +65,7 @@ def truncate(
     whole = _opened(adapter)
     if isinstance(whole, Family):
         return in_dtype(whole.member(rank), dtype)
-    cut = in_dtype(prepare(whole, basis, rescale, factors).at(rank), dtype)
+    cut = in_dtype(prepare(whole, basis, rescale).at(rank, (factors or {}).get(rank)), dtype)
     if whole is adapter or isinstance(adapter, (str, Path)):
         return cut
     if basis == "auto" and whole.trained is None:

@@ -50,7 +50,6 @@ class Prepared:
     rescale: Rescale
     whole: Pairs  #: by module path A (R, in), with any P folded in, and B (out, R) at full rank
     sliced: Pairs  #: the same in the basis, of which the first r components are the truncation
-    fit_factors: Mapping[int, float] | None = None  #: of ``fit``, by rank
 
     def __repr__(self) -> str:
         return f"Prepared({self.adapter!r}, {self.basis} · {self.rescale})"
@@ -60,12 +59,15 @@ class Prepared:
         """R, the largest rank."""
         return self.adapter.rank
 
-    def at(self, rank: int) -> Adapter:
-        """The truncation at ``rank``; the adapter itself where that changes nothing."""
+    def at(self, rank: int, factor: float | None = None) -> Adapter:
+        """The truncation at ``rank``; the adapter itself where that changes nothing.
+
+        The rescale ``fit`` needs its factor of that rank.
+        """
         r = self.adapter.check_rank(rank)
         if self._untouched(r):
             return self.adapter
-        cut = {name: self._module(name, r) for name in self.adapter.modules}
+        cut = {name: self._module(name, r, factor) for name in self.adapter.modules}
         return replace(
             self.adapter,
             modules={name: replace(f, B=f.B.contiguous()) for name, f in cut.items()},
@@ -75,7 +77,7 @@ class Prepared:
             if by_rule(self.adapter, self.rescale)
             and len({f.rank for f in self.adapter.modules.values()}) == 1
             else None,
-            derived=self._record(r),
+            derived=self._record(r, factor),
         )
 
     def factors(self, name: str, r: int) -> tuple[Tensor, Tensor]:
@@ -85,12 +87,12 @@ class Prepared:
         A, B = self.sliced[name]
         return A[:r], B[:, :r]
 
-    def scaling(self, name: str, r: int) -> float:
+    def scaling(self, name: str, r: int, factor: float | None = None) -> float:
         """The factor of a module at rank ``r`` as plain PEFT computes it from an export."""
-        f = self._module(name, r)
+        f = self._module(name, r, factor)
         return peft_scale(f.rule, f.alpha, f.rank)
 
-    def _module(self, name: str, r: int) -> Factors:
+    def _module(self, name: str, r: int, factor: float | None) -> Factors:
         """A module of the truncation at rank ``r``, its factors as views."""
         f = self.adapter.modules[name]
         if self._untouched(r):
@@ -98,7 +100,13 @@ class Prepared:
         A, B = self.factors(name, r)
         if by_rule(self.adapter, self.rescale):
             return replace(f, A=A, B=B)
-        kept = f.scale(f.rank) * (self._fit_factor(r) if self.rescale == "fit" else 1.0)
+        kept = f.scale(f.rank)
+        if self.rescale == "fit":
+            if factor is None:
+                raise UsageError(
+                    f"rescale fit needs a factor for rank {r}, which aurac compare finds"
+                )
+            kept *= factor
         return replace(f, A=A, B=B, rule="none", alpha=kept)
 
     def _untouched(self, r: int) -> bool:
@@ -110,12 +118,7 @@ class Prepared:
             and all(A is own[name].A for name, (A, _) in self.whole.items())
         )
 
-    def _fit_factor(self, r: int) -> float:
-        if (factor := (self.fit_factors or {}).get(r)) is None:
-            raise UsageError(f"rescale fit needs a factor for rank {r}, which aurac compare finds")
-        return float(factor)
-
-    def _record(self, r: int) -> Derived:
+    def _record(self, r: int, factor: float | None) -> Derived:
         """How the truncation at rank ``r`` was made, for its side-car."""
         adapter, before = self.adapter, self.adapter.derived
         basis: str = self.basis
@@ -132,7 +135,7 @@ class Prepared:
             from_rank=before.from_rank if before else adapter.rank,
             from_sha256=before.from_sha256 if before else adapter.sha256,
             trained=adapter.trained,
-            fit_factor=self._fit_factor(r) if rescale == "fit" else None,
+            fit_factor=factor if rescale == "fit" else None,
         )
 
 
@@ -164,7 +167,6 @@ def prepare(
     adapter: Adapter,
     basis: BasisOption = "prefix",
     rescale: Rescale | None = None,
-    fit_factors: Mapping[int, float] | None = None,
 ) -> Prepared:
     """Turn an adapter into the basis in which its truncations at every rank are slices.
 
@@ -181,7 +183,7 @@ def prepare(
         whole[name] = sliced[name] = _finite(times_p(f.A, relative, folds), name), f.B
         if chosen == "svd" and not is_svd(adapter):
             sliced[name] = _svd(f, relative if folds else None, name)
-    return Prepared(adapter, chosen, rescale, whole, sliced, fit_factors)
+    return Prepared(adapter, chosen, rescale, whole, sliced)
 
 
 def by_rule(adapter: Adapter, rescale: Rescale) -> bool:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from aurac.adapters import LiveAdapter, attach, prepare
+from aurac.adapters import LiveAdapter, attach
 from aurac.adapters.cut import Cut, Truncation
 from aurac.adapters.truncate import Prepared
 from aurac.backends.backend import Backend
@@ -37,11 +37,11 @@ class EngineBackend(Backend):
     ) -> None:
         super().__init__("hf", {}, base)
         self._load, self._limits = load, {"batch_size": batch_size, "max_length": max_length}
-        self._prepared: dict[Truncation, tuple[Prepared, dict[int, float]]] = {}
+        self._prepared: dict[Truncation, Prepared] = {}
         self._tasks: set[str] = set()
         self._attached = ExitStack()
         self._live: tuple[Truncation, LiveAdapter] | None = None
-        self._cut: tuple[Any, ...] | None = None  # what is attached; () for the base alone
+        self._cut: tuple[Cut | None] | None = None  # what answers, (None,): the base alone
 
     def __exit__(self, *_: object) -> None:
         self._detach()
@@ -73,15 +73,14 @@ class EngineBackend(Backend):
     @contextmanager
     def lm(self, cut: Cut | None) -> Iterator[EngineLM]:
         """The base with this cut (None: the base alone) as an lm-eval model, until the next."""
-        key = () if cut is None else (*cut.truncation, cut.rank, cut.factor)
-        if key != self._cut:
+        if (cut,) != self._cut:
             self._cut = None
             self.model.forget()
             if cut is None:
                 self._detach()
             else:
                 self._set(cut)
-            self._cut = key
+            self._cut = (cut,)
         self.model.progress = self.progress
         yield self.model
 
@@ -96,14 +95,10 @@ class EngineBackend(Backend):
 
     def _set(self, cut: Cut) -> None:
         if cut.truncation not in self._prepared:  # it comes back for other ranks and tasks
-            factors = {cut.rank: cut.factor or 1.0} if cut.rescale == "fit" else {}
-            made = prepare(cut.adapter, cut.basis, cut.rescale, fit_factors=factors or None)
-            self._prepared[cut.truncation] = made, factors
-        prepared, factors = self._prepared[cut.truncation]
-        if cut.factor is not None:
-            factors[cut.rank] = cut.factor  # read at each change of the rank
+            self._prepared[cut.truncation] = cut.prepared()
         if self._live is None or self._live[0] != cut.truncation:
             self._detach()
+            prepared = self._prepared[cut.truncation]
             live = self._attached.enter_context(attach(self.model.model, prepared))
             self._live = cut.truncation, live
-        self._live[1].set_rank(cut.rank)
+        self._live[1].set_rank(cut.rank, cut.factor)

@@ -122,11 +122,8 @@ def score(
     from aurac.readers import read_curves
 
     run: StoredRun | None = None
-    if (
-        metric is None
-        and not cluster
-        and any((source / n).is_file() for n in ("run.json", "analysis.json"))
-    ):
+    stored = any((source / name).is_file() for name in ("run.json", "analysis.json"))
+    if stored and metric is None and not cluster:
         found = answered(source, groups, **asked)
         run, analysis = found.stored, found.analysis
     else:

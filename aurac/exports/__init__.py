@@ -82,10 +82,11 @@ def _write(run: StoredRun, point: Point, out: Path) -> Path:
     folder.mkdir(parents=True)
     moment = re.sub(r"[+Z].*$", "", str(run.provenance["started"])).replace(":", "-")
     date = moment if "." in moment else f"{moment}.000000"  # as lm-eval writes it into file names
-    for task, (cell, keys, told) in point.cells.items():
-        rows = sample_rows(cell, keys, told[1:])
+    for task, logged in point.cells.items():
         with (folder / f"samples_{safe(task)}_{date}.jsonl").open("w", encoding="utf-8") as lines:
-            lines.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
+            lines.writelines(
+                f"{json.dumps(row, ensure_ascii=False)}\n" for row in sample_rows(logged)
+            )
     path = folder / f"results_{date}.json"
     content = results(run, point)
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")

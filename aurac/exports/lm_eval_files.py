@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aurac.files import sha256_text
-from aurac.records.cells import Cell
-from aurac.records.lines import DocumentKey, examples_sha256
+from aurac.records.lines import examples_sha256
 from aurac.records.manifest import CutInfo, TaskInfo
 from aurac.records.run import Logged, StoredRun
 
@@ -41,13 +40,9 @@ def model_folder(name: str) -> str:
     return safe(PurePath(name).name if path else name)
 
 
-def sample_rows(
-    cell: Cell, keys: Sequence[DocumentKey], rows: Sequence[Mapping[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    """One cell's rows, filter after filter, examples in order, keys in lm-eval's order.
-
-    `rows` are those of the task's examples, see `aurac.tasks.evaltask.EvalTask.rows`.
-    """
+def sample_rows(logged: Logged) -> Iterator[dict[str, Any]]:
+    """One cell's rows, filter after filter, examples in order, keys in lm-eval's order."""
+    cell, keys, (_, *rows) = logged
     responses, greedy = cell.responses(keys), cell.greedy(keys)
     for name in dict.fromkeys(metric.rpartition(",")[2] for metric in cell.metrics()):
         columns = {
@@ -56,7 +51,7 @@ def sample_rows(
             if metric.rpartition(",")[2] == name
         }
         filtered = cell.filtered(name, keys)
-        for at, row in enumerate(rows[: len(keys)]):
+        for at, row in enumerate(rows):
             answers = _as_logged(responses[at], greedy[at] if greedy else None, row["arguments"])
             first, own = [answer[0] for answer in answers], filtered[at]
             yield {
@@ -91,13 +86,11 @@ def as_text(value: Any) -> Any:
 
 def results(run: StoredRun, point: Point) -> dict[str, Any]:
     """The content of ``results_DATE.json``."""
-    rows = {
-        name: _task_row(run.task(name), cell, keys) for name, (cell, keys, _) in point.cells.items()
-    }
+    rows = {name: _task_row(run.task(name), each) for name, each in point.cells.items()}
     there = [task for task in run.tasks if task.members and set(task.members) <= set(rows)]
     groups = {task.name: list(task.members) for task in there}
     pooled = {name: _group_row(name, members, rows) for name, members in groups.items()}
-    told = {name: rows[0] for name, (_, _, rows) in point.cells.items()}
+    told = {name: each.rows[0] for name, each in point.cells.items()}
     better = {name: record["higher_is_better"] for name, record in told.items()}
     infos = {name: run.task(name) for name in [*rows, *groups]}
     template = next(iter(told.values()))
@@ -127,7 +120,8 @@ def results(run: StoredRun, point: Point) -> dict[str, Any]:
     }
 
 
-def _task_row(task: TaskInfo, cell: Cell, keys: Sequence[DocumentKey]) -> dict[str, Any]:
+def _task_row(task: TaskInfo, logged: Logged) -> dict[str, Any]:
+    cell, keys, _ = logged
     row: dict[str, Any] = {"name": task.name, "alias": task.name, "sample_len": len(keys)}
     known = cell.aggregates.get(examples_sha256(keys), {})
     for key in cell.metrics():

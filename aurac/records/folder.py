@@ -38,24 +38,6 @@ class RunFolder:
         self.cells = CellStore(path)
         self.locks = path / "locks"
 
-    def check(self, manifest: Manifest) -> None:
-        """Refuse a folder that is of another run, or of none.
-
-        Raises:
-            RunFolderError: It is.
-        """
-        if (self.path / RUN_FILE).is_file():
-            if conflicts := Manifest.read(self.path).conflicts(manifest):
-                raise RunFolderError(
-                    f"{self.path} holds another run ({'; '.join(conflicts)}): give a new folder "
-                    "with --out"
-                )
-            return
-        there = [each.name for each in self.path.iterdir()] if self.path.is_dir() else []
-        foreign = any(not name.startswith(".") and name != self.locks.name for name in there)
-        if self.path.is_file() or foreign:
-            raise RunFolderError(f"{self.path} holds other files: give a new folder with --out")
-
     def record(self, manifest: Manifest) -> Manifest:
         """Add to `run.json` what a command asks for, one process at a time.
 
@@ -63,14 +45,23 @@ class RunFolder:
             All that the folder holds.
 
         Raises:
-            RunFolderError: See `check`; or the folder cannot be written.
+            RunFolderError: It is of another run, or of none; or the folder cannot be written.
         """
+        there = [each.name for each in self.path.iterdir()] if self.path.is_dir() else []
+        foreign = any(not name.startswith(".") and name != self.locks.name for name in there)
+        if RUN_FILE not in there and (self.path.is_file() or foreign):
+            raise RunFolderError(f"{self.path} holds other files: give a new folder with --out")
         with writing(self.path):
             self.locks.mkdir(parents=True, exist_ok=True)
             with FileLock(self.locks / "run.lock"):
-                self.check(manifest)
                 if (self.path / RUN_FILE).is_file():
-                    manifest = Manifest.read(self.path).grown(manifest)
+                    known = Manifest.read(self.path)
+                    if conflicts := known.conflicts(manifest):
+                        raise RunFolderError(
+                            f"{self.path} holds another run ({'; '.join(conflicts)}): give a new "
+                            "folder with --out"
+                        )
+                    manifest = known.grown(manifest)
                 manifest.write(self.path)
         return manifest
 

@@ -126,9 +126,10 @@ def run(
             logger.warning("%s has no result to compare with", settings.reference)
         for line in alike(shown) if inputs.backend.checked else ():
             logger.warning("%s", line)
-        told = everything.stored, folder.path
-        if report and everything.curves and not is_written(everything.analysis, *told[::-1]):
-            write_report(everything.stored, everything.analysis)
+        if report and everything.curves:
+            stored, analysis = everything.stored, everything.analysis
+            if not is_written(analysis, folder.path, stored):
+                write_report(stored, analysis)
         return Run(shown)
 
 

@@ -56,7 +56,7 @@ class Work:
     def fail(self, cell: PlannedCell, reason: str) -> None:
         """Keep why a cell cannot be computed, without keys."""
         reason = redacted(reason)
-        self.folder.cells.append(cell.identity, Failed(reason=reason, time=time.time()))
+        self.folder.cells.keep(cell.identity, Failed(reason=reason, time=time.time()))
         self.progress.settled(cell, f"failed: {reason}")
 
     def begin(self, cell: PlannedCell) -> None:
@@ -65,7 +65,7 @@ class Work:
 
     def add(self, cell: PlannedCell, block: Block) -> None:
         """Keep a block."""
-        self.folder.cells.append(cell.identity, block)
+        self.folder.cells.keep(cell.identity, block)
         self.folder.grown(cell.key)
 
     def done(self, cell: PlannedCell) -> None:
@@ -80,7 +80,7 @@ class Work:
         if examples not in stored.aggregates:
             columns = {name: stored.values(name, documents) or [] for name in stored.metrics()}
             line = Aggregates(examples=examples, values=cell.task.aggregates(columns))
-            self.folder.cells.append(cell.identity, line)
+            self.folder.cells.keep(cell.identity, line)
 
 
 def compute(cells: Sequence[PlannedCell], backend: Backend, work: Work) -> None:

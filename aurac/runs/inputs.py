@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.adapters import Adapter, Family, check_base, check_fits
+from aurac.adapters import Adapter, Family, check_base, check_fits, members_of
 from aurac.adapters.checkpoints import common_base, load_adapters, named, named_members
 from aurac.adapters.cut import Cut, cuts_of
 from aurac.backends.backend import Backend
@@ -97,6 +97,21 @@ class Inputs:
         digest = sha256_json([names, prompts, self.tokens, self.identity])
         return Path("runs") / f"{'-'.join(names)[:60].replace('/', '_')}-{digest[:8]}"
 
+    def base_in_memory(self, progress: Progress) -> LoadedBase:
+        """The base with its weights."""
+        base, given = self.base, self.settings
+        if not any(p.is_meta for p in base.model.parameters()):
+            return base
+        progress.step("loading the weights")
+        loaded = load_base(
+            base.name,
+            dtype=base.dtype,
+            device=base.device,
+            trust_remote_code=given.trust_remote_code,
+            device_map=given.device_map,
+        )
+        return self.tokenizer.adopted_by(loaded)
+
 
 def load(
     settings: Settings, progress: Progress | None = None, names: Mapping[str, str] | None = None
@@ -115,16 +130,18 @@ def load(
     tasks_asked = expand(settings.tasks, settings.include_path)
     progress.step("reading the adapters")
     loaded = load_adapters(settings.checkpoints, settings.base)
-    base, tokenizer = _base(settings, named(loaded, {}), progress)
+    adapters = named(loaded, {})
+    base, tokenizer = _base(settings, adapters, progress)
     progress.step("building the prompts")
     from aurac.tasks.build import build_tasks
 
     tasks = build_tasks(tasks_asked, tokenizer=base.tokenizer, options=settings)
+    words = ("dtype", "device", "trust_remote_code")
     backend = open_backend(
         settings.model,
-        _arguments(settings),
+        {word: v for word in words if (v := getattr(settings, word))} | settings.model_args,
         base,
-        partial(_with_weights, settings, base, tokenizer, progress),
+        lambda: inputs.base_in_memory(progress),
         lambda: inputs.folder / "served",
         largest=max(adapter.rank for _, adapter in loaded),
         batch_size=settings.batch_size,
@@ -170,32 +187,7 @@ def _base(
     )
     base = tokenizer.adopted_by(base)
     known = known_names(Path(settings.out)) if settings.out else {}  # they were found to fit
-    for member in named_members(
-        {n: a for n, a in adapters.items() if a.sha256 not in known}
-    ).values():
-        check_fits(member, base.model)
+    for new in (adapter for adapter in adapters.values() if adapter.sha256 not in known):
+        for member in members_of(new):
+            check_fits(member, base.model)
     return base, tokenizer
-
-
-def _arguments(settings: Settings) -> dict[str, Any]:
-    """lm-eval's arguments of a model other than the engine."""
-    words = ("dtype", "device", "trust_remote_code")
-    named = {word: getattr(settings, word) for word in words}
-    return {**{word: value for word, value in named.items() if value}, **settings.model_args}
-
-
-def _with_weights(
-    settings: Settings, base: LoadedBase, tokenizer: Tokenizer, progress: Progress
-) -> LoadedBase:
-    """The base in memory."""
-    if not any(p.is_meta for p in base.model.parameters()):
-        return base
-    progress.step("loading the weights")
-    loaded = load_base(
-        base.name,
-        dtype=base.dtype,
-        device=base.device,
-        trust_remote_code=settings.trust_remote_code,
-        device_map=settings.device_map,
-    )
-    return tokenizer.adopted_by(loaded)

@@ -116,25 +116,21 @@ def task_info(
     """What readers need of a task or group."""
     leaves = task.members if isinstance(task, TaskGroup) else (task,)
     files = {leaf.name: documents[leaf.name] for leaf in leaves if leaf.name in documents}
-    told: dict[str, Any] = {
-        "name": task.name,
-        "metric": task.metric,
-        "metrics": tuple(task.usable),
-        "version": task.version,
-        "sets": [Examples(documents=files, limits=[limit])] if files else [],
-    }
+    shots = {leaf.num_fewshot for leaf in leaves}
+    info = TaskInfo(
+        name=task.name,
+        metric=task.metric,
+        metrics=tuple(task.usable),
+        version=task.version,
+        sets=[Examples(documents=files, limits=[limit])] if files else [],
+        num_fewshot=shots.pop() if len(shots) == 1 else None,
+        members=tuple(leaf.name for leaf in leaves if leaf is not task),
+        rolling=leaves[0].rolling,
+    )
     if isinstance(task, TaskGroup):
-        shots = {member.num_fewshot for member in task.members}
-        return TaskInfo(
-            **told,
-            num_fewshot=shots.pop() if len(shots) == 1 else None,
-            members=tuple(member.name for member in task.members),
-            rolling=task.members[0].rolling,
-        )
-    return TaskInfo(
-        **told,
-        num_fewshot=task.num_fewshot,
-        rolling=task.rolling,
+        return info
+    return msgspec.structs.replace(
+        info,
         cluster=task.cluster,
         prompting={**task.prompting, **tokens},
         scoring=task.scoring,
@@ -147,15 +143,15 @@ def write_documents(folder: Path, task: EvalTask) -> str:
     keys = list(keys_of(task))
     stem = f"documents/{task.name.replace('/', '_')}-{examples_sha256(keys)[:12]}"
     questions, requests = folder / f"{stem}.json", folder / f"{stem}.jsonl.gz"
-    told = task.questions()
-    choices: list[Any] = [row["choices"] for row in told]
+    told: list[Any] = task.questions()
+    choices = [row["choices"] for row in told]
     fields = _fields(task)
     if questions.exists():
         fields = msgspec.json.decode(questions.read_bytes(), type=TaskQuestions).fields | fields
     content = TaskQuestions(
         keys=keys,
-        questions=[row["question"] for row in told],  # type: ignore[misc]
-        targets=[row["target"] for row in told],  # type: ignore[misc]
+        questions=[row["question"] for row in told],
+        targets=[row["target"] for row in told],
         choices=choices if any(choices) else None,
         fields=fields,
     )
@@ -191,10 +187,8 @@ def _licence(source: Path | None) -> str | None:
     """That in the front matter of the README beside an adapter."""
     from huggingface_hub import metadata_load
 
-    if source is None:
-        return None
-    readme = (source if source.is_dir() else source.parent) / "README.md"
-    if not readme.is_file():
+    readme = source and (source if source.is_dir() else source.parent) / "README.md"
+    if readme is None or not readme.is_file():
         return None
     try:
         licence = (metadata_load(readme) or {}).get("license")

@@ -1,7 +1,8 @@
-"""A bar with the time left, or lines where nobody watches."""
+"""A bar with the time left, lines where nobody watches, or nothing."""
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from typing import TYPE_CHECKING
@@ -22,45 +23,18 @@ LEAST_SECONDS, LEAST_SHARE = 5.0, 0.03  # of the work, before the time left can 
 
 
 class Progress:
-    """Nothing is shown; a context."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def step(self, what: str) -> None:
-        """Something of unknown length begins, such as "loading the weights"."""
-
-    def say(self, line: str) -> None:
-        """Something is known that is no error."""
-
-    def plan(self, cells: Sequence[PlannedCell], left: Sequence[int]) -> None:
-        """These are the cells, and how many of their examples are missing."""
-
-    def begin(self, cell: PlannedCell, there: int) -> None:
-        """A cell is being computed, of which so many examples are there."""
-
-    def advance(self, cell: PlannedCell, examples: float) -> None:
-        """So many of its examples are there, too."""
-
-    def settled(self, cell: PlannedCell, how: str) -> None:
-        """A cell is done or failed."""
-
-
-class Bar(Progress):
     """On standard error: a bar over all examples, and on no terminal a line for each cell.
 
     What changes its length stands last, and is cut where the terminal ends: the bar keeps its place
     and its width.
 
     Args:
+        shown: Otherwise nothing is written.
         now: The time in seconds.
     """
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._console = Console(stderr=True)
+    def __init__(self, *, shown: bool = False, now: Callable[[], float] = time.monotonic) -> None:
+        self._console = Console(stderr=True, quiet=not shown)
         rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
         columns = (
             rich_progress.BarColumn(bar_width=20, finished_style="bar.complete"),
@@ -70,7 +44,7 @@ class Bar(Progress):
         self._bar = rich_progress.Progress(
             *columns,
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not (shown and self._console.is_terminal),
             expand=True,
             get_time=now,
             transient=True,
@@ -90,15 +64,15 @@ class Bar(Progress):
         self._bar.stop()
 
     def step(self, what: str) -> None:
-        """See `Progress`."""
+        """Something of unknown length begins, such as "loading the weights"."""
         self._bar.update(self._task, description=f"{what} …", told="")
 
     def say(self, line: str) -> None:
-        """See `Progress`."""
+        """Something is known that is no error."""
         self._console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
 
     def plan(self, cells: Sequence[PlannedCell], left: Sequence[int]) -> None:
-        """See `Progress`."""
+        """These are the cells, and how many of their examples are missing."""
         self._settled = self._before = sum(count == 0 for count in left)
         self._cells = len(cells)
         self._seconds = None
@@ -109,14 +83,14 @@ class Bar(Progress):
         self._bar.reset(self._task, total=total, completed=int(self._start))
 
     def begin(self, cell: PlannedCell, there: int) -> None:
-        """See `Progress`."""
+        """A cell is being computed, of which so many examples are there."""
         self._there[cell.key] = there
         self.advance(cell, 0)
 
     def advance(self, cell: PlannedCell, examples: float) -> None:
-        """See `Progress`."""
-        self._there[cell.key] += examples
-        self._bar.advance(self._task, self._weight[cell.key] * examples)
+        """So many of its examples are there, too."""
+        self._there[cell.key] = self._there.get(cell.key, 0) + examples
+        self._bar.advance(self._task, self._weight.get(cell.key, 1.0) * examples)
         if self._settled == self._before:  # none is whole yet
             self._estimate()
         count = f"{self._there[cell.key]:.0f}/{len(cell.task)}"
@@ -124,7 +98,7 @@ class Bar(Progress):
         self._tell(description=f"{one_line(cell.who)}: {count}{task}")
 
     def settled(self, cell: PlannedCell, how: str) -> None:
-        """See `Progress`."""
+        """A cell is done or failed."""
         self._settled += 1
         self._estimate()
         self._tell()
@@ -148,6 +122,9 @@ class Bar(Progress):
         left = (self._seconds or 0.0) - (self._bar.tasks[0].elapsed or 0.0)
         done = f"{self._settled}/{self._cells} done"
         return f"{done}, {about(left)} left" if left > 1 and self._settled < self._cells else done
+
+
+Bar = functools.partial(Progress, shown=True)
 
 
 def about(seconds: float) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -103,7 +102,7 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if not given or not names:
             raise UsageError("compare needs at least one checkpoint and one task")
         words |= {"checkpoints": given, "tasks": names}
-        words = msgspec.to_builtins(words, enc_hook=os.fspath, str_keys=True)
+        words = msgspec.to_builtins(words, enc_hook=_plain, str_keys=True)
         if isinstance(data := words.get("data"), str) and "=" not in data:
             if len(names) > 1:
                 raise UsageError("data of one folder for several tasks: give TASK=FOLDER")
@@ -172,6 +171,11 @@ def _device_map(value: Any) -> Any:
         return dict(json.loads(value))
     except (ValueError, TypeError) as error:
         raise UsageError(f"device_map takes {_TAKES['device_map']}, not {value!r}") from error
+
+
+def _plain(value: Any) -> Any:
+    """A path as text; a range or an array as a list."""
+    return list(value) if isinstance(value, Iterable) else str(value)
 
 
 def _same(value: Any) -> Any:

@@ -300,7 +300,6 @@ def _reach(terms: Sequence[Term], alpha: float | Array) -> Array:
 
 def _p_value(parts: Components, bounds: Bounds, value: float, further: float) -> float:
     """The α at which the interval's end on the side of 0 is 0."""
-    from scipy.optimize import brentq
     from scipy.special import stdtr
 
     mean, terms = _terms(parts, bounds, value, further)
@@ -318,4 +317,6 @@ def _p_value(parts: Components, bounds: Bounds, value: float, further: float) ->
         return SMALLEST_P
     if beyond(most) <= 0.0:  # a mean of rounding errors
         return 1.0
+    from scipy.optimize import brentq  # takes a while, and is only needed with training seeds
+
     return float(np.exp(brentq(beyond, least, most, xtol=1e-12)))

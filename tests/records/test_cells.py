@@ -32,7 +32,7 @@ def blocks(*parts):
 def stored(folder, *lines):
     store = CellStore(folder)
     for line in lines:
-        store.append(IDENTITY, line)
+        store.keep(IDENTITY, line)
     return store
 
 
@@ -58,7 +58,7 @@ def test_scores_are_read_again_when_the_file_has_grown(tmp_path):
     store = stored(tmp_path, *blocks(KEYS[:2]))
     first = store.scores(IDENTITY.key)
     assert store.scores(IDENTITY.key) is first
-    CellStore(tmp_path).append(IDENTITY, blocks(KEYS[2:])[0])
+    CellStore(tmp_path).keep(IDENTITY, blocks(KEYS[2:])[0])
     assert store.scores(IDENTITY.key).missing(KEYS) == []
 
 
@@ -74,7 +74,7 @@ def test_a_file_cut_off_anywhere_has_the_blocks_before_and_can_go_on(tmp_path_fa
     kept = sum(cut >= end - 1 for end in ends)  # a line without its end is whole
     assert len(read_cell(path).places) == 2 * max(0, kept - 1)
     missing = [KEYS[at] for at in CellStore(folder).read(IDENTITY.key).missing(KEYS)]
-    CellStore(folder).append(IDENTITY, blocks(missing)[0])
+    CellStore(folder).keep(IDENTITY, blocks(missing)[0])
     again = read_cell(path)
     assert again.missing(KEYS) == []
     assert again.values("acc,none", KEYS) == [0, 1, 0, 1, 0, 1]
@@ -109,9 +109,9 @@ def test_the_first_line_that_is_added_to_a_packed_run_unpacks_it(tmp_path):
     shutil.rmtree(tmp_path / "cells")
     assert CellStore(tmp_path).read(IDENTITY.key).missing(KEYS) == [2, 3, 4, 5]
     store = CellStore(tmp_path)
-    store.append(make_identity(rank=1), blocks(KEYS)[0])
+    store.keep(make_identity(rank=1), blocks(KEYS)[0])
     assert not (tmp_path / "cells.tar.xz").exists()
-    store.append(IDENTITY, blocks(KEYS[2:])[0])
+    store.keep(IDENTITY, blocks(KEYS[2:])[0])
     assert store.read(IDENTITY.key).missing(KEYS) == []
 
 

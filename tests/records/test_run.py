@@ -44,7 +44,7 @@ def test_a_cell_that_failed_or_is_not_finished_is_missing_with_its_reason(folder
     store = CellStore(folder)
     store.path(make_identity(adapter="a", rank=1).key).unlink()
     store.path(make_identity(adapter="b", rank=4).key).unlink()
-    store.append(make_identity(adapter="b", rank=4), Failed(reason="why", time=0.0))
+    store.keep(make_identity(adapter="b", rank=4), Failed(reason="why", time=0.0))
     a, b = (run := read_run(folder)).curves
     assert (a.ranks, dict(a.missing)) == ((2,), {1: "not finished: 0 of 3 examples"})
     assert (b.ranks, dict(b.missing)) == ((1,), {4: "why"})
@@ -62,7 +62,7 @@ def test_a_seed_that_failed_everywhere_has_no_curve_and_is_in_no_group(folder):
 
 
 def test_a_cell_that_failed_beyond_what_is_asked_is_no_failure(folder):
-    CellStore(folder).append(make_identity(adapter="b", rank=4), Failed(reason="why", time=0.0))
+    CellStore(folder).keep(make_identity(adapter="b", rank=4), Failed(reason="why", time=0.0))
     assert not read_run(folder).failures
 
 

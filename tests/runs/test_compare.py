@@ -13,6 +13,7 @@ from support.small_runs import SMALL, TASK, assert_clean, cell_files, random_ada
 import aurac
 from aurac.adapters import load_adapter, truncate
 from aurac.errors import CheckpointError, RankError, RunFolderError, TaskError, UsageError
+from aurac.models import base
 from aurac.records.run import read_run
 from aurac.runs.compare import dry_run
 from aurac.runs.settings import Settings
@@ -69,6 +70,18 @@ def test_what_grew_is_what_a_fresh_run_holds(adapters, tmp_path):
     ]
     fresh = run_small(adapters["dylora"], tmp_path / "fresh", ranks="1,4")
     assert held.curves[0].outcomes.tolist() == fresh.curves[0].outcomes.tolist()
+
+
+def test_the_base_is_outlined_for_adapters_that_the_folder_does_not_know(
+    adapters, tmp_path, monkeypatch
+):
+    made, own = [], base._on_meta
+    monkeypatch.setattr(
+        base, "_on_meta", lambda *given, **how: made.append(1) or own(*given, **how)
+    )
+    for names, outlines in (("lora",), 1), (("lora",), 1), (("lora", "dylora"), 2):
+        run_small([adapters[name] for name in names], tmp_path / "run", ranks="4")
+        assert len(made) == outlines
 
 
 def test_other_weights_under_a_name_get_another_name(tiny_base_folder, tmp_path, caplog):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from aurac.errors import UsageError
@@ -96,3 +97,12 @@ def test_nothing_to_compare_is_refused():
     for checkpoints, tasks in (((), "t"), ("a", "")):
         with pytest.raises(UsageError, match="at least one checkpoint and one task"):
             Settings.of(checkpoints, tasks)
+
+
+def test_paths_ranges_and_arrays_are_what_they_hold(tmp_path):
+    given = Settings.of(
+        [tmp_path / "a"], "t", ranks=range(1, 3), out=tmp_path, margin=np.float64(0.5)
+    )
+    assert (given.checkpoints, given.out) == ((str(tmp_path / "a"),), str(tmp_path))
+    assert (given.ranks, given.margin) == ((1, 2), 0.5)
+    assert Settings.of("a", "t", ranks=np.array([4, 2])).ranks == (2, 4)

@@ -28,7 +28,7 @@ def make_block(documents, metrics, responses=None, **fields):
 
 def store_cell(folder, identity, documents, metrics, responses=None):
     """Write a cell of one block; its key."""
-    CellStore(folder).append(identity, make_block(documents, metrics, responses))
+    CellStore(folder).keep(identity, make_block(documents, metrics, responses))
     return identity.key
 
 
