@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aurac
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "library.md"
 MEMBERS = {
     "Curve": ("from_outcomes", "from_examples", "frame", "at"),
     "Run": (
         *("scores", "points", "pairs", "rank_pairs", "recommended"),
-        *("ask", "recommend", "samples", "plot", "report", "curves", "failures", "stored"),
+        *("ask", "recommend", "samples", "plot", "report", "curves", "failures"),
     ),
 }
 MANY = 4  # arguments; of more the first ones are shown
