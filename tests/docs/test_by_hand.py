@@ -14,6 +14,7 @@ from harness_doubles import (
     simple_evaluate,
     stay_offline,
     write_choice_task,
+    write_jsonl,
 )
 from support.adapters import save_with_peft
 
@@ -32,15 +33,19 @@ def world(tmp_path, monkeypatch):
     make_model(1).save_pretrained(tmp_path / "base")
     make_tokenizer().save_pretrained(tmp_path / "base")
     modules = ["q_proj", "v_proj", "down_proj"]
-    adapted = save_with_peft(make_model(1), tmp_path / "lora", r=4, target_modules=modules)
+    how = {"r": 4, "lora_alpha": 16, "target_modules": modules}
+    adapted = save_with_peft(make_model(1), tmp_path / "lora", **how)
     path = write_choice_task(tmp_path / "tasks", rows=40)
-    said = simple_evaluate(path, HFLM(pretrained=adapted.eval(), tokenizer=make_tokenizer()))
     data = path.parent / "tiny_choice_data" / "test.jsonl"
     rows = [json.loads(line) for line in data.read_text().splitlines()]
-    for sample in said["samples"]["tiny_choice"][:38]:
+    for row in rows:  # equally long, so that the base does not choose by length
+        row["choices"]["text"] = [f"{text[0]}x" for text in row["choices"]["text"]]
+    write_jsonl(data, rows)
+    lm = HFLM(pretrained=adapted.eval(), tokenizer=make_tokenizer(), batch_size=16)
+    for sample in simple_evaluate(path, lm)["samples"]["tiny_choice"][:38]:
         best = int(np.argmax([float(pair[0]) for pair in sample["filtered_resps"]]))
         rows[sample["doc_id"]]["answerKey"] = "ABCD"[best]
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(data, rows)
     return tmp_path
 
 
@@ -62,8 +67,8 @@ def test_the_numbers_are_those_of_compare(world):
     assert found["accuracy"] == pytest.approx(run.points.set_index("rank").accuracy.to_dict())
     row = run.scores.iloc[0]
     assert found["aurac"] == pytest.approx((row.aurac, row.low, row.high), abs=2e-5)
-    assert found["accuracy"][4] > 0.9 > found["accuracy"][0]
-    assert found["ship"] == run.recommended["rank"].iloc[0] < 4
+    assert found["ship"] == run.recommended["rank"].iloc[0] == 4
+    assert found["accuracy"][4] > 0.9
 
 
 def test_it_needs_neither_aurac_nor_another_library():
