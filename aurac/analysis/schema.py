@@ -155,7 +155,7 @@ class Tables(msgspec.Struct, frozen=True):
     recommended: tuple[Advice, ...]
 
 
-_DTYPES = {int: "int64", int | None: "Int64", bool | None: "boolean"}
+_DTYPES: dict[Any, str] = {int: "int64", int | None: "Int64", bool | None: "boolean"}
 _DTYPES |= dict.fromkeys((str, str | None), "object")
 
 

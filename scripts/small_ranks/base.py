@@ -101,6 +101,6 @@ def difference(analysis: Analysis | None, task: str, a: Key, b: Key) -> Record:
         if (pair.task, pair.a, pair.b) == (task, a, b):
             return asdict(pair)
         if (pair.task, pair.a, pair.b) == (task, b, a):
-            turned = {"difference": -pair.difference, "low": -pair.high, "high": -pair.low}
-            return asdict(pair) | turned
+            ends = {"low": pair.high and -pair.high, "high": pair.low and -pair.low}
+            return asdict(pair) | ends | {"difference": -pair.difference}
     return dict.fromkeys(("difference", "low", "high", "p"))
