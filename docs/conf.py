@@ -27,7 +27,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 exclude_patterns = ["_build", "_ext"]
-source_suffix = {".md": "markdown"}
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 
 smartquotes_action = "qe"  # two dashes are an option, not a dash
 
@@ -79,7 +79,7 @@ nitpick_ignore_regex = [
 ]
 
 # A link to a file of the repository that is no page here becomes the file's name.
-_LINK = re.compile(r"\[([^\]]*)\]\((?:\.\./)+((?:adapters_zoo|reports|[A-Z])[^)]*)\)")
+_LINK = re.compile(r"\[([^\]]*)\]\((?:\.\./)+((?:adapters_zoo|aurac|reports|[A-Z])[^)]*)\)")
 
 
 def _inside(app: Any, page: str, source: list[str]) -> None:

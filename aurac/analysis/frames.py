@@ -210,13 +210,14 @@ class _Task:
 
     def _score(self, row: Row) -> Claim[Area]:
         if (known := self.areas.get(row.key)) is None:
-            numbers, reason = dict[str, Any](), row.reason or self._lacking(row)
+            numbers: dict[str, Any] = {"reason": row.reason or self._lacking(row)}
         else:
             numbers = {"aurac": known[0], "aurac_linear": row.area(self.ranks, "linear")}
-            reason = "the outcomes of its examples are not known" if known[1] is None else None
+            if known[1] is None:
+                numbers["reason"] = "the outcomes of its examples are not known"
         numbers |= {"base": row.baseline(), "examples": row.examples, "seeds": row.seeds}
         parts = row.parts(known[1]) if known and known[1] is not None else None
-        return Area(reason=reason, **row.about | numbers), parts
+        return Area(**row.about | numbers), parts
 
     def _lacking(self, row: Row) -> str:
         if not self.ranks:

@@ -155,7 +155,7 @@ class Tables(msgspec.Struct, frozen=True):
     recommended: tuple[Advice, ...]
 
 
-_DTYPES = {int: "int64", int | None: "Int64", bool | None: "boolean"}
+_DTYPES: dict[Any, str] = {int: "int64", int | None: "Int64", bool | None: "boolean"}
 _DTYPES |= dict.fromkeys((str, str | None), "object")
 
 
@@ -186,7 +186,7 @@ class Frames:
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """AURAC of each adapter and task, descending; first the mean over tasks."""
+        """AURAC of each adapter and task; first the mean over tasks."""
         return self._frame("scores")
 
     @cached_property
@@ -196,7 +196,7 @@ class Frames:
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
-        """Differences of AURAC, a minus b, the better one first; adjusted for their table."""
+        """Differences of AURAC, the better one first, adjusted for their table."""
         return self._frame("pairs")
 
     @cached_property
@@ -206,7 +206,7 @@ class Frames:
 
     @cached_property
     def recommended(self) -> pd.DataFrame:
-        """The rank to ship of each adapter; without rows unless a margin is asked for."""
+        """The rank to ship of each adapter, where a margin is asked for."""
         return self._frame("recommended")
 
     def records(self, name: str) -> list[dict[str, Any]]:

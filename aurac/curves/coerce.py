@@ -57,7 +57,9 @@ def is_one(source: Any) -> bool:
     if isinstance(source, (Curve, Mapping)) or hasattr(source, "to_numpy"):
         return True  # pandas' objects, too
     pair = isinstance(source, (tuple, list)) and len(source) == 2 and all(map(np.iterable, source))
-    return pair and not isinstance(source[0], (str, Mapping)) and all(map(is_rank, source[0]))
+    if not pair or isinstance(source[0], (str, Mapping)):
+        return False
+    return not hasattr(source[0], "to_numpy") or all(map(is_rank, source[0]))
 
 
 def _from_wide(frame: Any) -> Curve:

@@ -170,7 +170,7 @@ class Curve:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """A row for each rank and example, or each rank, as `aurac.read_curves` reads them."""
+        """Its scores or accuracies as a DataFrame that `aurac.analyse` takes."""
         import pandas as pd
 
         names = ("adapter", "task", "metric", "method", "basis", "rescale", "seed", "trained_rank")

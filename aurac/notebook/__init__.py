@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def load_run(folder: str | Path) -> Run:
-    """Open a run folder of `aurac compare`, or the folder of a report or study under its question.
+    """Open a run folder, or the folder of a report or study under its question.
 
     Raises:
         RunFolderError: It is none of these, or a file of it cannot be read.
@@ -81,7 +81,7 @@ class Curves(tuple[Curve, ...]):
 
 @dataclass(frozen=True, eq=False)
 class Run(Frames):
-    """A run and the question that is asked of it; accuracies and differences are fractions.
+    """A run and what is asked of it; accuracies and differences are fractions.
 
     Its five frames have the columns of the CSV files of a report (docs/howto/notebook.md).
 
@@ -113,7 +113,7 @@ class Run(Frames):
 
     @property
     def failures(self) -> tuple[Failure, ...]:
-        """Cells that could not be evaluated, with the reason."""
+        """Cells without a result, with the reason."""
         return self.stored.failures
 
     @property
@@ -132,7 +132,7 @@ class Run(Frames):
         return self.analysis.tables
 
     def ask(self, **changes: Any) -> Run:
-        """The same run with other fields of its `aurac.Question`; what is not named stays.
+        """The same run under another `aurac.Question`; what is not named stays.
 
         Raises:
             UsageError: A reference or a pair of which the run has no row.
@@ -148,7 +148,7 @@ class Run(Frames):
     def samples(
         self, task: str | None = None, adapter: str | None = None, rank: int | None = None
     ) -> DataFrame:
-        """Every answer: a row for each task, adapter, cut, rank (0: the base) and example.
+        """Every answer, of rank 0 the base's: a row for each example, task, cut and rank.
 
         Of one task, adapter (or recipe) or rank where they are named; with response, what its
         filter read, question and target. Where an adapter is named, the base's have to be, too.
@@ -192,7 +192,7 @@ class Run(Frames):
         adapters: Collection[str] | None = None,
         legend: bool = True,
     ) -> Axes:
-        """Draw accuracy against rank on axes of yours, or of a new figure of pyplot.
+        """Draw accuracy against rank, on your axes or a new figure.
 
         Args:
             task: By default the first.
@@ -220,7 +220,7 @@ class Run(Frames):
     def report(
         self, out: str | Path | None = None, labels: Mapping[str, str] | None = None
     ) -> list[Path]:
-        """Write the report to a folder, by default the run's, where adapters have these labels."""
+        """Write the report, to the run's folder or another one; labels are names of adapters."""
         from aurac.show import write_report
 
         run = self if labels is None else self.ask(labels=labels)

@@ -47,7 +47,7 @@ def read_curves(
     metric: str | Mapping[str, str] | None = None,
     cluster: Mapping[str, str] | None = None,
 ) -> list[Curve]:
-    """Curves of a table, of a folder of lm-eval's sample logs, or of a run folder.
+    """Curves of a table, of lm-eval's sample logs, or of a run folder.
 
     Args:
         path: A .csv, .parquet or .jsonl table (columns ``adapter, task, rank, example, score[,

@@ -153,11 +153,12 @@ def _shipped(ax: Axes, of: View) -> None:
     if (record := of.shipped) is None:
         return
     heights = {point.rank: 100 * point.accuracy for point in of.of(of.keys[0])}
-    floor = heights[record.reference] - 100 * record.margin
-    named = f"margin: {points(record.margin)} below rank {record.reference}"
+    reference, rank = record.reference or 0, record.rank or 0
+    floor = heights[reference] - 100 * record.margin
+    named = f"margin: {points(record.margin)} below rank {reference}"
     ax.axhline(floor, color=BASE, linestyle=":", linewidth=1, label=named)
-    rank, name = record.rank, f"ship rank {record.rank}"
-    ax.plot([rank], [heights[rank]], "o", color=BASE, label=name, markersize=11, fillstyle="none")
+    look: dict[str, Any] = {"color": BASE, "markersize": 11, "fillstyle": "none"}
+    ax.plot([rank], [heights[rank]], "o", label=f"ship rank {rank}", **look)
     ax.set_ylim(ax.get_ylim())  # a base far below would flatten the bars
 
 

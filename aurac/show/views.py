@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from aurac.analysis import Analysis, Row
-    from aurac.analysis.schema import Advice, Point
+    from aurac.analysis.schema import Advice, Pair, Point
     from aurac.curves.question import Key
     from aurac.show.tabular import Columns
 
@@ -115,6 +115,10 @@ class View:
     def of(self, key: Key) -> list[Point]:
         """The points of a row, by rank."""
         return [record for record in self.points if record.key == key]
+
+    def shows(self, pair: Pair) -> bool:
+        """Whether a difference is significant."""
+        return pair.p is not None and pair.p < 1 - self.level
 
     def value(self, point: Point | None, *, bounds: bool = True) -> str:
         """A point in its cell; one that is not shown to be above the base has a mark."""

@@ -100,7 +100,9 @@ def _advice(of: View, key: Key, run: StoredRun | None) -> tuple[str, str]:
     if record.reference is None:
         return f"{name}: {record.reason}.", ""
     sentence = _shipped(of, record, f"{name} at " if len(of.keys) > 1 else "")
-    if factors := [curve.factors[r] for curve in row.curves if (r := record.rank) in curve.factors]:
+    if factors := [
+        curve.factors[r] for curve in row.curves if (r := record.rank or 0) in curve.factors
+    ]:
         listed = ", ".join(f"{factor:.3g}" for factor in factors)
         sentence += f" Its scale is the trained one times {listed}, which was fitted to this task."
     if record.rank == record.reference:
@@ -123,8 +125,10 @@ def _shipped(of: View, record: Advice, adapter: str) -> str:
     if rank == record.reference:
         why = "" if until else f": {_fails(known.get(below), record.margin, sure)}"
         return f"{ship} {adapter}{reference}, as trained{why}."
-    lost = f"at most {upper(record.bound)} points" if record.bound else "nothing"
-    files = record.bytes, known[record.reference].bytes
+    lost = (
+        f"at most {upper(record.bound or 0.0)} points" if (record.bound or 0.0) > 0 else "nothing"
+    )
+    files = record.bytes, known[record.reference or 0].bytes
     file = f" Its file has {size(files[0])} instead of {size(files[1])}." if all(files) else ""
     claim = f"{ship} {adapter}rank {rank}: it loses {lost} against {reference} {sure}."
     return f"{claim}{_slot(record)}{file}"
@@ -139,7 +143,7 @@ def _slot(record: Advice) -> str:
         both = f"ranks {rank} and {reference} both take a slot of rank {slot}"
         return f" In vLLM it saves nothing: {both}."
     free = f"; rank {same} would take the same" if (same := record.same_slot_rank) else ""
-    return f" In vLLM it takes a slot of rank {slot} instead of {slot_rank(reference)}{free}."
+    return f" In vLLM it takes a slot of rank {slot} instead of {slot_rank(reference or 0)}{free}."
 
 
 def _fails(point: Point | None, margin: float, sure: str) -> str:
@@ -249,9 +253,9 @@ def verdict(of: View) -> str:
         return _against_reference(of, known, of.reference)
     leader, name = of.keys[0], of.names[of.keys[0]]
     rows = [record for record in known if record.a == leader]
-    better = [record for record in rows if record.p < 1 - of.level]
+    better = [record for record in rows if of.shows(record)]
     tied = [of.names[record.b] for record in rows if abs(record.difference) < _EQUAL]
-    equal = [r for r in rows if r.p >= 1 - of.level and of.names[r.b] not in tied]
+    equal = [r for r in rows if not of.shows(r) and of.names[r.b] not in tied]
     gone = [f"{of.names[r.key]} ({r.reason})" for r in of.scores if r.aurac is None]
     which = f"Of these {'methods' if of.seeds > 1 else 'checkpoints'}"
     which += f", without {listed(gone)}," if gone else ""
@@ -270,7 +274,7 @@ def primary_results(of: View) -> Iterator[str]:
     for record in of.pairs:
         a, b = of.names[record.a], of.names[record.b]
         found = interval(record.difference, record.low, record.high, " points")
-        if record.p is not None and record.p < 1 - of.level:
+        if of.shows(record):
             yield f"{a} is better than {b} ({found})."
         else:
             yield f"The difference {a} − {b} ({found}) is not significant."
@@ -288,7 +292,7 @@ def _losers(of: View, records: Sequence[Pair]) -> str:
 
 def _against_reference(of: View, records: Iterable[Pair], reference: Key) -> str:
     """Which adapters are better or worse than the one that all are compared with."""
-    found = [record for record in records if record.p < 1 - of.level]
+    found = [record for record in records if of.shows(record)]
     better = [of.names[record.a] for record in found if record.b == reference]
     worse = [of.names[record.b] for record in found if record.a == reference]
     both = [(better, "better"), (worse, "worse")]

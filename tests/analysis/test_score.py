@@ -130,6 +130,40 @@ def test_numbers_alone_load_no_heavy_library():
     assert float(done.stdout) < 0.15
 
 
+def test_curves_from_what_pandas_users_have():
+    """Each of these has the areas .3 (of .2, .3 and .4) and .35."""
+    low, high = {1: 0.2, 2: 0.3, 4: 0.4}, {1: 0.25, 2: 0.35, 4: 0.45}
+    frame = pd.DataFrame({"low": low, "high": high}).T.rename_axis(index="adapter")
+    series = [pd.Series(low, name="low"), pd.Series(high, name="high")]
+    series = [one.rename_axis("rank") for one in series]
+    curves = [Curve((1, 2, 4), tuple(one), adapter=one.name) for one in series]
+    for source in (frame, {"low": low, "high": series[1]}, curves, iter(curves)):
+        scores = aurac.analyse(source).scores.set_index("adapter").aurac
+        assert scores.to_dict() == pytest.approx({"low": 0.3, "high": 0.35})
+    for source in (low, series[0], curves[0], ([1, 2, 4], series[0]), frame.loc[["low"]]):
+        assert aurac.score(source) == pytest.approx(0.3)
+        assert aurac.analyse(source).scores.aurac.tolist() == pytest.approx([0.3])
+    wide = pd.DataFrame({1: [0, 1, 1, 0], 2: [1, 1, 1, 0], "4": [1, 1, 1, 1]})
+    assert aurac.score(wide) == (0.5 + 2 * 0.75 + 1.0) / 4
+    assert aurac.score(wide).curve.n_docs == 4
+    assert aurac.score(wide.head(1) / 2) == (0.0 + 2 * 0.5 + 0.5) / 4  # accuracies
+    tasks = wide.set_axis(["a", "b", "c", "d"])
+    for source, message in (
+        (tasks, "columns 1, 2, 4 is no curve"),  # rows that may be no examples
+        (7, "type int is no curve"),
+        ([0.1, 0.2, 0.3], "type float is no curve"),
+        (series, "several curves|two curves"),
+        (([1, float("inf")], [0.1, 0.2]), "Rank inf is no whole number"),
+        ({1e30: 0.1, 2: 0.2}, r"Rank 1e\+30 is no whole number"),
+        ({1: 0.1, 2.5: 0.2}, r"Rank 2\.5 is no whole number"),
+    ):
+        for function in (aurac.score, aurac.analyse):
+            with pytest.raises(CurveError, match=message):
+                function(source)
+    with pytest.raises(CurveError, match=r"Seed 1\.5 is no whole number"):
+        Curve((1, 2), (0.1, 0.2), seed=1.5)
+
+
 def test_what_has_no_area_is_refused():
     with pytest.raises(UsageError, match="level 95"):
         aurac.score({1: [0, 1], 2: [1, 1]}, level=95)
