@@ -25,10 +25,8 @@ if TYPE_CHECKING:
 
 RUN, SEARCH = "run", "search"  # below the folder of a part
 
-Point = Mapping[str, Any]
-"""A setting of each searched field."""
-Chosen = Mapping[tuple[str, str], Point]
-"""Task and recipe → the settings that a search has chosen."""
+Point = Mapping[str, Any]  # a setting of each searched field
+Chosen = Mapping[tuple[str, str], Point]  # task and recipe → what a search has chosen
 
 
 @dataclass(frozen=True)
@@ -208,11 +206,6 @@ class Study:
     reference: str | None
     search: Search | None
     parts: list[Part]
-
-    @property
-    def family(self) -> int:
-        """How many declared comparisons there are."""
-        return sum(len(part.primary) for part in self.parts)
 
 
 def own_cuts(recipe: Recipe, *, family: bool) -> tuple[Cut, ...]:
