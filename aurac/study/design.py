@@ -84,12 +84,11 @@ class Planned:
         Adapters are recognised by the hash of their recipe and their seed.
         """
         hashes = {self.recipe.sha256, self.trainings[-1].recipe.sha256}
-        limit = self.plan.asked[where].limit
+        limit, family = self.plan.asked[where].limit, self.plan.family
         for adapter in run.adapters:
-            made_by = (adapter.recipe or {}).get("sha256"), adapter.seed
-            if (adapter.format == "family") != self.plan.family or made_by not in (
-                (sha256, self.recipe.seed) for sha256 in hashes
-            ):
+            made_by = (adapter.recipe or {}).get("sha256")
+            mine = made_by in hashes and adapter.seed == self.recipe.seed
+            if not mine or (adapter.format == "family") != family:
                 continue
             curves = [
                 c for c in run.curves if (c.adapter, c.task) == (adapter.name, self.plan.task)
