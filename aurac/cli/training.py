@@ -160,7 +160,7 @@ def _list_recipes(*, as_json: bool) -> None:
 
 
 @command(
-    epilog="Exit codes: 0 done, 2 bad input, 3 some ranks could not be evaluated, 130 interrupted."
+    epilog="Exit codes: 0 done, 2 bad input, 3 some adapters are left or diverged, 130 interrupted."
 )
 @click.argument("study", type=FOLDER, metavar="STUDY")
 @click.option("--out", type=FOLDER, help="Folder of the study. Default: runs/NAME.")

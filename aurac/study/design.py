@@ -25,10 +25,8 @@ if TYPE_CHECKING:
 
 RUN, SEARCH = "run", "search"  # below the folder of a part
 
-Point = Mapping[str, Any]
-"""A setting of each searched field."""
-Chosen = Mapping[tuple[str, str], Point]
-"""Task and recipe → the settings that a search has chosen."""
+Point = Mapping[str, Any]  # a setting of each searched field
+Chosen = Mapping[tuple[str, str], Point]  # task and recipe → what a search has chosen
 
 
 @dataclass(frozen=True)
@@ -86,12 +84,11 @@ class Planned:
         Adapters are recognised by the hash of their recipe and their seed.
         """
         hashes = {self.recipe.sha256, self.trainings[-1].recipe.sha256}
-        limit = self.plan.asked[where].limit
+        limit, family = self.plan.asked[where].limit, self.plan.family
         for adapter in run.adapters:
-            made_by = (adapter.recipe or {}).get("sha256"), adapter.seed
-            if (adapter.format == "family") != self.plan.family or made_by not in (
-                (sha256, self.recipe.seed) for sha256 in hashes
-            ):
+            made_by = (adapter.recipe or {}).get("sha256")
+            mine = made_by in hashes and adapter.seed == self.recipe.seed
+            if not mine or (adapter.format == "family") != family:
                 continue
             curves = [
                 c for c in run.curves if (c.adapter, c.task) == (adapter.name, self.plan.task)
@@ -208,11 +205,6 @@ class Study:
     reference: str | None
     search: Search | None
     parts: list[Part]
-
-    @property
-    def family(self) -> int:
-        """How many declared comparisons there are."""
-        return sum(len(part.primary) for part in self.parts)
 
 
 def own_cuts(recipe: Recipe, *, family: bool) -> tuple[Cut, ...]:

@@ -15,7 +15,7 @@ from aurac.study.design import Part, Study
 from aurac.study.report import Reported, report
 from aurac.study.search import Step, survey
 from aurac.study.work import Work, logger
-from aurac.training.data import identified
+from aurac.training.data import identified, render, source_rows
 
 if TYPE_CHECKING:
     from aurac.study.work import Train
@@ -96,26 +96,33 @@ def left(work: Work) -> list[Step]:
 
 
 def _check(work: Work) -> None:
-    """Refuse data to train on that are not there, and tasks that cannot be built."""
+    """Refuse data that cannot be trained on, and tasks that cannot be built, before a training."""
     from aurac.tasks.build import build_tasks
 
-    path = work.study.path
     todo = [step.adapter for step in steps(work) if step.state not in OVER]
-    for adapter in {(x.recipe.task, x.recipe.data): x for x in todo}.values():
+    data = ("task", "data", "prompt", "prompt_without", "target")
+    for adapter in {tuple(getattr(x.recipe, n) for n in data): x for x in todo}.values():
         if not (work.out / adapter.folder).exists():
-            try:
-                identified(adapter.recipe)
-            except AuracError as error:
-                raise RecipeError(f"{path}: {adapter.name} cannot be trained: {error}") from error
+            with _named(work, f"{adapter.name} cannot be trained"):
+                rows = source_rows(adapter.recipe)
+                render(identified(adapter.recipe, rows), rows[0], 1)
     for plan in {x.plan.task: x.plan for x in todo}.values():
-        for asked in plan.asked.values():
-            options = replace(asked, apply_chat_template=False)
-            names = [
-                task.name for task in build_tasks([plan.task], tokenizer=None, options=options)
-            ]
-            if plan.task not in names:
-                several = f"{plan.task} stands for {', '.join(names)}"
-                raise RecipeError(f"{path}: tasks: {several}: name these, with include_path")
+        with _named(work, f"tasks.{plan.task}"):
+            for asked in plan.asked.values():
+                options = replace(asked, apply_chat_template=False)
+                built = build_tasks([plan.task], tokenizer=None, options=options)
+                if plan.task not in (names := [task.name for task in built]):
+                    several = f"this stands for {', '.join(names)}"
+                    raise RecipeError(f"{several}: name these, with include_path")
+
+
+@contextmanager
+def _named(work: Work, what: str) -> Iterator[None]:
+    """Refuse a study for what is refused in the block."""
+    try:
+        yield
+    except AuracError as error:
+        raise RecipeError(f"{work.study.path}: {what}: {error}") from error
 
 
 @contextmanager

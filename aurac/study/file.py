@@ -128,7 +128,10 @@ def _optional(kinds: dict[str, Any]) -> Any:
 
 
 _SEARCH = get_type_hints(Search, include_extras=True)
-_GRID = {n: Annotated[tuple[k, ...], Meta(min_length=1)] for n, k in _FIELDS.items()}
+_GRID: dict[str, Any] = {
+    name: Annotated[tuple[kind, ...], Meta(min_length=1)]  # type: ignore[valid-type]
+    for name, kind in _FIELDS.items()
+}
 _Fields = _optional({**_FIELDS, "seeds": Seeds, "cuts": Cuts, "family": bool})
 _Recipe = _optional({**_FIELDS, "seeds": Seeds, "cuts": Cuts, "family": bool, "from": str})
 _Search = _optional({k: v for k, v in {**_GRID, **_SEARCH}.items() if k not in {"grid", *_NO_GRID}})

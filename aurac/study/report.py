@@ -90,6 +90,6 @@ def question(work: Work, part: Part, found: Survey, run: StoredRun) -> Question:
         labels={name: label for name, label in study.labels.items() if name in groups},
         title=study.question,
         primary=pairs if whole else (),  # type: ignore[arg-type]
-        family=study.family if whole else None,
+        family=sum(len(each.primary) for each in study.parts) if whole else None,
         notes=said,
     )

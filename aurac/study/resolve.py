@@ -197,13 +197,12 @@ class _Resolver(Reader):
             return False
         keys = []
         for name, plans in zip((pair.a, pair.b), both, strict=True):
-            for plan in (plan for plan in plans if plan.task in tasks):
-                if pair.cut not in (None, *plan.cuts):
-                    wrong = f"{name} is not cut by {' '.join(pair.cut or ())} on {plan.task}"
-                    self.refuse(
-                        f"{at}.cut", f"{wrong}, but by {', '.join(map(' '.join, plan.cuts))}"
-                    )
-            first = {pair.cut or plan.cuts[0] for plan in plans}
+            there = {plan.task: plan.cuts for plan in plans if plan.task in tasks}
+            for task, cuts in there.items():
+                if pair.cut not in (None, *cuts):
+                    wrong = f"{name} is cut by {', '.join(map(' '.join, cuts))} on {task}"
+                    self.refuse(f"{at}.cut", f"{wrong}, not by {' '.join(pair.cut or ())}")
+            first = {pair.cut or cuts[0] for cuts in there.values()}
             searched = not pair.cut and any(plan.grid is not None for plan in plans)
             if len(first) > 1 and not searched:
                 self.refuse(at, f"{name} has another first cut on each task: name one")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from aurac.curves.area import quadrature_weights
 from aurac.study.design import RUN, SEARCH, Part, Planned, Point, words_of
@@ -12,6 +12,7 @@ from aurac.study.work import Work
 
 if TYPE_CHECKING:
     from aurac.curves.curve import Curve
+    from aurac.study.file import Search
 
 
 class Trial(NamedTuple):
@@ -130,12 +131,13 @@ class Survey(NamedTuple):
 
 def survey(work: Work, part: Part) -> Survey:
     """What is stored of a part. A recipe waits whose settings are not known yet."""
-    found, waiting, search = Survey({}, []), set[str](), work.study.search
+    found, waiting = Survey({}, []), set[str]()
     chosen: dict[tuple[str, str], Point] = {}
     for group, plans in part.groups.items():
         waits = any(plan.source and plan.source.group in waiting for plan in plans)
         trials: dict[str, list[Trial | None]] = {}
-        for plan, point in ((p, x) for p in plans for x in p.points if search):
+        for plan, point in ((p, x) for p in plans for x in p.points):
+            search = cast("Search", work.study.search)  # else there are no points
             adapter = plan.trial(search.seed, chosen, point)
             step = _step(work, part, adapter, SEARCH, waits=waits)
             found.steps.append(step)

@@ -53,7 +53,7 @@ def test_every_recipe_task_and_seed_is_planned_with_the_most_special_setting(stu
     assert steps == {"words-lora": 10, "other-long": 30}
     assert recipes["words-lora-seed1"].sha256 == recipes["words-lora-seed2"].sha256
     each = adapters["words-each-seed2"]
-    folder = f"adapters/words-lora-{each.recipe.sha256[:10]}-family-seed2"
+    folder = f"adapters/lora-{each.recipe.sha256[:10]}-family-seed2"
     assert [job.folder for job in each.trainings] == [f"{folder}/r{rank}" for rank in (1, 2, 4)]
     assert len({adapter.folder for adapter in adapters.values()}) == len(adapters)
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from harness_doubles import write_text_task
 
 from aurac.cli import cli
-from aurac.errors import RecipeError, TaskError
+from aurac.errors import RecipeError
 from aurac.study import Work, left, run_study
 
 FILE = {
@@ -53,7 +53,7 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(written, tmp_path)
     assert todo == [("train", name) for name in names]
     assert {step.state for step in left(Work(study, out))} == {"done"}
     more = written(FILE | {"tasks": FILE["tasks"] | {"no_task": {}}})
-    with pytest.raises(TaskError, match="no_task"):
+    with pytest.raises(RecipeError, match=r"tasks\.no_task: "):
         list(left(Work(more, tmp_path / "new")))
     (tmp_path / "train.jsonl").unlink()
     with pytest.raises(RecipeError, match=r"-seed1 cannot be trained: There are no training d"):
@@ -88,8 +88,26 @@ def test_a_training_that_diverged_is_tried_again_with_other_settings(written, tm
     assert last["folder"].startswith("adapters/lora-")
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"recipes": {"lora": {"method": "lora", "prompt": "{qestion}"}}},
+            "lora-seed1 cannot be trained: .*qestion",
+        ),
+        ({"search": {"dropout": [0, 0.1], "split": "validaton"}}, r"tasks\.aurac_word_problems: "),
+    ],
+)
+def test_what_a_task_or_its_data_lack_is_said_before_a_training(written, tmp_path, change, said):
+    study = written({"recipes": {"lora": {"method": "lora"}}, "tasks": FILE["tasks"]} | change)
+    with pytest.raises(RecipeError, match=said):
+        left(Work(study, tmp_path / "out"))
+
+
 def test_a_task_that_has_another_name_is_refused_before_its_training(written, tmp_path):
     tasks = {str(write_text_task(tmp_path)): {}}
     study = written({"recipes": {"lora": {"method": "lora"}}, "tasks": tasks})
-    with pytest.raises(RecipeError, match=r"tiny_text\.yaml stands for tiny_text: name these"):
+    with pytest.raises(
+        RecipeError, match=r"tiny_text\.yaml: this stands for tiny_text: name these"
+    ):
         run_study(study, tmp_path / "out")

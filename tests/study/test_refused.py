@@ -94,7 +94,7 @@ WRONG = {
     "primary[1].b": primary(b="lira"),
     "primary[1]: lora is compared with itself": primary(a="lora"),
     "primary[1].cut[1]": primary(cut=["svd", "kep"]),
-    "primary[1].cut: nested is not cut by svd keep": primary(cut=["svd", "keep"]),
+    "primary[1].cut: nested is cut by prefix trained, prefix rule": primary(cut=["svd", "keep"]),
     "primary[1].cat": primary(cat=["svd", "keep"]),
     "primary[0]: no task has both nested and lora": {
         "tasks": {"s": {"recipes": {"lora": {}}}, "t": {"recipes": {"nested": {}}}},

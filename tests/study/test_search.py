@@ -146,8 +146,7 @@ def test_each_base_and_number_of_examples_has_a_folder(written, tmp_path, tiny_b
     answers = [done[0].run.samples(task.name, name, *cut, 1) for task in done[0].run.tasks]
     assert [len(answer) for answer in answers] == [2, 2]
     kept = [json.loads(line) for line in (out / "trainings.jsonl").read_text().splitlines()]
-    folders = [one["folder"].split("-", 2) for one in kept]
-    assert [each[:2] for each in folders] == [["adapters/one", "lora"], ["adapters/two", "lora"]]
+    assert len(kept) == 1  # recipes, tasks and names of one base have the same training
 
 
 def test_a_second_process_does_the_other_trials_and_adapters(written, tmp_path):
