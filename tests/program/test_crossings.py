@@ -27,7 +27,7 @@ def state(root):
 
 def asks(adapters, tasks, groups=None, **options):
     """A command."""
-    every = dict.fromkeys((*PROMPTS, *CUTS)) | PLAIN | options
+    every = dict.fromkeys((*PROMPTS, *CUTS, "json", "details")) | PLAIN | options
     return Command(tuple(adapters.split()), tuple(tasks.split()), every, groups or {})
 
 
@@ -152,7 +152,7 @@ def test_groups_that_share_an_adapter(state):
 def test_a_further_cut_is_the_reference(root, tmp_path, name, known):
     """As tables call it; another name is refused before anything is computed."""
     Table.asked.clear()
-    command = asks("lora dylora", "sums", basis="svd,prefix", reference=name, limit=6)
+    command = asks("lora dylora", "sums", basis="svd,prefix", reference=name, limit=6, json=True)
     status, out, said = program(*command.words(root, tmp_path / "run", 1))
     assert (status, bool(Table.asked)) == ((0, True) if known else (2, False)), said
     for row in json.loads(out)["pairs"] if known else ():
