@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import sys
 import tarfile
 import tempfile
@@ -41,7 +42,7 @@ from program.folder import Folder
 from program.mishaps import Mishaps, untouched, whole
 from program.oracle import MEAN, TOLD, frames_of
 from program.pages import screen_blocks
-from program.shown import Shown, check_pages
+from program.shown import Shown, check_card, check_pages
 from support import table_world
 from support.table_world import GROUP, MEMBERS, TASKS, VERSIONS, Table, leaves_of
 
@@ -104,6 +105,26 @@ def program(*words, ends=math.inf, away=0):
             except SystemExit as error:
                 status = error.code
     return status, out.getvalue(), err.getvalue()
+
+
+@contextlib.contextmanager
+def a_second_process(words, file):
+    """The same command at the same time; it ends alike, and says what it asked of the model."""
+    if (pid := os.fork()) == 0:
+        signal.alarm(300)
+        try:
+            status, _, said = program(*words)
+            file.write_text(json.dumps([status, said, [*Table.asked.elements()]]))
+        finally:
+            os._exit(0)
+    try:
+        yield
+    finally:
+        os.waitpid(pid, 0)
+    status, said, asked = json.loads(file.read_text())
+    file.unlink()
+    assert status in (0, 3), f"the second process: exit code {status}, {said}"
+    Table.asked.update(map(tuple, asked))
 
 
 KEYS = {
@@ -256,8 +277,9 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         ends=st.one_of(st.none(), st.none(), st.integers(1, 60)),
         fails=st.one_of(st.none(), st.none(), st.integers(0, 40)),
         away=SHOWN["away"],
+        twice=st.sampled_from((False, False, False, True)),
     )
-    def compare(self, which, command, alike, ends, fails, away=0):
+    def compare(self, which, command, alike, ends, fails, away=0, twice=False):
         """A command, alike the one before in prompts and examples or not; or that again."""
         run = self.runs[which]
         typo = {"reference": TYPO} if command.options["reference"] == TYPO else {}
@@ -280,25 +302,28 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         if fails is not None and needed and not run.ended and not ends:
             kinds = sorted({key[:2] for key in needed})
             Table.fails.add(kinds[fails % len(kinds)])
-        run.last = command
+        run.last, beside = command, contextlib.nullcontext()
+        if twice and not ends and not Table.fails:
+            beside = a_second_process(words, self.place / "second.json")
         try:
-            status, out, said = program(*words, ends=ends or math.inf, away=away)
+            with beside:
+                status, out, said = program(*words, ends=ends or math.inf, away=away)
         except EndedError:
             run.ended, run.asked = run.ended + 1, run.asked + Table.asked
             return
         part = run.folder.part(command)
         run.folder.run(command, Table.fails)
-        self.check_asked(run, needed, said)
+        self.check_asked(run, needed, said, often=twice)
         self.check_command(run, part, status, out, said)
         self.check_whole(run)
 
-    def check_asked(self, run, needed, said):
+    def check_asked(self, run, needed, said, *, often):
         """Nothing is computed that is there; an ended command loses one block of a cell."""
         total = run.asked + Table.asked
         lacking = [key for key in needed if not total[key] and key[:2] not in Table.fails]
         assert not lacking, f"not asked: {lacking[:5]}; {said}"
         again = total - Counter(needed)
-        assert len({key[:2] for key in again}) <= run.ended, f"asked again: {[*again][:5]}"
+        assert often or len({key[:2] for key in again}) <= run.ended, f"asked again: {[*again][:5]}"
         run.ended, run.asked = 0, Counter()
 
     def check_command(self, run, part, status, out, said):
@@ -400,13 +425,14 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         self.check_whole(run)
 
     @precondition(whole)
-    @rule(at=st.integers(0, 1))
-    def export(self, at):
-        """lm-eval's files."""
+    @rule(at=st.integers(0, 1), margin=st.sampled_from((None, 0.2)))
+    def export(self, at, margin=None):
+        """lm-eval's files, and the card of each adapter."""
         run = whole(self)[at % len(whole(self))]
         folder, out = run.folder, self.place / "exported"
         shutil.rmtree(out, ignore_errors=True)
-        status, _, said = program("export", run.path, "--out", out)
+        more = ["--margin", margin] if margin else []
+        status, _, said = program("export", run.path, "--out", out, *more)
         assert status == 0, f"export: {said}"
         points, leaves = {}, [leaf for task in folder.asked for leaf in leaves_of(task)]
         first = {}
@@ -421,3 +447,10 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         assert {*files} == {*points}, f"export has {sorted(files)}, not {sorted(points)}"
         for point, found in points.items():
             check_export(files[point], found, GROUP in folder.asked)
+        for name in folder.names.values():
+            curves, first = [c for c in folder.curves() if c.adapter == name], {}
+            for curve in curves:
+                first.setdefault(curve.task, curve)
+            if first and name != "family":
+                frames = frames_of([*first.values()], {}, margin or folder.question["margin"])
+                check_card(out / name.replace("/", "_") / "README.md", frames)

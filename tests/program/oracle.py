@@ -212,7 +212,8 @@ def difference(a, b, left, right):
     if {*ours} != {*theirs}:  # by seed, where the data are the same
         specs = [[curve.spec for curve in row.curves] for row in (a, b)]
         ours, theirs = ([x and x.data and (x.seed, x.data) for x in some] for some in specs)
-    if None in ours or len(ours) < 2 or {*ours} != {*theirs}:
+    apart = len({*ours}) < len(ours) or Counter(ours) != Counter(theirs)
+    if None in ours or len(ours) < 2 or apart:
         first, second = a.part(left), b.part(right)
         first.sums, first.arms = first.sums - second.sums, first.arms + second.arms
         return first

@@ -490,3 +490,33 @@ def check_pages(path, frames, labels=None):
 def first_other(ours, theirs):
     """Where two lists of tables differ."""
     return next(((a, b) for a, b in zip(ours, theirs, strict=False) if a != b), "other tables")
+
+
+def check_card(path, frames):
+    """An adapter's card: AURAC over its own ranks, each rank, and what to ship."""
+    page, at, met = Shown(frames, "the card"), None, set()
+    for kind, content in markdown_blocks(path.read_text()):
+        if kind == "head":
+            at = page.tasks.get(content)
+        elif kind == "table":
+            [key] = at.scores
+            for rank, accuracy, _, slot in content[1:]:
+                point = at.points[(*key, int(rank))]
+                wanted = cell(point["accuracy"], point["low"], point["high"])
+                assert accuracy in wanted, f"the card: rank {rank} has {accuracy}, not {wanted}"
+                assert slot == str(point["slot"] or ""), f"the card: rank {rank} has slot {slot}"
+            ranks = [int(row[0]) for row in content[1:]]
+            assert ranks == at.ranks, f"the card has ranks {ranks}, not {at.ranks}"
+            met.add(at.task)
+        elif at and (
+            found := re.search(r"AURAC over ranks ([\d, ]*): (\S+(?: \[.*?\])?) % on", content)
+        ):
+            [row] = at.scores.values()
+            told = [int(rank) for rank in found[1].split(",") if rank.strip()]
+            assert told == list(at.over), f"the card: {content!r}, not over {at.over}"
+            wanted = cell(row["aurac"], row["low"], row["high"])
+            assert found[2] in wanted, f"the card: {content!r}, not {wanted}"
+            assert f"on {row['examples']} example" in content, f"the card: {content!r}"
+        if at and kind == "text" and (found := re.search(SHIP, content)):
+            at.check_shipped(found, f"the card: {content!r}")
+    assert met == {*page.tasks}, f"the card has {met}"
