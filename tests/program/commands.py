@@ -13,6 +13,7 @@ from support.table_world import (
     FIRST,
     GRADED,
     OTHER,
+    PROSE,
     TASKS,
     VALIDATION,
     WRITTEN,
@@ -110,6 +111,8 @@ class Command:
 
     def prompts(self, leaf):
         """What decides the answers: examples shown, template, instruction, tokens of an answer."""
+        if leaf == PROSE:
+            return "whole"
         shots, chat = (self.options.get(x) for x in ("num_fewshot", "apply_chat_template"))
         tokens = int((self.options.get("gen_kwargs") or "=9").partition("=")[2])
         brief = bool(self.options.get("system_instruction"))
@@ -121,7 +124,9 @@ class Command:
         drawn = (get("seed"), get("fewshot")) if get("num_fewshot") else None
         tokens = (get("tokenizer") or "").endswith("/tokenizer")
         filtered = self.world.filtered and leaf == "sums"
-        return self.prompts(leaf), get("split"), drawn, tokens, filtered
+        made = [bool(get(x)) for x in ("apply_chat_template", "system_instruction")]
+        about = get("num_fewshot") or 0, *made, get("split"), drawn, tokens, filtered
+        return self.prompts(leaf), *about
 
     @property
     def base(self):
@@ -132,6 +137,8 @@ class Command:
         """The metric of a task."""
         if self.options.get("metric") and task == GRADED:
             return "credit"
+        if task == PROSE:
+            return "word_perplexity"
         return "acc" if task not in WRITTEN or task == GRADED else "exact_match"
 
     def refused(self):
@@ -200,7 +207,7 @@ TYPO = "loar"
 PACKS = "lora bare nested dylora family ada0 ada0,ada1 ada0,ada1,ada2 bob0,bob1,bob2 cid3,cid4"
 ASKED = (
     "colours sums both essays left colours,sums both,sums right,left colours,both "
-    "colours,both,sums essays,colours"
+    "colours,both,sums essays,colours prose prose,colours"
 )
 PROMPTS = {
     "limit": st.sampled_from((6, 12, 0.3, 1)),

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 from program.commands import RefusedError, cell_of, cells_of, recipes
 from support import table_world as world
-from support.table_world import AGAIN, FIRST, WRITTEN, kind_of, leaves_of
+from support.table_world import AGAIN, FIRST, PROSE, WRITTEN, kind_of, leaves_of
 
 
 class Folder:
@@ -139,14 +139,19 @@ class Folder:
             self.stored.setdefault(key, set()).update(examples)
 
     def scores(self, cell, leaf, examples, metric):
-        """(n,) scores."""
+        """(n,) scores; of whole texts one perplexity."""
         prompts, kind = self.fixed[leaf][0], kind_of(cell)
+        if leaf == PROSE:
+            each = [world.likelihood(self.table, kind, prompts, x) for x in examples]
+            total, words = map(sum, zip(*each, strict=True))
+            return np.array([np.exp(-total / words)])
         told = (world.score(self.table, kind, leaf, prompts, x, metric) for x in examples)
         return np.array([*told], float)
 
     def failures(self):
         """(cell, task) of what could not be computed."""
-        return {key for key in self.failed if self.wanted.get(key, set()) - self.there(*key)}
+        known = self.failed & {*self.wanted}
+        return {key for key in known if self.wanted[key] - self.there(*key)}
 
     def read(self, task, cut, ranks):
         """The set of examples that a cut, or the base, is read on at these ranks, if there is one.
@@ -183,7 +188,7 @@ class Folder:
                 if read := self.read(task, cut, [rank]):
                     examples = read[0][leaves_of(task).index(leaf)]
                     if len(examples) > len(found.get(rank, ((), ()))[0]):
-                        metric = "exact_match" if leaf == "sums" else "acc"
+                        metric = "exact_match" if leaf == "sums" else "acc"  # that is exported
                         found[rank] = examples, self.scores(cell, leaf, examples, metric)
         return found
 

@@ -44,7 +44,7 @@ from program.oracle import MEAN, TOLD, frames_of
 from program.pages import screen_blocks
 from program.shown import Shown, check_card, check_pages
 from support import table_world
-from support.table_world import GROUP, MEMBERS, TASKS, VERSIONS, Table, leaves_of
+from support.table_world import GROUP, MEMBERS, PROSE, TASKS, VERSIONS, Table, leaves_of
 
 import aurac
 from aurac.cli import main
@@ -186,6 +186,10 @@ def check_export(path, found, pooled):
     pooled &= len({*MEMBERS} & {*found}) == len(MEMBERS)
     assert {*rows} == {*found} | ({GROUP} if pooled else set()), f"{path}: {sorted(rows)}"
     for leaf, (examples, scores) in found.items():
+        if leaf == PROSE:
+            said = rows[leaf]["word_perplexity,none"]
+            assert said == pytest.approx(scores[0]), f"{path}: {leaf} {said}, not {scores}"
+            continue
         words = ("exact_match", "strict-match") if leaf == "sums" else ("acc", "none")
         n = len(scores)
         error = pytest.approx(scores.std(ddof=1) / n**0.5) if n > 1 else "N/A"
@@ -235,7 +239,9 @@ class Sequences(Mishaps, RuleBasedStateMachine):
             {"path": self.place / name, "folder": Folder(table, self.root)}
             for name in ("one", "two")
         ]
-        self.runs = [SimpleNamespace(**x, last=None, ended=0, asked=Counter()) for x in new]
+        self.runs = [
+            SimpleNamespace(**x, last=None, ended=0, asked=Counter(), reports={}) for x in new
+        ]
 
     def teardown(self):
         shutil.rmtree(self.place)
@@ -302,7 +308,7 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         if fails is not None and needed and not run.ended and not ends:
             kinds = sorted({key[:2] for key in needed})
             Table.fails.add(kinds[fails % len(kinds)])
-        run.last, beside = command, contextlib.nullcontext()
+        run.last, run.reports, beside = command, {}, contextlib.nullcontext()
         if twice and not ends and not Table.fails:
             beside = a_second_process(words, self.place / "second.json")
         try:
@@ -381,7 +387,11 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         groups, asks = asked(there, **asks)
         asks["margin"] = asks["margin"] or (0.1 if how == "recommend" else None)
         labels = {there[0]: "La–bel_1"} if how_shown["label"] and how == "report" else {}
-        out = self.place / "elsewhere" if how_shown["out"] and how == "report" else run.path
+        out = (
+            self.place / f"{run.path.name}-elsewhere"
+            if how_shown["out"] and how == "report"
+            else run.path
+        )
         rank = how_shown["rank"] if how == "recommend" else None
         printed = {name: how_shown[name] and how != "report" for name in ("json", "details")}
         limit = how_shown["limit"]
@@ -406,10 +416,28 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         else:
             given = {"as_json": printed["json"], "details": bool(printed["details"])}
             check_printed(expected, said, how, **given)
+        if out != run.path:
+            run.reports = {out: (groups, limit, asks, labels)}
         if how == "report" and out == run.path:
             last = run.folder.question | {k: v for k, v in asks.items() if v is not None}
             run.folder.ask(groups, limit or run.folder.limit, **last)
-            run.folder.labels = labels
+            run.folder.labels, run.reports = labels, {}
+
+    @precondition(lambda self: any(run.reports for run in whole(self)))
+    @rule(margin=QUESTION["margin"])
+    def report_again(self, margin):
+        """A report elsewhere is made again from the question that it stores."""
+        [run, *_] = [run for run in whole(self) if run.reports]
+        [(out, (groups, limit, asks, labels))] = run.reports.items()
+        asks = asks | ({"margin": margin} if margin else {})
+        with untouched(run.path):
+            status, _, said = program("report", out, *question({}, margin=margin))
+        try:
+            expected = self.expected(run, groups, limit, **asks)
+        except RefusedError:
+            return
+        assert status == 0, f"report of {out}: {said}"
+        check_files(out, expected, labels)
 
     @precondition(whole)
     @rule(at=st.integers(0, 1), packed=st.booleans())
@@ -417,6 +445,7 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         """The folder lies elsewhere, its cells packed as the documents say."""
         run = whole(self)[at % len(whole(self))]
         run.path = Path(shutil.move(run.path, run.path.with_name(f"{run.path.name}-moved")))
+        run.reports = {}
         archive, cells = run.path / "cells.tar.xz", run.path / "cells"
         if packed and cells.exists() and not archive.exists():
             with tarfile.open(archive, "w:xz", preset=0) as tar:

@@ -16,7 +16,7 @@ from program.commands import RefusedError
 from scipy.optimize import brentq
 from scipy.stats import t as student
 from support import table_world as world
-from support.table_world import GROUP, MEMBERS
+from support.table_world import GROUP, MEMBERS, PROSE
 
 MEAN = "mean over tasks"
 TOLD = "told"  # of a row of scores: what only sentences and heads of tables say
@@ -111,14 +111,17 @@ def claim(parts, low, alpha, further=1.0):
 # The five frames --------------------------------------------------------------------------------
 
 
-def shared(sets):
+def shared(sets, *, rolling=False):
     """The places of the sets that are compared, and the examples on which they are.
 
     Of the examples of a set, and those that two sets have in common, the largest product of
-    examples and of the sets that have them all; of equal ones the more examples.
+    examples and of the sets that have them all; of equal ones the more examples. Texts with a
+    perplexity are compared as a whole.
     """
-    tried = [{*x} for x in sets] + [{*x} & {*y} for x, y in combinations(sets, 2)]
-    having = [[i for i, x in enumerate(sets) if each <= {*x}] for each in tried]
+    tried = [{*x} for x in sets]
+    tried += [] if rolling else [{*x} & {*y} for x, y in combinations(sets, 2)]
+    fits = set.__eq__ if rolling else set.__le__
+    having = [[i for i, x in enumerate(sets) if fits(each, {*x})] for each in tried]
     best = max(range(len(tried)), key=lambda i: (len(having[i]) * len(tried[i]), len(tried[i])))
     return having[best], [x for x in sets[having[best][0]] if x in tried[best]]
 
@@ -140,9 +143,11 @@ class Row:
 
     def __init__(self, name, curves):
         curves = sorted(curves, key=lambda curve: curve.adapter)
-        places, common = shared([curve.examples for curve in curves])
         self.below, self.task = False, curves[0].task
+        self.rolling = self.task == PROSE
+        places, common = shared([curve.examples for curve in curves], rolling=self.rolling)
         self.key = self.name, *_ = name, *curves[0].cut
+        self.left = [curve.adapter for at, curve in enumerate(curves) if at not in places]
         self.take([on(curves[i], common) for i in places])
 
     def take(self, curves):
@@ -151,7 +156,7 @@ class Row:
         self.names = [curve.adapter for curve in curves]
         self.ranks = sorted(set.intersection(*(set(curve.scores) for curve in curves)))
         self.gone = set().union(*(curve.missing for curve in curves))
-        self.whole = not self.gone and len(self.ranks) > 1
+        self.whole = not self.gone and len(self.ranks) > 1 and not self.rolling
         trained = {c.spec.rank if c.spec else max({*c.scores, *c.missing}) for c in curves}
         self.trained = trained.pop() if len(trained) == 1 else None
 
@@ -199,7 +204,8 @@ def rows_of(curves, groups):
             row.name = f"{name} ({row.words})"
     for task in {row.task for row in rows}:
         here = [row for row in rows if row.task == task]
-        places, common = shared([row.curves[0].examples for row in here])
+        rolling = task == PROSE
+        places, common = shared([row.curves[0].examples for row in here], rolling=rolling)
         for place, row in enumerate(here):
             row.below = place not in places
             row.take(row.curves if row.below else [on(curve, common) for curve in row.curves])
@@ -251,7 +257,7 @@ def frames_of(curves, groups, margin=None, reference=None):
             frames["scores"][(task, *row.key)] = _score([row])
             points = _points(row)
             frames["points"] |= {(task, *row.key, rank): p for rank, p in points.items()}
-            asked = margin is not None and row.base is not None
+            asked = margin is not None and row.base is not None and not row.rolling
             if asked and row.trained in row.ranks:
                 frames["recommended"][(task, *row.key)] = recommended(row, points, margin)
         level = [row for row in here if not row.below]
@@ -259,13 +265,13 @@ def frames_of(curves, groups, margin=None, reference=None):
         both = [(a, b) for a, b in combinations(level, 2) if reference in (None, a.name, b.name)]
         frames["pairs"] |= _family([([a], [b]) for a, b in both if a.over and b.over], task)
         for a, b in (sorted(pair, key=lambda row: (*row.order, row.name)) for pair in both):
-            for rank in {*a.ranks} & {*b.ranks}:
+            for rank in {*a.ranks} & {*b.ranks} if task != PROSE else ():
                 left, right = a.values(rank), b.values(rank)
                 low, high, _ = claim([difference(a, b, left, right)], -1.0, 0.05)
                 row = {"difference": left.mean() - right.mean(), "low": low, "high": high}
                 row["tie"] = np.allclose(a.order, b.order)
                 frames["rank_pairs"][(task, *a.key, *b.key, rank)] = row
-    if len(over := in_the_mean(tasks)) > 1:
+    if len(over := in_the_mean({k: n for k, n in tasks.items() if k != PROSE})) > 1:
         every = {row.key: [by.get((task, row.key)) for task in over] for row in rows}
         level = {k: all(r and r.over and not r.below for r in some) for k, some in every.items()}
         every = {key: some for key, some in every.items() if level[key]}
@@ -281,8 +287,10 @@ def _score(rows):
     bases = [None if row.base is None else row.base.mean() for row in rows]
     first, over = rows[0], rows[0].over if len(rows) == 1 else None
     told = {"name": first.name, "over": over, "below": first.below, "trained": first.trained}
+    told |= {"rolling": first.rolling, "left": first.left}
     result = {"base": None if None in bases else np.mean(bases), TOLD: told}
-    result["seeds"], result["examples"] = min(len(r.curves) for r in rows), sum(r.n for r in rows)
+    result["seeds"] = min(len(row.curves) for row in rows)
+    result["examples"] = None if first.rolling else sum(row.n for row in rows)
     if not rows[0].over:
         return result | dict.fromkeys(("aurac", "aurac_linear", "low", "high", "seed_sd"))
     areas, linear = ([row.areas(axis) for row in rows] for axis in (np.log2, np.asarray))
@@ -325,11 +333,11 @@ def _points(row):
         point = dict.fromkeys(("above_base", "loss", "loss_bound", "bytes", "slot"))
         cut_off = [curve.cut_off.get(rank) for curve in row.curves[: None if rank else 1]]
         point["unfinished"] = None if None in cut_off else sum(cut_off)
-        low, high, _ = claim([row.part(values)], 0.0, 0.05)
+        low, high, _ = (None,) * 3 if row.rolling else claim([row.part(values)], 0.0, 0.05)
         point |= {"accuracy": values.mean(), "low": low, "high": high}
-        if rank and base:
+        if rank and base and not row.rolling:
             point["above_base"] = above_base(row, rank)
-        if row.trained in row.ranks and 0 < rank < row.trained:
+        if row.trained in row.ranks and 0 < rank < row.trained and not row.rolling:
             loss = row.values(row.trained) - values
             point |= {"loss": loss.mean(), "loss_bound": claim([row.part(loss)], -1.0, 0.1, 2)[1]}
         if row.curves[0].spec and rank:

@@ -76,6 +76,7 @@ class Task:
         self.scores, self.points, self.pairs = take("scores"), take("points"), take("pairs")
         self.rank_pairs, self.recommended = take("rank_pairs"), take("recommended")
         self.ranks = sorted({key[3] for key in self.points} - {0})
+        self.rolling = any(row[TOLD]["rolling"] for row in self.scores.values())
         self.over = next((r[TOLD]["over"] for r in self.scores.values() if r[TOLD]["over"]), [])
 
     def accuracies(self, bounds):
@@ -96,10 +97,11 @@ class Task:
                 del cells["base"]
         return rows
 
-    @staticmethod
-    def point(point, bounds):
+    def point(self, point, bounds):
         if point is None:
             return {"–"}
+        if self.rolling:
+            return {f"{point['accuracy'] * (1 + x):.4g}" for x in (-SLACK, 0, SLACK)}
         ends = [point["low"], point["high"]] if bounds else []
         return cell(point["accuracy"], *ends, mark="*" * (point["above_base"] is False))
 
@@ -110,6 +112,7 @@ class Task:
         known = {rank: point for (*_, rank), point in sorted(self.points.items(), key=by_rank)}
         some = any(point["low"] is not None for point in known.values())
         head, rows = f"accuracy{' [95 %]' * some}", {}
+        head = "word_perplexity,none" if self.rolling else head
         for rank, point in known.items():
             rows[str(rank)] = cells = {}
             if shipped and shipped["rank"]:
@@ -170,6 +173,18 @@ class Task:
         said = [names_in(found[side] or "") for side in ("better", "equal")]
         fine = any(all(map(same_names, said, each)) for each in sides)
         assert fine, f"{where}: better and not significant are {sides}"
+
+    def check_apart(self, texts, where):
+        """It is said which rows and seeds are not compared, and why."""
+        for key, row in self.scores.items():
+            name, wanted = self.names[key], []
+            if row[TOLD]["below"]:
+                wanted.append(f"below the others and in no difference stands {name}: it has ")
+            elif row["aurac"] is None and len(self.scores) > 1 and not self.rolling:
+                wanted.append(f"no AURAC and no difference has {name}: ")
+            wanted += [f"left out: {seed}" for seed in row[TOLD]["left"]]
+            for start in wanted:
+                assert any(x.startswith(start) for x in texts), f"{where}: nowhere {start!r}"
 
     def called(self, keys):
         return {self.names[key] for key in keys}
@@ -332,6 +347,8 @@ class Shown:
             else:
                 self.table(at, content, bounds)
         self.check_met(bounds, details)
+        for of in self.tasks.values():
+            of.check_apart([text for kind, text in blocks if kind == "text"], self.where)
         return self
 
     def heading(self, text):
@@ -502,7 +519,7 @@ def check_card(path, frames):
             [key] = at.scores
             for rank, accuracy, _, slot in content[1:]:
                 point = at.points[(*key, int(rank))]
-                wanted = cell(point["accuracy"], point["low"], point["high"])
+                wanted = at.point(point, bounds=True) | at.point(point | {"above_base": None}, True)
                 assert accuracy in wanted, f"the card: rank {rank} has {accuracy}, not {wanted}"
                 assert slot == str(point["slot"] or ""), f"the card: rank {rank} has slot {slot}"
             ranks = [int(row[0]) for row in content[1:]]
@@ -517,6 +534,9 @@ def check_card(path, frames):
             wanted = cell(row["aurac"], row["low"], row["high"])
             assert found[2] in wanted, f"the card: {content!r}, not {wanted}"
             assert f"on {row['examples']} example" in content, f"the card: {content!r}"
+            met.add((at.task, "area"))
         if at and kind == "text" and (found := re.search(SHIP, content)):
             at.check_shipped(found, f"the card: {content!r}")
-    assert met == {*page.tasks}, f"the card has {met}"
+    met |= {(of.task, "area") for of in page.tasks.values() if not of.over}
+    wanted = {*page.tasks} | {(task, "area") for task in page.tasks}
+    assert met == wanted, f"the card has {met}"

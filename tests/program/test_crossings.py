@@ -187,3 +187,9 @@ def test_a_report_that_is_refused_changes_no_question(state):
     run(state, asks("ada0 ada1 lora", "colours", margin=0.4))
     state.ask(at=0, how="report", asks={"margin": 0.2, "reference": TYPO, "group": 0})
     state.check_whole(state.runs[0])
+
+
+def test_the_export_of_a_perplexity(state):
+    """It has no accuracy, and so nothing for a hub's list of results."""
+    run(state, asks("lora", "prose", margin=0.2))
+    state.export(at=0)

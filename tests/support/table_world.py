@@ -24,9 +24,10 @@ from safetensors.numpy import load_file, save_file
 from support.harness_doubles import make_tokenizer
 from transformers import LlamaConfig
 
-TASKS = {"colours": 40, "left": 20, "right": 24, "sums": 40, "essays": 30}  # name → examples
+TASKS = {"colours": 40, "left": 20, "right": 24, "sums": 40, "essays": 30, "prose": 12}  # examples
 GROUP, MEMBERS, WRITTEN = "both", ("left", "right"), ("sums", "essays")  # the last are generated
 GRADED = "essays"  # of which the metric credit is a fraction
+PROSE = "prose"  # of whole texts, which have a perplexity
 VALIDATION, FIRST = 24, 100  # examples of that split of every task, and the number of its first one
 CHOICES = ("north", "east", "south")
 MODULE, SIDE = "model.layers.0.self_attn.q_proj", 8
@@ -138,11 +139,25 @@ def score(table, kind, task, prompts, example, metric):
     return max(0.0, 1 - off / 4) if metric == "credit" else float(off == 0)
 
 
+def likelihood(table, kind, prompts, example):
+    """Of a whole text its log-likelihood and its words."""
+    number, version = example
+    right = outcomes(table, kind, PROSE, prompts + AGAIN * (version == "question"))[number]
+    words = len(row(PROSE, number, version)["question"].split())
+    return -words * (2.5 - right), words
+
+
 # Files ------------------------------------------------------------------------------------------
 
 FILTERS = ("([0-9]+)", "(-?[0-9]+)")  # of sums: as it is, and changed
 TASK = {"training_split": "train", "test_split": "test", "doc_to_text": "{{question}}"}
 CHOICE = {"output_type": "multiple_choice", "doc_to_target": "target", "doc_to_choice": CHOICES}
+WHOLE = {
+    "output_type": "loglikelihood_rolling",
+    "doc_to_text": "",
+    "doc_to_target": "{{question}}",
+    "metric_list": [{"metric": "word_perplexity"}],
+}
 TEXT = {
     "output_type": "generate_until",
     "doc_to_target": "{{target}}",
@@ -182,7 +197,9 @@ def passage(at, version=""):
 
 def row(task, at, version=""):
     """An example as a file has it."""
-    question = f"{task} {at}{AGAIN * (version == 'question')}:"
+    question = f"{task} {at}{AGAIN * (version == 'question')}:" + " word" * (task == PROSE) * (
+        at % 4
+    )
     about = {"passage": passage(at, version), "target": target(task, at, version)}
     return {"question": question} | about
 
@@ -246,7 +263,7 @@ def judge(doc, results):
 def write_task(root, name, filtered=FILTERS[0]):
     """A task of lm-eval; the numbers of sums are found with that expression."""
     fields = {"task": name, "metric_list": [{"metric": "acc"}], "metadata": {"version": 1.0}}
-    fields |= TASK | (TEXT if name in WRITTEN else CHOICE)
+    fields |= TASK | (WHOLE if name == PROSE else TEXT if name in WRITTEN else CHOICE)
     lines = [f"custom_dataset: !function documents.{name}"]
     if name == GRADED:
         both = [{"metric": x, "aggregation": "mean", "higher_is_better": True} for x in METRICS]
@@ -347,4 +364,13 @@ class Table(LM):
     def generate_until(self, requests, disable_tqdm=False):
         return [text_of(*self._asked(request)) for request in requests]
 
-    loglikelihood_rolling = None  # no task asks for it
+    def loglikelihood_rolling(self, requests, disable_tqdm=False):
+        answers = []
+        for request in requests:
+            task, at, again = re.match(r"(\w+) (\d+)( again)?:", request.args[0]).groups("")
+            if (self.kind, task) in self.fails:
+                raise RuntimeError("the table says nothing of it")
+            self.asked[self.kind, task, int(at), f"whole{again}"] += 1
+            example = int(at), "question" if again else ""
+            answers.append(likelihood(self.table, self.kind, "whole", example)[0])
+        return answers
