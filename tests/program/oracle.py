@@ -287,7 +287,11 @@ def _score(rows):
     bases = [None if row.base is None else row.base.mean() for row in rows]
     first, over = rows[0], rows[0].over if len(rows) == 1 else None
     told = {"name": first.name, "over": over, "below": first.below, "trained": first.trained}
-    told |= {"rolling": first.rolling, "left": first.left}
+    told |= {"rolling": first.rolling, "left": first.left, "members": {}}
+    if over and first.task == GROUP:
+        areas = first.areas().mean(axis=0)
+        whose = np.array([member for member, _ in first.curves[0].examples])
+        told["members"] = {member: areas[whose == member].mean() for member in MEMBERS}
     result = {"base": None if None in bases else np.mean(bases), TOLD: told}
     result["seeds"] = min(len(row.curves) for row in rows)
     result["examples"] = None if first.rolling else sum(row.n for row in rows)

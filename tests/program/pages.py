@@ -32,7 +32,7 @@ def columns(lines):
 
 
 def markdown_blocks(text):
-    """("head", …), ("text", …) and ("table", …); code is left out."""
+    """("head", …), ("text", …), ("figure", …) and ("table", …); code is left out."""
     blocks, rows = [], []
     text = re.sub(r"(?ms)^(`{3,})text\n.*?^\1$", "", text)
     for line in [*text.splitlines(), ""]:
@@ -44,7 +44,9 @@ def markdown_blocks(text):
         rows = []
         if line.startswith("## "):
             blocks.append(("head", unescaped(line[3:])))
-        elif line.strip() and not line.startswith(("<", "![")):
+        elif line.startswith("!["):
+            blocks.append(("figure", unescaped(line[2:].rpartition("](")[0])))
+        elif line.strip() and not line.startswith("<"):
             blocks.append(("text", unescaped(line.strip("#* "))))
     return blocks
 

@@ -268,6 +268,24 @@ class Task:
             rows[self.names[key]] = cells
         return rows
 
+    def members(self):
+        """AURAC of each row of a group on each of its tasks."""
+        rows = {}
+        for key, row in self.scores.items():
+            for member, area in row[TOLD]["members"].items():
+                rows.setdefault(member, {})[self.names[key]] = cell(area)
+        return rows
+
+    def check_figure(self, alt, where):
+        """The ends of each line, as the text beside a figure says them."""
+        keys = {name: key for key, name in self.names.items() if key in self.scores}
+        for part in alt.partition(" against rank. ")[2].rstrip(".").split("; "):
+            name, colon, ends = part.partition(": ")
+            for value, rank in re.findall(r"(\S+?)(?: %)? at rank (\d+)", ends if colon else ""):
+                point = self.points[(*keys[name], int(rank))] | {"above_base": None}
+                wanted = self.point(point, bounds=False)
+                assert value in wanted, f"{where}: {part!r}, not {wanted}"
+
     def weights(self):
         rows = {}
         for name, axis in (("log2", np.log2), ("linear", np.asarray)):
@@ -341,6 +359,8 @@ class Shown:
         for kind, content in blocks:
             if kind == "head":
                 at = self.tasks.get(content, at if only else None)
+            elif kind == "figure":
+                at.check_figure(content, f"{self.where}: a figure")
             elif kind == "text":
                 at = self.heading(content) or at
                 self.sentence(self.tasks.get(content.partition(": ")[0], at), content)
@@ -381,6 +401,7 @@ class Shown:
             "ranks": of.at_ranks,
             "areas": of.areas,
             "weights": of.weights,
+            "members": of.members,
         }
         if kind in expected:
             check_table(expected[kind](), rows, where, some=kind == "rank differences")
