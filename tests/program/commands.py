@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import hypothesis.strategies as st
 from support.table_world import (
@@ -108,6 +108,17 @@ class Command:
         given = (self.options.get("data") or "").startswith(f"{leaf}=")
         known = CHANGED if given else self.world.versions.get(leaf, {})
         return tuple((at, known.get(at, "")) for at in range(FIRST * valid, FIRST * valid + count))
+
+    def seen_by(self, other):
+        """Its adapters and tasks under the options, cuts and names of another command."""
+        options, tasks = other.options | {"reference": self.options["reference"]}, self.tasks
+        if (options["data"] or "").partition("=")[0] not in tasks:
+            options["data"] = None
+        clusters = tuple(task for task in other.clusters if task in tasks)
+        renamed = other.renamed if {*other.renamed} <= {*self.adapters} else {}
+        clash = {*renamed.values()} & {*self.adapters}.difference(renamed)
+        new = {"options": options, "clusters": clusters, "renamed": {} if clash else renamed}
+        return replace(self, **new)
 
     def prompts(self, leaf):
         """What decides the answers: examples shown, template, instruction, tokens of an answer."""

@@ -279,19 +279,24 @@ class Sequences(Mishaps, RuleBasedStateMachine):
     @rule(
         which=st.booleans(),
         command=commands(),
-        alike=st.sampled_from((True, True, False)),
+        alike=st.sampled_from(("view", "view", "prompts", None)),
         ends=st.one_of(st.none(), st.none(), st.integers(1, 60)),
         fails=st.one_of(st.none(), st.none(), st.integers(0, 40)),
         away=SHOWN["away"],
         twice=st.sampled_from((False, False, False, True)),
     )
     def compare(self, which, command, alike, ends, fails, away=0, twice=False):
-        """A command, alike the one before in prompts and examples or not; or that again."""
+        """A command, perhaps with prompts, adapters and tasks of the one before; or that again.
+
+        Most others are refused, as a folder holds one kind of prompts.
+        """
         run = self.runs[which]
         typo = {"reference": TYPO} if command.options["reference"] == TYPO else {}
         if run.last and alike:
-            prompts = {name: run.last.options[name] for name in PROMPTS}
+            prompts = {name: run.last.options[name] for name in {*PROMPTS} - {"limit"}}
             command = replace(command, options=command.options | prompts)
+        if run.last and alike == "view":
+            command = run.last.seen_by(command)
         if run.ended:
             command = replace(run.last, options=run.last.options | typo)
         command = replace(command, world=self.world)
