@@ -13,6 +13,7 @@ from itertools import pairwise, product
 import numpy as np
 from program.oracle import MEAN, TOLD
 from program.pages import Html, latex_tables, markdown_blocks
+from support.table_world import MEMBERS
 
 SLACK = 2e-6  # of a fraction
 NUMBER = r"−?[\d,]*\d(?:\.\d+)?"
@@ -270,10 +271,10 @@ class Task:
 
     def members(self):
         """AURAC of each row of a group on each of its tasks."""
-        rows = {}
+        rows = {member: {} for member in MEMBERS}
         for key, row in self.scores.items():
             for member, area in row[TOLD]["members"].items():
-                rows.setdefault(member, {})[self.names[key]] = cell(area)
+                rows[member][self.names[key]] = cell(area)
         return rows
 
     def check_figure(self, alt, where):
