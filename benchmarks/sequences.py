@@ -48,7 +48,8 @@ def batch(number: int, *, shrink: bool) -> dict[str, Any]:
             run_state_machine_as_test(seed(number)(machine.Sequences), settings=chosen)
     except Exception as error:  # noqa: BLE001 - whatever went wrong is what is looked for
         notes = "\n".join(getattr(error, "__notes__", []))
-        failure = "".join(traceback.format_exception(error)[-2:]) + notes
+        place = traceback.format_tb(error.__traceback__)[-1]
+        failure = f"{type(error).__name__}: {error}\n{place}{notes}"
     finally:
         machine.program = program
     seconds = round(time.monotonic() - began, 1)

@@ -107,7 +107,7 @@ def hub_entries(
 
     accuracies = {task: curve for task, curve in curves.items() if not curve.rolling}
     ranks = [record["rank"] for record in analysis.records("recommended")]
-    enough = max(ranks) if len(ranks) == len(accuracies) and all(ranks) else None
+    enough = max(ranks, default=None) if len(ranks) == len(accuracies) and all(ranks) else None
     entries = {}
     for task, curve in accuracies.items():
         rank = enough or curve.trained_rank

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import hypothesis.strategies as st
-from support.table_world import ADAPTERS, TASKS, WRITTEN, leaves_of, passage
+from support.table_world import (
+    ADAPTERS,
+    BRIEF,
+    CHANGED,
+    FIRST,
+    GRADED,
+    OTHER,
+    PROSE,
+    TASKS,
+    VALIDATION,
+    WRITTEN,
+    leaves_of,
+)
 
 
 class RefusedError(Exception):
@@ -22,44 +33,143 @@ def question(groups, **options):
 
 
 @dataclass(frozen=True)
+class World:
+    """What lies on disk beside run folders.
+
+    Attributes:
+        versions: Task → number of an example → what of it changed.
+        filtered: Whether sums has its other filter.
+        swapped: Adapters at whose path other weights lie.
+    """
+
+    versions: dict = field(default_factory=dict)
+    filtered: bool = False
+    swapped: frozenset = frozenset()
+
+
+@dataclass(frozen=True)
 class Command:
-    """What `aurac compare` is asked; `clusters` are tasks whose passages are clusters."""
+    """What `aurac compare` is asked of a world.
+
+    Attributes:
+        adapters: Names of their folders.
+        tasks: As they are given.
+        options: Others, by name.
+        groups: Recipe → names of folders.
+        clusters: Tasks whose passages are clusters.
+        renamed: Name of a folder → the name that it is given.
+        world: When the command is run.
+    """
 
     adapters: tuple[str, ...]
     tasks: tuple[str, ...]
     options: dict
     groups: dict
     clusters: tuple[str, ...] = ()
+    renamed: dict = field(default_factory=dict)
+    world: World = World()
 
-    def words(self, root, out, table):
-        """The command line."""
+    def words(self, root, out, table, called=()):
+        """The command line; `called` are names on the screen, by the adapter's own."""
         paths = {name: f"{root}/{name}" for name in self.adapters}
         paths |= {"family": f"family={root}/family{{1,2,4}}"} if "family" in paths else {}
-        given = {"tasks": ",".join(self.tasks), "out": out, "model": "table", "json": True}
-        given |= {"include_path": f"{root}/tasks", "model_args": f"table={table}"} | self.options
+        paths |= {name: f"{new}={root}/{name}" for name, new in self.renamed.items()}
+        given = {"tasks": ",".join(self.tasks), "out": out, "model": "table"}
+        given |= {"include_path": f"{root}/tasks", "model_args": f"table={table}"}
+        given |= self.options | {"reference": self.said(self.options.get("reference"), called)}
+        for name in {"base", "tokenizer", "data"} & {*given}:
+            given[name] = given[name] and given[name].format(root=root)
         clusters = [f"--cluster={task}=passage" for task in self.clusters]
-        return ["compare", *paths.values(), *clusters, *question(self.groups, **given)]
+        return ["compare", *paths.values(), *clusters, *question(self.said_groups(called), **given)]
+
+    def said_groups(self, called):
+        """The groups by the names on the screen."""
+        return {k: tuple(self.said(name, called) for name in v) for k, v in self.groups.items()}
+
+    def said(self, name, called):
+        """An adapter, or one of its cuts, by its name on the screen."""
+        first, space, rest = str(name).partition(" (")
+        found = dict(called).get(self.own(first))
+        return name if found is None else found + space + rest
+
+    def own(self, name):
+        """Which adapter lies in a folder."""
+        return name + OTHER * (name in self.world.swapped)
 
     @property
     def leaves(self):
         return [leaf for task in self.tasks for leaf in leaves_of(task)]
 
     def examples(self, leaf):
-        n, limit = TASKS[leaf], self.options.get("limit") or TASKS[leaf]
-        return math.ceil(n * limit) if limit < 1 else min(limit, n)
+        """The numbers of its examples, and what of them changed."""
+        valid, limit = self.options.get("split") == "validation", self.options.get("limit")
+        n = VALIDATION if valid else TASKS[leaf]
+        count = math.ceil(n * limit) if limit and limit < 1 else min(limit or n, n)
+        given = (self.options.get("data") or "").startswith(f"{leaf}=")
+        known = CHANGED if given else self.world.versions.get(leaf, {})
+        return tuple((at, known.get(at, "")) for at in range(FIRST * valid, FIRST * valid + count))
+
+    def seen_by(self, other):
+        """Its adapters and tasks under the options, cuts and names of another command."""
+        options, tasks = other.options | {"reference": self.options["reference"]}, self.tasks
+        if (options["data"] or "").partition("=")[0] not in tasks:
+            options["data"] = None
+        clusters = tuple(task for task in other.clusters if task in tasks)
+        renamed = other.renamed if {*other.renamed} <= {*self.adapters} else {}
+        clash = {*renamed.values()} & {*self.adapters}.difference(renamed)
+        new = {"options": options, "clusters": clusters, "renamed": {} if clash else renamed}
+        return replace(self, **new)
 
     def prompts(self, leaf):
-        """What decides the requests of a task: examples shown, template, tokens of an answer."""
+        """What decides the answers: examples shown, template, instruction, tokens of an answer."""
+        if leaf == PROSE:
+            return "whole"
         shots, chat = (self.options.get(x) for x in ("num_fewshot", "apply_chat_template"))
         tokens = int((self.options.get("gen_kwargs") or "=9").partition("=")[2])
-        return f"{shots or 0} {bool(chat)} {tokens if leaf == WRITTEN else None}"
+        brief = bool(self.options.get("system_instruction"))
+        return f"{shots or 0} {bool(chat)} {brief} {tokens if leaf in WRITTEN else None}"
+
+    def fixed(self, leaf):
+        """What a folder holds one of for a task: also split, drawn examples, tokenizer, filters."""
+        get = self.options.get
+        drawn = (get("seed"), get("fewshot")) if get("num_fewshot") else None
+        tokens = (get("tokenizer") or "").endswith("/tokenizer")
+        filtered = self.world.filtered and leaf == "sums"
+        made = [bool(get(x)) for x in ("apply_chat_template", "system_instruction")]
+        about = get("num_fewshot") or 0, *made, get("split"), drawn, tokens, filtered
+        return self.prompts(leaf), *about
+
+    @property
+    def base(self):
+        """Whether it is the other base."""
+        return (self.options.get("base") or "").endswith("other")
+
+    def metric(self, task):
+        """The metric of a task."""
+        if self.options.get("metric") and task == GRADED:
+            return "credit"
+        if task == PROSE:
+            return "word_perplexity"
+        return "acc" if task not in WRITTEN or task == GRADED else "exact_match"
+
+    def refused(self):
+        """Why no folder takes it, if that is so."""
+        options, leaves = self.options, self.leaves
+        seeds = [member for members in self.groups.values() for member in members]
+        unknown = {(options.get(x) or "").partition("=")[0] for x in ("metric", "data")}
+        return (
+            len({*leaves}) < len(leaves)
+            or len({*seeds}) < len(seeds)
+            or "fit" in (options.get("rescale") or "")  # which the table cannot answer
+            or bool(unknown - {"", *leaves, *self.tasks})
+        )
 
     @property
     def ways(self):
         """Adapter, basis, rescale and ranks of each curve; a RefusedError for what does not go."""
         ways, asked = {}, self.options.get("ranks") or "pow2"
         bases, rescales = ((self.options.get(x) or "").split(",") for x in ("basis", "rescale"))
-        for name in self.adapters:
+        for name in map(self.own, self.adapters):
             spec = ADAPTERS[name]
             every = spec.members or range(1, spec.rank + 1)
             named = {"all": every, "pow2": [rank for rank in every if rank != 3]}.get(asked)
@@ -86,10 +196,10 @@ def cell_of(name, rank, basis, rescale):
 
 
 def cells_of(command):
-    """(cell, task) → how many examples are asked for; the base is the cell None."""
+    """(cell, task) → the examples that are asked for; the base is the cell None."""
     cells = [cell_of(name, rank, *way) for name, *way, ranks in command.ways for rank in ranks]
-    counts = {leaf: command.examples(leaf) for leaf in command.leaves}
-    return Counter({(cell, leaf): n for cell in [None, *cells] for leaf, n in counts.items()})
+    examples = {leaf: command.examples(leaf) for leaf in command.leaves}
+    return {(cell, leaf): some for cell in [None, *cells] for leaf, some in examples.items()}
 
 
 def recipes(adapters, named):
@@ -102,34 +212,48 @@ def recipes(adapters, named):
     return {k: v for k, v in groups.items() if v} | {k: v for k, v in same.items() if len(v) > 1}
 
 
-def clusters_of(counts):
-    """What the first examples of tasks share; one of a task without clusters is one by itself."""
-    every = [(leaf, i, shared) for leaf, (n, shared) in counts.items() for i in range(n)]
-    some = any(shared for _, _, shared in every)
-    return [f"{leaf} {passage(i) if shared else i}" for leaf, i, shared in every] if some else None
-
-
 # Drawn ------------------------------------------------------------------------------------------
 
 TYPO = "loar"
 PACKS = "lora bare nested dylora family ada0 ada0,ada1 ada0,ada1,ada2 bob0,bob1,bob2 cid3,cid4"
-ASKED = "colours sums both left colours,sums both,sums right,left colours,both colours,both,sums"
+ASKED = (
+    "colours sums both essays left colours,sums both,sums right,left colours,both "
+    "colours,both,sums essays,colours prose prose,colours"
+)
 PROMPTS = {
     "limit": st.sampled_from((6, 12, 0.3, 1)),
     "num_fewshot": st.sampled_from((None, None, 1)),
     "apply_chat_template": st.sampled_from((None, None, True)),
     "gen_kwargs": st.sampled_from((None, None, "max_gen_toks=5")),
+    "split": st.sampled_from((None, None, None, "validation")),
+    "seed": st.sampled_from((None, None, 7)),
+    "fewshot": st.sampled_from((None, None, "fixed")),
+    "system_instruction": st.sampled_from((None, None, None, BRIEF)),
+    "tokenizer": st.sampled_from((None, None, "base", "{root}/base", "{root}/tokenizer")),
+    "base": st.sampled_from((None, None, None, "{root}/copy", "{root}/other")),
 }
 CUTS = {
     "ranks": st.sampled_from((None, None, "all", "1,2", "1", "3")),
     "basis": st.sampled_from((None, None, "prefix", "svd", "svd,prefix")),
-    "rescale": st.sampled_from((None, None, None, "keep", "rule", "trained", "keep,rule")),
+    "rescale": st.sampled_from((None, None, None, "keep", "rule", "trained", "keep,rule", "fit")),
+    "data": st.sampled_from((None, None, *(f"{x}={{root}}/data/{x}" for x in ("colours", "sums")))),
+    "metric": st.sampled_from((None, f"{GRADED}=credit")),
 }
 QUESTION = {
     "margin": st.sampled_from((None, 0.05, 0.2, 0.4)),
-    "reference": st.sampled_from((None, None, 0, 1, TYPO)),
+    "reference": st.sampled_from((None, None, 0, 1, TYPO, "all")),
     "group": st.sampled_from((0, 0, 0, 2, 3)),
 }
+SHOWN = {
+    "json": st.sampled_from((None, True)),
+    "details": st.sampled_from((None, True)),
+    "label": st.sampled_from((None, True)),
+    "out": st.sampled_from((None, True)),
+    "rank": st.sampled_from((None, 1, 2, 4)),
+    "limit": st.sampled_from((None, None, 4)),
+    "away": st.sampled_from((0, 0, -1e6, 1e6)),  # of the clock
+}
+NAMES = ({}, {}, {"lora": "x"}, {"lora": "nested", "nested": "lora"}, {"dylora": "lora"})
 
 
 def asked(adapters, margin, reference, group):
@@ -149,6 +273,13 @@ def commands(draw):
     adapters = tuple(dict.fromkeys(",".join(packs).split(",")))
     tasks = tuple(draw(st.sampled_from(ASKED.split())).split(","))
     options = {name: draw(values) for name, values in (PROMPTS | CUTS).items()}
+    for name in ("data", "metric"):  # mostly of a task that is asked for
+        task = (options[name] or "").partition("=")[0]
+        options[name] = options[name] if task in tasks or draw(st.integers(0, 9)) == 9 else None
+    options |= {name: draw(SHOWN[name]) for name in ("json", "details")}
     groups, more = asked(adapters, **{name: draw(values) for name, values in QUESTION.items()})
     clusters = draw(st.sampled_from(((), (), tasks[:1], tasks)))
-    return Command(adapters, tasks, options | more, groups, clusters)
+    renamed = draw(st.sampled_from(NAMES))
+    clash = {*renamed.values()} & {*adapters}.difference(renamed)
+    renamed = {} if {*renamed} - {*adapters} or clash else renamed
+    return Command(adapters, tasks, options | more, groups, clusters, renamed)

@@ -9,9 +9,11 @@ import json
 import math
 import os
 import shutil
+import signal
 import sys
 import tarfile
 import tempfile
+import time
 from collections import Counter
 from dataclasses import replace
 from importlib.metadata import version
@@ -27,15 +29,22 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from program.commands import (
     PROMPTS,
     QUESTION,
+    SHOWN,
     TYPO,
     RefusedError,
+    World,
     asked,
     commands,
     question,
     recipes,
 )
-from program.oracle import Folder, frames_of
-from support.table_world import GROUP, MEMBERS, WRITTEN, Table, leaves_of
+from program.folder import Folder
+from program.mishaps import Mishaps, untouched, whole
+from program.oracle import MEAN, TOLD, frames_of
+from program.pages import screen_blocks
+from program.shown import Shown, check_card, check_pages
+from support import table_world
+from support.table_world import GROUP, MEMBERS, PROSE, TASKS, VERSIONS, Table, leaves_of
 
 import aurac
 from aurac.cli import main
@@ -66,8 +75,11 @@ def quick(root, *, flush=False):
         yield
 
 
-def program(*words, ends=math.inf):
-    """Run a command line, which ends at so many writes: exit code, standard output and error."""
+def program(*words, ends=math.inf, away=0):
+    """Run a command line, which ends at so many writes: exit code, standard output and error.
+
+    The clock is so many seconds away from the right time.
+    """
     out, err, status, left = io.StringIO(), io.StringIO(), 0, [ends]
 
     def counted(real):
@@ -82,6 +94,8 @@ def program(*words, ends=math.inf):
         return call
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "9999")  # no line is broken
+        patch.setattr(time, "time", lambda now=time.time: now() + (away or 0))
         patch.setattr(sys, "argv", ["aurac", *map(str, words)])
         for name in ("write", "replace", "rename", "fsync", "mkdir"):
             patch.setattr(os, name, counted(getattr(os, name)))
@@ -91,6 +105,26 @@ def program(*words, ends=math.inf):
             except SystemExit as error:
                 status = error.code
     return status, out.getvalue(), err.getvalue()
+
+
+@contextlib.contextmanager
+def a_second_process(words, file):
+    """The same command at the same time; it ends alike, and says what it asked of the model."""
+    if (pid := os.fork()) == 0:
+        signal.alarm(300)
+        try:
+            status, _, said = program(*words)
+            file.write_text(json.dumps([status, said, [*Table.asked.elements()]]))
+        finally:
+            os._exit(0)
+    try:
+        yield
+    finally:
+        os.waitpid(pid, 0)
+    status, said, asked = json.loads(file.read_text())
+    file.unlink()
+    assert status in (0, 3), f"the second process: exit code {status}, {said}"
+    Table.asked.update(map(tuple, asked))
 
 
 KEYS = {
@@ -117,7 +151,7 @@ def check_frames(expected, said, where):
                 wanted |= {"wins": row.get("losses"), "losses": row.get("wins")}
                 wanted |= {"difference": -row["difference"]}
             assert found, f"{where}: {name} lacks {key}, has {[*there]}"
-            for column in wanted.keys() - {"tie"}:
+            for column in wanted.keys() - {"tie", TOLD}:
                 text = f"{where}: {column} of {key} in {name} is {found.get(column)}"
                 assert _same(found.get(column), wanted[column]), f"{text}, not {wanted[column]}"
         assert not there, f"{where}: {name} has {[*there]}, which should not be there"
@@ -130,11 +164,20 @@ def _same(a, b):
     return math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-8)
 
 
-def check_files(path, expected):
-    """`analysis.json` and the CSV files of a run folder."""
+def check_files(path, expected, labels=None):
+    """All files of a report."""
     check_frames(expected, json.loads((path / "analysis.json").read_text()), "analysis.json")
     tables = {name: pd.read_csv(path / f"{name}.csv").to_dict("records") for name in KEYS}
     check_frames(expected, tables, "CSV")
+    check_pages(path, expected, labels)
+
+
+def check_printed(expected, said, where, *, as_json, details=False):
+    """What a command prints: frames as JSON, or a screen."""
+    if as_json:
+        check_frames(expected, json.loads(said), where)
+    else:
+        Shown(expected, where).tables(screen_blocks(said), bounds=False, details=details)
 
 
 def check_export(path, found, pooled):
@@ -142,8 +185,12 @@ def check_export(path, found, pooled):
     rows = json.loads(path.read_text())["results"]
     pooled &= len({*MEMBERS} & {*found}) == len(MEMBERS)
     assert {*rows} == {*found} | ({GROUP} if pooled else set()), f"{path}: {sorted(rows)}"
-    for leaf, scores in found.items():
-        words = ("exact_match", "strict-match") if leaf == WRITTEN else ("acc", "none")
+    for leaf, (examples, scores) in found.items():
+        if leaf == PROSE:
+            said = rows[leaf]["word_perplexity,none"]
+            assert said == pytest.approx(scores[0]), f"{path}: {leaf} {said}, not {scores}"
+            continue
+        words = ("exact_match", "strict-match") if leaf == "sums" else ("acc", "none")
         n = len(scores)
         error = pytest.approx(scores.std(ddof=1) / n**0.5) if n > 1 else "N/A"
         said = [rows[leaf][key] for key in (",".join(words), "_stderr,".join(words))]
@@ -151,18 +198,34 @@ def check_export(path, found, pooled):
         [log] = path.parent.glob(f"samples_{leaf}_*.jsonl")
         told = [json.loads(line) for line in log.read_text().splitlines()]
         assert [(row["doc_id"], row[words[0]]) for row in told] == list(enumerate(scores)), f"{log}"
-    if pooled and all(len(found[member]) > 1 for member in MEMBERS):
-        parts = [found[member] for member in MEMBERS]
+        contents = [table_world.row(leaf, *example) for example in examples]
+        assert [row["doc"] for row in told] == contents, f"{log}: other contents"
+    if pooled and all(len(found[member][1]) > 1 for member in MEMBERS):
+        parts = [found[member][1] for member in MEMBERS]
         n = sum(map(len, parts))
         error = (sum(((x - x.mean()) ** 2).sum() for x in parts) / (n - len(parts)) / n) ** 0.5
         said = [rows[GROUP][key] for key in ("acc,none", "acc_stderr,none")]
         assert said == pytest.approx([np.concatenate(parts).mean(), error]), f"{path}: {said}"
 
 
+def exit_code(expected, folder, rank, limit):
+    """Of `recommend`: 4 where an adapter may not be shipped at a rank, 3 where results lack."""
+    rows = {k: expected["recommended"].get(k) for k in expected["scores"] if k[0] != MEAN}
+    curves = folder.curves(limit)
+    absent = {*folder.names.values()} - {curve.adapter for curve in curves}
+    if rank:
+        small = all(row and row["rank"] and row["rank"] <= rank for row in rows.values())
+        return 0 if small and not absent else 4
+    return 3 if absent or None in rows.values() or any(c.missing for c in curves) else 0
+
+
+NO_OPTION = dict.fromkeys(SHOWN)
+
+
 # Sequences --------------------------------------------------------------------------------------
 
 
-class Sequences(RuleBasedStateMachine):
+class Sequences(Mishaps, RuleBasedStateMachine):
     """Two run folders: `last` is the latest command, which was `ended` so often, and not done.
 
     `asked` is what the model was asked meanwhile.
@@ -171,35 +234,75 @@ class Sequences(RuleBasedStateMachine):
     @initialize(table=st.integers(0, 10_000))
     def begin(self, table):
         self.table, self.place = table, Path(tempfile.mkdtemp(dir=self.root))
-        new = [{"path": self.place / name, "folder": Folder(table)} for name in ("one", "two")]
-        self.runs = [SimpleNamespace(**x, last=None, ended=0, asked=Counter()) for x in new]
+        self.world = World()
+        new = [
+            {"path": self.place / name, "folder": Folder(table, self.root)}
+            for name in ("one", "two")
+        ]
+        self.runs = [
+            SimpleNamespace(**x, last=None, ended=0, asked=Counter(), reports={}) for x in new
+        ]
 
     def teardown(self):
         shutil.rmtree(self.place)
+        self.lie(World())
 
-    def whole(self):
-        """The runs that are not to be repeated."""
-        return [run for run in self.runs if run.last and not run.ended]
+    def lie(self, world):
+        """Have a world on disk."""
+        if world.versions != self.world.versions:
+            table_world.change(self.root, world.versions)
+        if world.filtered != self.world.filtered:
+            table_world.write_task(self.root, "sums", table_world.FILTERS[world.filtered])
+        for name in world.swapped ^ self.world.swapped:
+            table_world.swap(self.root, name, other=name in world.swapped)
+        self.world = world
+
+    program = staticmethod(program)
+
+    @precondition(lambda self: not any(run.ended for run in self.runs))
+    @rule(
+        task=st.sampled_from([*TASKS]),
+        changes=st.dictionaries(st.integers(0, 9), st.sampled_from(VERSIONS), max_size=3),
+    )
+    def change_examples(self, task, changes):
+        """Some examples of a task change, or are as they were before."""
+        versions = self.world.versions
+        self.lie(replace(self.world, versions=versions | {task: changes}))
+
+    @precondition(lambda self: not any(run.ended for run in self.runs))
+    @rule(name=st.sampled_from(("lora", "nested", None)))
+    def change_others(self, name):
+        """The filter of a task, or the adapter at a path."""
+        change = {"swapped": self.world.swapped ^ {name}} if name else {"filtered": True}
+        self.lie(replace(self.world, **change))
 
     @rule(
         which=st.booleans(),
         command=commands(),
-        alike=st.sampled_from((True, True, False)),
+        alike=st.sampled_from(("view", "view", "prompts", None)),
         ends=st.one_of(st.none(), st.none(), st.integers(1, 60)),
         fails=st.one_of(st.none(), st.none(), st.integers(0, 40)),
+        away=SHOWN["away"],
+        twice=st.sampled_from((False, False, False, True)),
     )
-    def compare(self, which, command, alike, ends, fails):
-        """A command, alike the one before in prompts and examples or not; or that again."""
+    def compare(self, which, command, alike, ends, fails, away=0, twice=False):
+        """A command, perhaps with prompts, adapters and tasks of the one before; or that again.
+
+        Most others are refused, as a folder holds one kind of prompts.
+        """
         run = self.runs[which]
         typo = {"reference": TYPO} if command.options["reference"] == TYPO else {}
         if run.last and alike:
-            prompts = {name: run.last.options[name] for name in PROMPTS}
+            prompts = {name: run.last.options[name] for name in {*PROMPTS} - {"limit"}}
             command = replace(command, options=command.options | prompts)
+        if run.last and alike == "view":
+            command = run.last.seen_by(command)
         if run.ended:
             command = replace(run.last, options=run.last.options | typo)
+        command = replace(command, world=self.world)
         Table.asked.clear()
         Table.fails.clear()
-        words = command.words(self.root, run.path, self.table)
+        words = command.words(self.root, run.path, self.table, run.folder.called(command))
         try:
             needed = run.folder.may_ask(command)
         except RefusedError:
@@ -210,102 +313,144 @@ class Sequences(RuleBasedStateMachine):
         if fails is not None and needed and not run.ended and not ends:
             kinds = sorted({key[:2] for key in needed})
             Table.fails.add(kinds[fails % len(kinds)])
-        run.last = command
+        run.last, run.reports, beside = command, {}, contextlib.nullcontext()
+        if twice and not ends and not Table.fails:
+            beside = a_second_process(words, self.place / "second.json")
         try:
-            status, out, said = program(*words, ends=ends or math.inf)
+            with beside:
+                status, out, said = program(*words, ends=ends or math.inf, away=away)
         except EndedError:
             run.ended, run.asked = run.ended + 1, run.asked + Table.asked
             return
+        part = run.folder.part(command)
         run.folder.run(command, Table.fails)
-        self.check_asked(run, needed, said)
-        self.check_command(run, status, out, said)
+        self.check_asked(run, needed, said, often=twice)
+        self.check_command(run, part, status, out, said)
         self.check_whole(run)
 
-    def check_asked(self, run, needed, said):
+    def check_asked(self, run, needed, said, *, often):
         """Nothing is computed that is there; an ended command loses one block of a cell."""
         total = run.asked + Table.asked
-        lacking = [key for key in needed - total if key[:2] not in Table.fails]
+        lacking = [key for key in needed if not total[key] and key[:2] not in Table.fails]
         assert not lacking, f"not asked: {lacking[:5]}; {said}"
-        again = total - needed
-        assert len({key[:2] for key in again}) <= run.ended, f"asked again: {[*again][:5]}"
+        again = total - Counter(needed)
+        assert often or len({key[:2] for key in again}) <= run.ended, f"asked again: {[*again][:5]}"
         run.ended, run.asked = 0, Counter()
 
-    def check_command(self, run, status, out, said):
+    def check_command(self, run, part, status, out, said):
         """What a command prints and writes: what it asked for, and the whole folder."""
-        part, asks = run.folder.part(run.last), run.last.options
+        asks = run.last.options
         curves = part.curves()
         groups = recipes(dict.fromkeys(curve.adapter for curve in curves), part.groups)
-        reference = asks["reference"]
+        reference = part.question["reference"]
         try:
             expected = frames_of(curves, groups, asks["margin"], reference)
         except RefusedError:  # it has no result at all
             expected = frames_of(curves, groups, asks["margin"])
         assert status == (3 if part.failures() else 0), f"exit code {status}, {said}"
         if curves:
-            check_frames(expected, json.loads(out), "compare --json")
+            printed = {"as_json": asks["json"], "details": bool(asks["details"])}
+            check_printed(expected, out, "compare", **printed)
         if run.folder.curves():
-            check_files(run.path, self.expected(run))
+            check_files(run.path, self.expected(run), run.folder.labels)
 
     def check_whole(self, run):
         """The folder as Python reads it, under its last question."""
+        if not run.folder.curves():
+            return
         expected = self.expected(run)
         loaded = aurac.load_run(run.path)
         frames = {name: getattr(loaded, name).to_dict("records") for name in KEYS}
         check_frames(expected, frames, "load_run")
 
-    def expected(self, run, groups=None, **asks):
+    def expected(self, run, groups=None, limit=None, **asks):
         """The frames of all that a folder holds, under its last question or another one.
 
         Groups take the place of those with the same adapters. A reference of the last question
         that is no row is left out.
         """
-        curves, given = run.folder.curves(), groups or {}
+        curves, given = run.folder.curves(limit), groups or {}
         taken = {member for members in given.values() for member in members}
         known = {name: some for name, some in run.folder.groups.items() if not taken & {*some}}
         every = recipes(dict.fromkeys(curve.adapter for curve in curves), known | given)
         last = dict(run.folder.question)
         try:
-            frames_of(curves, self.recorded(run), None, last["reference"])
+            adapters = dict.fromkeys(curve.adapter for curve in curves)
+            frames_of(curves, recipes(adapters, run.folder.groups), None, last["reference"])
         except RefusedError:
             last["reference"] = None
         return frames_of(curves, every, **last | {k: v for k, v in asks.items() if v is not None})
 
-    def recorded(self, run):
-        """The recipes of a folder under its last question."""
-        adapters = dict.fromkeys(curve.adapter for curve in run.folder.curves())
-        return recipes(adapters, run.folder.groups)
-
     @precondition(whole)
     @rule(at=st.integers(0, 1), how=st.sampled_from(("score", "recommend", "report")),
-          asks=st.fixed_dictionaries(QUESTION))  # fmt: skip
-    def ask(self, at, how, asks):
+          asks=st.fixed_dictionaries(QUESTION), how_shown=st.fixed_dictionaries(SHOWN))  # fmt: skip
+    def ask(self, at, how, asks, how_shown=NO_OPTION):
         """What the folder says to another question."""
-        run = self.whole()[at % len(self.whole())]
+        run = whole(self)[at % len(whole(self))]
         there = tuple(dict.fromkeys(curve.adapter for curve in run.folder.curves()))
         assume(there)
         groups, asks = asked(there, **asks)
         asks["margin"] = asks["margin"] or (0.1 if how == "recommend" else None)
-        words = question(groups, **asks, json=how != "report")
-        status, out, said = program(how, run.path, *words)
+        labels = {there[0]: "La–bel_1"} if how_shown["label"] and how == "report" else {}
+        out = (
+            self.place / f"{run.path.name}-elsewhere"
+            if how_shown["out"] and how == "report"
+            else run.path
+        )
+        rank = how_shown["rank"] if how == "recommend" else None
+        printed = {name: how_shown[name] and how != "report" for name in ("json", "details")}
+        limit = how_shown["limit"]
+        words = question(groups, **asks, rank=rank, limit=limit, **printed)
+        words += [f"--label={name}={text}" for name, text in labels.items()]
+        words += ["--out", out] if out != run.path else []
+        reads = how != "report" or out != run.path
+        with untouched(run.path) if reads else contextlib.nullcontext():
+            status, said, error = program(how, run.path, *words, away=how_shown["away"])
         try:
-            expected = self.expected(run, groups, **asks)
+            expected = self.expected(run, groups, limit, **asks)
+            labels = labels or run.folder.labels
+            if not {*labels} <= {key[1] for key in expected["scores"]}:
+                raise RefusedError("a label of an adapter that stands in no row")
         except RefusedError:
             assert status == 2, f"{how} {words}: exit code {status}"
             return
-        assert status == 0, f"{how} {words}: {said}"
+        wanted = exit_code(expected, run.folder, rank, limit) if how == "recommend" else 0
+        assert status == wanted, f"{how} {words}: exit code {status}, not {wanted}; {error}"
         if how == "report":
-            check_files(run.path, expected)
-            last = run.folder.question | {k: v for k, v in asks.items() if v is not None}
-            run.folder.ask(groups, **last)
+            check_files(out, expected, labels)
         else:
-            check_frames(expected, json.loads(out), how)
+            given = {"as_json": printed["json"], "details": bool(printed["details"])}
+            check_printed(expected, said, how, **given)
+        if out != run.path:
+            run.reports = {out: (groups, limit, asks, labels)}
+        if how == "report" and out == run.path:
+            last = run.folder.question | {k: v for k, v in asks.items() if v is not None}
+            run.folder.ask(groups, limit or run.folder.limit, **last)
+            run.folder.labels, run.reports = labels, {}
+
+    @precondition(lambda self: any(run.reports for run in whole(self)))
+    @rule(margin=QUESTION["margin"])
+    def report_again(self, margin):
+        """A report elsewhere is made again from the question that it stores."""
+        [run, *_] = [run for run in whole(self) if run.reports]
+        [(out, (groups, limit, asks, labels))] = run.reports.items()
+        asks = asks | ({"margin": margin} if margin else {})
+        with untouched(run.path):
+            status, _, said = program("report", out, *question({}, margin=margin))
+        try:
+            expected = self.expected(run, groups, limit, **asks)
+        except RefusedError:
+            return
+        assert status == 0, f"report of {out}: {said}"
+        check_files(out, expected, labels)
 
     @precondition(whole)
     @rule(at=st.integers(0, 1), packed=st.booleans())
     def move(self, at, packed):
         """The folder lies elsewhere, its cells packed as the documents say."""
-        run = self.whole()[at % len(self.whole())]
-        run.path = shutil.move(run.path, run.path.with_name(f"{run.path.name}-moved"))
+        run = whole(self)[at % len(whole(self))]
+        run.path = Path(shutil.move(run.path, run.path.with_name(f"{run.path.name}-moved")))
+        run.reports = {}
         archive, cells = run.path / "cells.tar.xz", run.path / "cells"
         if packed and cells.exists() and not archive.exists():
             with tarfile.open(archive, "w:xz", preset=0) as tar:
@@ -314,18 +459,19 @@ class Sequences(RuleBasedStateMachine):
         self.check_whole(run)
 
     @precondition(whole)
-    @rule(at=st.integers(0, 1))
-    def export(self, at):
-        """lm-eval's files."""
-        run = self.whole()[at % len(self.whole())]
+    @rule(at=st.integers(0, 1), margin=st.sampled_from((None, 0.2)))
+    def export(self, at, margin=None):
+        """lm-eval's files, and the card of each adapter."""
+        run = whole(self)[at % len(whole(self))]
         folder, out = run.folder, self.place / "exported"
         shutil.rmtree(out, ignore_errors=True)
-        status, _, said = program("export", run.path, "--out", out)
+        more = ["--margin", margin] if margin else []
+        status, _, said = program("export", run.path, "--out", out, *more)
         assert status == 0, f"export: {said}"
         points, leaves = {}, [leaf for task in folder.asked for leaf in leaves_of(task)]
         first = {}
         for cut in [None, *folder.cuts]:
-            name = "base" if cut is None else cut[0]
+            name = "base" if cut is None else folder.names[cut[0]].replace("/", "_")
             if cut and first.setdefault(name, cut) != cut:
                 name = f"{name}@{'-'.join(cut[1:])}"
             for leaf in dict.fromkeys(leaves):
@@ -335,3 +481,10 @@ class Sequences(RuleBasedStateMachine):
         assert {*files} == {*points}, f"export has {sorted(files)}, not {sorted(points)}"
         for point, found in points.items():
             check_export(files[point], found, GROUP in folder.asked)
+        for name in folder.names.values():
+            curves, first = [c for c in folder.curves() if c.adapter == name], {}
+            for curve in curves:
+                first.setdefault(curve.task, curve)
+            if first and name != "family":
+                frames = frames_of([*first.values()], {}, margin or folder.question["margin"])
+                check_card(out / name.replace("/", "_") / "README.md", frames)

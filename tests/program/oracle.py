@@ -1,4 +1,4 @@
-"""What the program should say: recomputed from the table, with none of the program's code.
+"""What the program should say of curves: the statistics, with none of the program's code.
 
 What a rule of the statistics decides stands in a function of its own: `further_size`, `of_seeds`,
 `difference`, `in_the_mean`, `above_base`, `recommended`.
@@ -12,13 +12,14 @@ from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
-from program.commands import RefusedError, cell_of, cells_of, clusters_of, recipes
+from program.commands import RefusedError
 from scipy.optimize import brentq
 from scipy.stats import t as student
 from support import table_world as world
-from support.table_world import GROUP, MEMBERS, kind_of, leaves_of
+from support.table_world import GROUP, MEMBERS, PROSE
 
 MEAN = "mean over tasks"
+TOLD = "told"  # of a row of scores: what only sentences and heads of tables say
 
 # The rule of every claim ------------------------------------------------------------------------
 
@@ -110,14 +111,17 @@ def claim(parts, low, alpha, further=1.0):
 # The five frames --------------------------------------------------------------------------------
 
 
-def shared(sets):
+def shared(sets, *, rolling=False):
     """The places of the sets that are compared, and the examples on which they are.
 
     Of the examples of a set, and those that two sets have in common, the largest product of
-    examples and of the sets that have them all; of equal ones the more examples.
+    examples and of the sets that have them all; of equal ones the more examples. Texts with a
+    perplexity are compared as a whole.
     """
-    tried = [{*x} for x in sets] + [{*x} & {*y} for x, y in combinations(sets, 2)]
-    having = [[i for i, x in enumerate(sets) if each <= {*x}] for each in tried]
+    tried = [{*x} for x in sets]
+    tried += [] if rolling else [{*x} & {*y} for x, y in combinations(sets, 2)]
+    fits = set.__eq__ if rolling else set.__le__
+    having = [[i for i, x in enumerate(sets) if fits(each, {*x})] for each in tried]
     best = max(range(len(tried)), key=lambda i: (len(having[i]) * len(tried[i]), len(tried[i])))
     return having[best], [x for x in sets[having[best][0]] if x in tried[best]]
 
@@ -139,9 +143,11 @@ class Row:
 
     def __init__(self, name, curves):
         curves = sorted(curves, key=lambda curve: curve.adapter)
-        places, common = shared([curve.examples for curve in curves])
         self.below, self.task = False, curves[0].task
+        self.rolling = self.task == PROSE
+        places, common = shared([curve.examples for curve in curves], rolling=self.rolling)
         self.key = self.name, *_ = name, *curves[0].cut
+        self.left = [curve.adapter for at, curve in enumerate(curves) if at not in places]
         self.take([on(curves[i], common) for i in places])
 
     def take(self, curves):
@@ -150,7 +156,7 @@ class Row:
         self.names = [curve.adapter for curve in curves]
         self.ranks = sorted(set.intersection(*(set(curve.scores) for curve in curves)))
         self.gone = set().union(*(curve.missing for curve in curves))
-        self.whole = not self.gone and len(self.ranks) > 1
+        self.whole = not self.gone and len(self.ranks) > 1 and not self.rolling
         trained = {c.spec.rank if c.spec else max({*c.scores, *c.missing}) for c in curves}
         self.trained = trained.pop() if len(trained) == 1 else None
 
@@ -173,6 +179,17 @@ class Row:
         return Part(values, self.clusters, self.names)
 
 
+def words_of(curves):
+    """A cut as tables call it."""
+    methods = {curve.spec and curve.spec.method for curve in curves}
+    basis, rescale = curves[0].cut
+    if rescale == "rule" and methods == {"matryoshka"}:
+        return f"{basis} without P"
+    words = {("svd", "keep"): "svd", ("prefix", "rule"): "prefix"}
+    words |= {("prefix", "trained"): "prefix rescaled", ("prefix", "keep"): "prefix · keep"}
+    return words.get((basis, rescale))
+
+
 def rows_of(curves, groups):
     """Seeds together; further cuts of an adapter are named."""
     recipe = {member: name for name, members in groups.items() for member in members}
@@ -182,11 +199,13 @@ def rows_of(curves, groups):
         sets.setdefault(key, []).append(curve)
     for (name, _, cut), some in sets.items():
         rows.append(row := Row(name, some))
+        row.words = words_of(some)
         if cut != first.setdefault(name, cut):
-            row.name = f"{name} ({cut})"
+            row.name = f"{name} ({row.words})"
     for task in {row.task for row in rows}:
         here = [row for row in rows if row.task == task]
-        places, common = shared([row.curves[0].examples for row in here])
+        rolling = task == PROSE
+        places, common = shared([row.curves[0].examples for row in here], rolling=rolling)
         for place, row in enumerate(here):
             row.below = place not in places
             row.take(row.curves if row.below else [on(curve, common) for curve in row.curves])
@@ -199,7 +218,8 @@ def difference(a, b, left, right):
     if {*ours} != {*theirs}:  # by seed, where the data are the same
         specs = [[curve.spec for curve in row.curves] for row in (a, b)]
         ours, theirs = ([x and x.data and (x.seed, x.data) for x in some] for some in specs)
-    if None in ours or len(ours) < 2 or {*ours} != {*theirs}:
+    apart = len({*ours}) < len(ours) or Counter(ours) != Counter(theirs)
+    if None in ours or len(ours) < 2 or apart:
         first, second = a.part(left), b.part(right)
         first.sums, first.arms = first.sums - second.sums, first.arms + second.arms
         return first
@@ -221,7 +241,7 @@ def frames_of(curves, groups, margin=None, reference=None):
     """All that is claimed of curves: frame → key of a row → its columns."""
     rows = rows_of(curves, groups)
     tasks = {curve.task: 0 for curve in curves} | {r.task: r.n for r in rows if not r.below}
-    if reference is not None and reference not in {row.name for row in rows}:
+    if reference not in (None, "all", *(row.name for row in rows)):
         raise RefusedError("no such reference")
     whole = [row for row in rows if row.whole and not row.below]
     if reference is None and max(Counter(row.task for row in whole).values(), default=0) > 6:
@@ -237,19 +257,20 @@ def frames_of(curves, groups, margin=None, reference=None):
             frames["scores"][(task, *row.key)] = _score([row])
             points = _points(row)
             frames["points"] |= {(task, *row.key, rank): p for rank, p in points.items()}
-            if margin is not None:
+            if margin is not None and not row.rolling:
                 frames["recommended"][(task, *row.key)] = recommended(row, points, margin)
         level = [row for row in here if not row.below]
+        reference = None if reference == "all" else reference
         both = [(a, b) for a, b in combinations(level, 2) if reference in (None, a.name, b.name)]
         frames["pairs"] |= _family([([a], [b]) for a, b in both if a.over and b.over], task)
         for a, b in (sorted(pair, key=lambda row: (*row.order, row.name)) for pair in both):
-            for rank in {*a.ranks} & {*b.ranks}:
+            for rank in {*a.ranks} & {*b.ranks} if task != PROSE else ():
                 left, right = a.values(rank), b.values(rank)
                 low, high, _ = claim([difference(a, b, left, right)], -1.0, 0.05)
                 row = {"difference": left.mean() - right.mean(), "low": low, "high": high}
                 row["tie"] = np.allclose(a.order, b.order)
                 frames["rank_pairs"][(task, *a.key, *b.key, rank)] = row
-    if len(over := in_the_mean(tasks)) > 1:
+    if len(over := in_the_mean({k: n for k, n in tasks.items() if k != PROSE})) > 1:
         every = {row.key: [by.get((task, row.key)) for task in over] for row in rows}
         level = {k: all(r and r.over and not r.below for r in some) for k, some in every.items()}
         frames["scores"] |= {
@@ -272,8 +293,16 @@ UNTESTED = dict.fromkeys(("reference", "rank", "loss", "bound", "bytes", "slot",
 def _score(rows):
     """AURAC over one task or several."""
     bases = [None if row.base is None else row.base.mean() for row in rows]
-    result = {"base": None if None in bases else np.mean(bases)}
-    result["seeds"], result["examples"] = min(len(r.curves) for r in rows), sum(r.n for r in rows)
+    first, over = rows[0], rows[0].over if len(rows) == 1 else None
+    told = {"name": first.name, "over": over, "below": first.below, "trained": first.trained}
+    told |= {"rolling": first.rolling, "left": first.left, "members": {}}
+    if over and first.task == GROUP:
+        areas = first.areas().mean(axis=0)
+        whose = np.array([member for member, _ in first.curves[0].examples])
+        told["members"] = {member: areas[whose == member].mean() for member in MEMBERS}
+    result = {"base": None if None in bases else np.mean(bases), TOLD: told}
+    result["seeds"] = min(len(row.curves) for row in rows)
+    result["examples"] = None if first.rolling else sum(row.n for row in rows)
     if not rows[0].over:
         return result | dict.fromkeys(("aurac", "aurac_linear", "low", "high", "seed_sd"))
     areas, linear = ([row.areas(axis) for row in rows] for axis in (np.log2, np.asarray))
@@ -316,11 +345,11 @@ def _points(row):
         point = dict.fromkeys(("above_base", "loss", "loss_bound", "bytes", "slot"))
         cut_off = [curve.cut_off.get(rank) for curve in row.curves[: None if rank else 1]]
         point["unfinished"] = None if None in cut_off else sum(cut_off)
-        low, high, _ = claim([row.part(values)], 0.0, 0.05)
+        low, high, _ = (None,) * 3 if row.rolling else claim([row.part(values)], 0.0, 0.05)
         point |= {"accuracy": values.mean(), "low": low, "high": high}
-        if rank and base:
+        if rank and base and not row.rolling:
             point["above_base"] = above_base(row, rank)
-        if row.trained in row.ranks and 0 < rank < row.trained:
+        if row.trained in row.ranks and 0 < rank < row.trained and not row.rolling:
             loss = row.values(row.trained) - values
             point |= {"loss": loss.mean(), "loss_bound": claim([row.part(loss)], -1.0, 0.1, 2)[1]}
         if row.curves[0].spec and rank:
@@ -345,129 +374,3 @@ def recommended(row, points, margin):
     slot = shipped and shipped["slot"]  # 1, or 8 for the ranks 2 to 8 of these adapters
     fit = [r for r in row.ranks if slot and result["rank"] < r <= min(slot, row.trained)]
     return result | {"slot": slot, "same_slot_rank": max(fit, default=None)}
-
-
-# What a run folder holds ------------------------------------------------------------------------
-
-
-class Folder:
-    """What a run folder holds after its commands, in the order in which it came."""
-
-    def __init__(self, table):
-        self.table, self.asked, self.prompts, self.groups = table, [], {}, {}
-        self.sets = {}  # task or group → sets of examples, as a number for each of its tasks
-        self.clustered = {}  # task → whether its examples are clustered
-        self.cuts = {}  # (adapter, basis, rescale) → task or group → set → ranks
-        self.stored, self.wanted, self.failed = Counter(), Counter(), set()  # of (cell, task)
-        self.question = {"margin": None, "reference": None}  # the last one
-
-    def may_ask(self, command):
-        """(kind, task, example, prompts) → how often; what cannot be done is refused before."""
-        groups, names = recipes(command.adapters, command.groups), set(command.adapters)
-        names = {None, *groups, *names.difference(*groups.values())}
-        new = {leaf: command.prompts(leaf) for leaf in command.leaves}
-        other = any(self.prompts.get(leaf, new[leaf]) != new[leaf] for leaf in new)
-        other |= command.options["reference"] not in names
-        seeds = [member for members in command.groups.values() for member in members]
-        if other or len(new) < len(command.leaves) or len({*seeds}) < len(seeds):
-            raise RefusedError("other prompts, a task or a seed twice, or no such reference")
-        asked = Counter()
-        for (cell, leaf), n in cells_of(command).items():
-            places = range(self.stored[cell, leaf], n)
-            asked.update((kind_of(cell), leaf, at, new[leaf]) for at in places)
-        return asked
-
-    def told(self, command):
-        """Add what a command asks for."""
-        self.asked = list(dict.fromkeys([*self.asked, *command.tasks]))
-        self.ask(command.groups, **{x: command.options[x] for x in self.question})
-        self.wanted |= cells_of(command)
-        shared_ones = {leaf for task in command.clusters for leaf in leaves_of(task)}
-        for leaf in command.leaves:
-            self.prompts[leaf] = command.prompts(leaf)
-            self.clustered[leaf] = leaf in shared_ones
-        for task in dict.fromkeys([*command.tasks, *command.leaves]):
-            new = tuple(command.examples(leaf) for leaf in leaves_of(task))
-            self.sets[task] = [x for x in self.sets.get(task, ()) if x != new] + [new]
-            for *cut, ranks in command.ways:
-                of = self.cuts.setdefault(tuple(cut), {}).setdefault(task, {})
-                of[new] = of.get(new, set()) | {*ranks}
-        return self
-
-    def ask(self, groups, **question):
-        """Another question; groups take the place of those with the same adapters."""
-        taken = {member for members in groups.values() for member in members}
-        self.groups = {k: v for k, v in self.groups.items() if not taken & {*v}} | groups
-        self.question = question
-
-    def part(self, command):
-        """What the screen of a command covers: what it asked for."""
-        part = Folder(self.table).told(command)
-        part.stored, part.failed = self.stored, self.failed
-        return part
-
-    def run(self, command, fails):
-        """Compute what a command asks for, but for `fails`: (kind, task)."""
-        self.told(command)
-        for key, n in cells_of(command).items():
-            if self.stored[key] < n and (kind_of(key[0]), key[1]) in fails:
-                self.failed.add(key)
-            elif self.stored[key] < n:
-                self.stored[key] = n
-                self.failed.discard(key)
-
-    def scores(self, cell, leaf, n):
-        """(n,) scores; None where some are not there."""
-        told = world.outcomes(self.table, kind_of(cell), leaf, self.prompts[leaf])
-        return np.array(told[:n], float) if self.stored[cell, leaf] >= n else None
-
-    def failures(self):
-        """(cell, task) of what could not be computed."""
-        return {key for key in self.failed if self.stored[key] < self.wanted[key]}
-
-    def logged(self, cut, leaf):
-        """Rank → scores of the largest set of a task that a cut, or the base, has at it."""
-        known = {leaf: {x: {0} for x in self.sets[leaf]}} if cut is None else self.cuts[cut]
-        found = {}
-        for counts in known.get(leaf, {}):
-            for rank in {rank for some in known[leaf].values() for rank in some}:
-                cell = cell_of(cut[0], rank, *cut[1:]) if rank else None
-                scores = self.scores(cell, leaf, *counts)
-                if scores is not None and len(scores) > len(found.get(rank, ())):
-                    found[rank] = scores
-        return found
-
-    def curves(self):
-        """A curve for each task and cut that has a score at some rank."""
-        made = [self._curve(task, cut) for task in self.asked for cut in self.cuts]
-        return [curve for curve in made if curve]
-
-    def _curve(self, task, cut):
-        asked, leaves = self.cuts[cut].get(task, {}), leaves_of(task)
-        own = [self.cuts[cut].get(leaf, {}).values() for leaf in leaves]
-        ranks = sorted({rank for some in own for each in some for rank in each})
-        cells = {rank: cell_of(cut[0], rank, *cut[1:]) for rank in ranks} | {0: None}
-
-        def whole(counts):
-            pairs = [*zip(leaves, counts, strict=True)]
-            return {r for r in ranks if all(self.stored[cells[r], x] >= n for x, n in pairs)}
-
-        there = [counts for counts in self.sets.get(task, ()) if counts in asked and whole(counts)]
-        if not there:
-            return None
-        best = max(there, key=lambda counts: (len(whole(counts)) * sum(counts), sum(counts)))
-        found = {}
-        for rank in sorted(whole(best) | {0}):
-            parts = [self.scores(cells[rank], x, n) for x, n in zip(leaves, best, strict=True)]
-            if all(part is not None for part in parts):
-                found[rank] = np.concatenate(parts)
-        about = {"adapter": cut[0], "cut": cut[1:], "spec": world.ADAPTERS[cut[0]], "cut_off": {}}
-        for rank in found if task == world.WRITTEN else ():
-            texts = [world.text_of(task, at, right > 0) for at, right in enumerate(found[rank])]
-            limit = int(self.prompts[task].split()[-1])  # a token is a byte
-            about["cut_off"][rank] = sum(len(text) >= limit for text in texts)
-        counts = dict(zip(leaves, best, strict=True))
-        about["clusters"] = clusters_of({x: (n, self.clustered[x]) for x, n in counts.items()})
-        about["examples"] = [(x, i) for x, n in counts.items() for i in range(n)]
-        about |= {"base": found.pop(0, None), "n": sum(best), "missing": asked[best] - {*found}}
-        return SimpleNamespace(task=task, scores=found, **about)

@@ -27,7 +27,7 @@ def state(root):
 
 def asks(adapters, tasks, groups=None, **options):
     """A command."""
-    every = dict.fromkeys((*PROMPTS, *CUTS)) | PLAIN | options
+    every = dict.fromkeys((*PROMPTS, *CUTS, "json", "details")) | PLAIN | options
     return Command(tuple(adapters.split()), tuple(tasks.split()), every, groups or {})
 
 
@@ -152,7 +152,7 @@ def test_groups_that_share_an_adapter(state):
 def test_a_further_cut_is_the_reference(root, tmp_path, name, known):
     """As tables call it; another name is refused before anything is computed."""
     Table.asked.clear()
-    command = asks("lora dylora", "sums", basis="svd,prefix", reference=name, limit=6)
+    command = asks("lora dylora", "sums", basis="svd,prefix", reference=name, limit=6, json=True)
     status, out, said = program(*command.words(root, tmp_path / "run", 1))
     assert (status, bool(Table.asked)) == ((0, True) if known else (2, False)), said
     for row in json.loads(out)["pairs"] if known else ():
@@ -187,3 +187,9 @@ def test_a_report_that_is_refused_changes_no_question(state):
     run(state, asks("ada0 ada1 lora", "colours", margin=0.4))
     state.ask(at=0, how="report", asks={"margin": 0.2, "reference": TYPO, "group": 0})
     state.check_whole(state.runs[0])
+
+
+def test_the_export_of_a_perplexity(state):
+    """It has no accuracy, and so nothing for a hub's list of results."""
+    run(state, asks("lora", "prose", margin=0.2))
+    state.export(at=0)

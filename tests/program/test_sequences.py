@@ -1,4 +1,4 @@
-"""12 sequences of commands; `python -m benchmarks.sequences` runs more."""
+"""60 sequences of commands; `python -m benchmarks.sequences` runs more."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from program.machine import Sequences
 
 @pytest.mark.usefixtures("root")
 def test_sequences():
-    limits = {"max_examples": 12, "stateful_step_count": 6, "derandomize": True, "database": None}
+    limits = {"max_examples": 60, "stateful_step_count": 6, "derandomize": True, "database": None}
     run_state_machine_as_test(Sequences, settings=settings(**limits, phases=[Phase.generate]))

@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import shutil
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
@@ -23,8 +24,11 @@ from safetensors.numpy import load_file, save_file
 from support.harness_doubles import make_tokenizer
 from transformers import LlamaConfig
 
-TASKS = {"colours": 40, "left": 20, "right": 24, "sums": 40}  # name → examples
-GROUP, MEMBERS, WRITTEN = "both", ("left", "right"), "sums"  # the last one is generated
+TASKS = {"colours": 40, "left": 20, "right": 24, "sums": 40, "essays": 30, "prose": 12}  # examples
+GROUP, MEMBERS, WRITTEN = "both", ("left", "right"), ("sums", "essays")  # the last are generated
+GRADED = "essays"  # of which the metric credit is a fraction
+PROSE = "prose"  # of whole texts, which have a perplexity
+VALIDATION, FIRST = 24, 100  # examples of that split of every task, and the number of its first one
 CHOICES = ("north", "east", "south")
 MODULE, SIDE = "model.layers.0.self_attn.q_proj", 8
 
@@ -54,8 +58,11 @@ class Spec:
         return np.array([sum(self.scale(r) for r in nested if r > i) for i in range(self.rank)])
 
 
+OTHER = "~"  # behind the name of an adapter: other weights, which may lie at its path
 ADAPTERS = {
     "lora": Spec(),
+    f"lora{OTHER}": Spec(),
+    f"nested{OTHER}": Spec("matryoshka", nested=(1, 2, 4)),
     "bare": Spec(None, rank=2, rule="rank"),
     "nested": Spec("matryoshka", nested=(1, 2, 4)),
     "dylora": Spec("dylora", nested=(1, 2, 4)),
@@ -116,21 +123,46 @@ def outcomes(table, kind, task, prompts):
     common, draw = (random.Random(f"{table} {task} {x}") for x in ("", f"{kind} {prompts}"))
     good = random.Random(f"{table} {recipe} {task}").choice((0.1, 0.4, 0.6, 0.7, 0.9, 1.0))
     good *= 0.5 if kind < 0 else draw.choice((1.0, 1.0, 0.97, 0.8))
-    shared = [common.random() for _ in range(TASKS[task])]
-    return tuple(int((u if draw.random() < 0.7 else draw.random()) < good) for u in shared)
+    places = [*range(TASKS[task]), *range(FIRST, FIRST + VALIDATION)]
+    shared = [common.random() for _ in places]
+    right = [int((u if draw.random() < 0.7 else draw.random()) < good) for u in shared]
+    return dict(zip(places, right, strict=True))
+
+
+def score(table, kind, task, prompts, example, metric):
+    """The score of an answer to an example, which is its number and its `VERSIONS`."""
+    number, version = example
+    right = outcomes(table, kind, task, prompts + AGAIN * (version == "question"))[number]
+    if task not in WRITTEN:
+        return float(bool(right) != (version == "target"))  # the wrong answer is the new target
+    off = abs(answer(task, number, right) - target(task, number, version))
+    return max(0.0, 1 - off / 4) if metric == "credit" else float(off == 0)
+
+
+def likelihood(table, kind, prompts, example):
+    """Of a whole text its log-likelihood and its words."""
+    number, version = example
+    right = outcomes(table, kind, PROSE, prompts + AGAIN * (version == "question"))[number]
+    words = len(row(PROSE, number, version)["question"].split())
+    return -words * (2.5 - right), words
 
 
 # Files ------------------------------------------------------------------------------------------
 
-NUMBER = [{"function": "regex", "regex_pattern": "([0-9]+)"}, {"function": "take_first"}]
+FILTERS = ("([0-9]+)", "(-?[0-9]+)")  # of sums: as it is, and changed
 TASK = {"training_split": "train", "test_split": "test", "doc_to_text": "{{question}}"}
 CHOICE = {"output_type": "multiple_choice", "doc_to_target": "target", "doc_to_choice": CHOICES}
+WHOLE = {
+    "output_type": "loglikelihood_rolling",
+    "doc_to_text": "",
+    "doc_to_target": "{{question}}",
+    "metric_list": [{"metric": "word_perplexity"}],
+}
 TEXT = {
     "output_type": "generate_until",
     "doc_to_target": "{{target}}",
     "generation_kwargs": {"until": ["."], "max_gen_toks": 9, "do_sample": False},
     "metric_list": [{"metric": "exact_match"}],
-    "filter_list": [{"name": "strict-match", "filter": NUMBER}],
 }
 
 
@@ -138,55 +170,131 @@ def leaves_of(task):
     return MEMBERS if task == GROUP else (task,)
 
 
-def target(task, at):
+VERSIONS = ("", "target", "question", "passage")  # an example as it was, or what of it changed
+AGAIN = " again"  # at the end of a question that changed
+
+
+def target(task, at, version=""):
     """The right choice, or number, of an example."""
-    return 3 * at + 2 if task == WRITTEN else at * 7 % len(CHOICES)
+    first, more = (3 * at + 2 if task in WRITTEN else at * 7), version == "target"
+    return first + more if task in WRITTEN else (first + more) % len(CHOICES)
+
+
+def answer(task, at, right):
+    """The number that is generated; a wrong one is off by 1 to 3 where it is graded."""
+    return target(task, at) + (0 if right else 1 + at % 3 if task == GRADED else 1)
 
 
 def text_of(task, at, right):
     """What is generated."""
-    return f"It is {target(task, at) + (not right)}"
+    return f"It is {answer(task, at, right)}"
 
 
-def passage(at):
+def passage(at, version=""):
     """What examples share: passages of one to three examples."""
-    return f"p{int(at**0.85)}"
+    return f"p{int(at**0.85) + 50 * (version == 'passage')}"
+
+
+def row(task, at, version=""):
+    """An example as a file has it."""
+    question = f"{task} {at}{AGAIN * (version == 'question')}:" + " word" * (task == PROSE) * (
+        at % 4
+    )
+    about = {"passage": passage(at, version), "target": target(task, at, version)}
+    return {"question": question} | about
+
+
+def rows(task, versions):
+    """Split → examples; those that are shown in prompts come last. `versions` are what changed."""
+    n = TASKS[task]
+    places = {"test": range(n), "train": range(n, n + 4)}
+    places["validation"] = range(FIRST, FIRST + VALIDATION)
+    return {x: [row(task, at, versions.get(at, "")) for at in some] for x, some in places.items()}
 
 
 def write(root):
     """The base (a tokenizer, and the outline of a model), the adapters and the tasks."""
     make_tokenizer("with turns").save_pretrained(base := root / "base")
+    shutil.copytree(base, root / "tokenizer")
+    file = root / "tokenizer" / "tokenizer.json"  # in which two letters have changed places
+    text = file.read_text().replace('"a":', '"was a":').replace('"b":', '"a":')
+    file.write_text(text.replace('"was a":', '"b":'))
     sizes = {"vocab_size": 258, "hidden_size": SIDE, "intermediate_size": 8, "eos_token_id": 1}
     heads = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
     LlamaConfig(**sizes, **heads, architectures=["LlamaForCausalLM"]).save_pretrained(base)
-    save_file({"lm_head.weight": np.zeros((258, SIDE), "f4")}, base / "model.safetensors")
+    for name in ("copy", "other"):  # the same base, and another one
+        shutil.copytree(base, root / name)
+    for name in ("base", "copy", "other"):
+        weights = np.full((258, SIDE), float(name == "other"), "f4")
+        save_file({"lm_head.weight": weights}, root / name / "model.safetensors")
     for name, spec in ADAPTERS.items():
         for rank in spec.members or (spec.rank,):
-            _write_adapter(root / (f"{name}{rank}" if spec.members else name), name, rank)
-    (tasks := root / "tasks").mkdir()
-    source = ["from datasets import Dataset"]
-    for name, n in TASKS.items():
-        fields = {"task": name, "metric_list": [{"metric": "acc"}], "metadata": {"version": 1.0}}
-        fields |= TASK | (TEXT if name == WRITTEN else CHOICE)
-        lines = [f"{key}: {json.dumps(value)}" for key, value in fields.items()]
-        lines.append(f"custom_dataset: !function documents.{name}")
-        (tasks / f"{name}.yaml").write_text("\n".join(lines))
-        rows = [
-            {"question": f"{name} {at}:", "passage": passage(at), "target": target(name, at)}
-            for at in range(n + 4)  # the last ones are shown in prompts
-        ]
-        parts = f"test=Dataset.from_list({rows[:n]}), train=Dataset.from_list({rows[n:]})"
-        source.append(f"def {name}(**_):\n    return dict({parts})")
+            folder = f"{name}{rank}" if spec.members else name
+            _write_adapter(root / "spare" / folder, name, rank, str(base))
+            shutil.copytree(root / "spare" / folder, root / folder)
+    (root / "tasks").mkdir()
+    (root / "tasks" / "documents.py").write_text(DOCUMENTS)
+    for name in TASKS:
+        write_task(root, name)
+        data = root / "data" / name
+        for split, some in rows(name, CHANGED).items():
+            data.mkdir(parents=True, exist_ok=True)
+            (data / f"{split}.jsonl").write_text("\n".join(map(json.dumps, some)))
     group = {"group": GROUP, "task": MEMBERS, "aggregate_metric_list": [{"metric": "acc"}]}
-    (tasks / f"{GROUP}.yaml").write_text(json.dumps(group))
-    (tasks / "documents.py").write_text("\n".join(source))
+    (root / "tasks" / f"{GROUP}.yaml").write_text(json.dumps(group))
+    change(root, {})
     return root
 
 
-def _write_adapter(folder, name, rank):
+CHANGED = {3: "target", 5: "question"}  # in the folders of `--data`
+DOCUMENTS = """import json, pathlib
+from datasets import Dataset
+
+def read(name):
+    text = pathlib.Path(__file__).with_name(f"{name}.json").read_text()
+    return {split: Dataset.from_list(rows) for split, rows in json.loads(text).items()}
+
+def judge(doc, results):
+    off = abs(int(results[0].split()[-1]) - int(doc["target"]))
+    return {"acc": float(off == 0), "credit": max(0.0, 1 - off / 4)}
+""" + "".join(f"\ndef {name}(**_):\n    return read('{name}')\n" for name in TASKS)
+
+
+def write_task(root, name, filtered=FILTERS[0]):
+    """A task of lm-eval; the numbers of sums are found with that expression."""
+    fields = {"task": name, "metric_list": [{"metric": "acc"}], "metadata": {"version": 1.0}}
+    fields |= TASK | (WHOLE if name == PROSE else TEXT if name in WRITTEN else CHOICE)
+    lines = [f"custom_dataset: !function documents.{name}"]
+    if name == GRADED:
+        both = [{"metric": x, "aggregation": "mean", "higher_is_better": True} for x in METRICS]
+        fields |= {"metric_list": both, "filter_list": None}
+        lines.append("process_results: !function documents.judge")
+    elif name in WRITTEN:
+        number = [{"function": "regex", "regex_pattern": filtered}, {"function": "take_first"}]
+        fields |= {"filter_list": [{"name": "strict-match", "filter": number}]}
+    lines += [f"{key}: {json.dumps(value)}" for key, value in fields.items() if value is not None]
+    (root / "tasks" / f"{name}.yaml").write_text("\n".join(lines))
+
+
+METRICS = ("acc", "credit")
+
+
+def change(root, versions):
+    """The examples of every task that is read without `--data`: task → number → what changed."""
+    for name in TASKS:
+        told = json.dumps(rows(name, versions.get(name, {})))
+        (root / "tasks" / f"{name}.json").write_text(told)
+
+
+def swap(root, name, *, other):
+    """The other weights of an adapter at its path, or its own again."""
+    shutil.copytree(root / "spare" / f"{name}{OTHER * other}", root / name, dirs_exist_ok=True)
+
+
+def _write_adapter(folder, name, rank, base):
     """A PEFT folder, with the side-car that says how it was trained unless nothing does."""
-    spec, base, (A, B) = ADAPTERS[name], str(folder.parent / "base"), factors(name, rank)
-    folder.mkdir()
+    spec, (A, B) = ADAPTERS[name], factors(name, rank)
+    folder.mkdir(parents=True)
     tensors = {f"base_model.model.{MODULE}.lora_{x}.weight": y for x, y in (("A", A), ("B", B))}
     save_file(tensors, folder / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "r": rank, "lora_alpha": 2.0, "base_model_name_or_path": base}
@@ -201,6 +309,9 @@ def _write_adapter(folder, name, rank):
 
 
 # The model --------------------------------------------------------------------------------------
+
+
+BRIEF = "Be brief."  # a system instruction
 
 
 @register_model("table")
@@ -227,10 +338,11 @@ class Table(LM):
     def _asked(self, request):
         """Task, example, and whether the answer is right."""
         context, more = request.args[:2]
-        found = re.findall(r"(\w+) (\d+):", context)
-        task, at, written = found[-1][0], int(found[-1][1]), isinstance(more, dict)
+        found = re.findall(r"(\w+) (\d+)( again)?:", context)
+        (task, at, again), written = found[-1], isinstance(more, dict)
         tokens = more["max_gen_toks"] if written else None
-        prompts = f"{len(found) - 1} {'[user]' in context} {tokens}"
+        facts = [f"{len(found) - 1}", f"{'[user]' in context}", f"{BRIEF in context}", f"{tokens}"]
+        prompts, at = " ".join(facts) + again, int(at)
         if (self.kind, task) in self.fails:
             raise RuntimeError("the table says nothing of it")
         if written or more.strip() == CHOICES[0]:
@@ -252,4 +364,13 @@ class Table(LM):
     def generate_until(self, requests, disable_tqdm=False):
         return [text_of(*self._asked(request)) for request in requests]
 
-    loglikelihood_rolling = None  # no task asks for it
+    def loglikelihood_rolling(self, requests, disable_tqdm=False):
+        answers = []
+        for request in requests:
+            task, at, again = re.match(r"(\w+) (\d+)( again)?:", request.args[0]).groups("")
+            if (self.kind, task) in self.fails:
+                raise RuntimeError("the table says nothing of it")
+            self.asked[self.kind, task, int(at), f"whole{again}"] += 1
+            example = int(at), "question" if again else ""
+            answers.append(likelihood(self.table, self.kind, "whole", example)[0])
+        return answers
