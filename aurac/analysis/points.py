@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from aurac.analysis.gather import same
 from aurac.curves.display import slot_rank
 from aurac.stats.estimate import FRACTION, Bounds, Components, estimate, one_sided
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from aurac.analysis.gather import Row
     from aurac.analysis.schema import Record
     from aurac.stats.estimate import Array
 
 
+T = TypeVar("T")
 _NOTHING: Record = dict.fromkeys(("above_base", "loss", "loss_bound", "bytes", "slot"))
 
 
@@ -45,14 +46,21 @@ def points_of(row: Row, level: float) -> list[Record]:
         point["bytes"] = same(curve.sizes.get(rank) for curve in row.curves)
         point["slot"] = slot_rank(rank) if all(curve.width for curve in row.curves) else None
         points.append(_NOTHING | point | _against(row, rank, scores))
-    return [about(row) | p | {"unfinished": _unfinished(row, p["rank"])} for p in points]
+    for point in points:
+        rank = point["rank"]
+        curves = row.curves[: None if rank else 1]  # the base is that of every seed
+        counts = _known(curve.unfinished.get(rank) for curve in curves)
+        losses = _known(curve.nats.get(rank) for curve in curves)
+        point["unfinished"] = sum(counts) if counts else None
+        point["nats"] = sum(losses) / len(losses) if losses else None
+    return [about(row) | point for point in points]
 
 
-def _unfinished(row: Row, rank: int) -> int | None:
-    """Answers of all seeds (rank 0: of the base) that were cut off; None where not known."""
-    counts = [curve.unfinished.get(rank) for curve in row.curves[: None if rank else 1]]
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
+def _known(values: Iterable[T | None]) -> list[T]:
+    """All values; none where one is not known."""
+    every = list(values)
+    known = [value for value in every if value is not None]
+    return known if len(known) == len(every) else []
 
 
 def _against(row: Row, rank: int, scores: Array | None) -> Record:

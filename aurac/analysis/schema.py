@@ -21,7 +21,7 @@ FRAMES = {
         "scores": "task adapter basis rescale cut aurac low high aurac_linear base examples seeds"
         " seed_sd reason",
         "points": "task adapter basis rescale cut rank accuracy low high above_base loss"
-        " loss_bound unfinished bytes slot",
+        " loss_bound unfinished nats bytes slot",
         "pairs": "task a a_basis a_rescale b b_basis b_rescale difference low high p comparisons"
         " wins losses examples seeds",
         "rank_pairs": "task a a_basis a_rescale b b_basis b_rescale rank difference low high",
@@ -61,6 +61,7 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "reference": (int, "the trained rank"),
     "margin": (float, "the loss that was allowed"),
     "unfinished": (int, "answers, of all seeds, cut off at the limit of tokens"),
+    "nats": (float, "mean loss of a token, of the user's own examples"),
     "bytes": (int, "size of the adapter cut to that rank"),
     "slot": (int, "smallest `--max-lora-rank` with which vLLM serves that rank"),
     "same_slot_rank": (

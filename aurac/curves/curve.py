@@ -54,6 +54,7 @@ class Curve:
         sizes: ``rank -> bytes`` of the adapter truncated there.
         unfinished: ``rank -> answers`` that were cut off at `token_limit`; rank 0 is the base. Of
             a rank that is absent it is not known.
+        nats: ``rank -> mean loss`` of a token, of the user's own examples; rank 0 is the base.
         factors: ``rank -> factor`` of the scale, of rescale "fit".
         token_limit: Tokens that an answer may have.
         trained_rank: The adapter's own rank, to which it was trained.
@@ -86,6 +87,7 @@ class Curve:
     missing: Mapping[int, str] = field(default_factory=dict)
     sizes: Mapping[int, int] = field(default_factory=dict)
     unfinished: Mapping[int, int] = field(default_factory=dict)
+    nats: Mapping[int, float] = field(default_factory=dict)
     factors: Mapping[int, float] = field(default_factory=dict)
     token_limit: int | None = None
     trained_rank: int | None = None
@@ -254,7 +256,11 @@ class Curve:
             if (scores := getattr(self, name)) is not None:
                 changed[name] = scores[..., places]
         if len(places) != self.n_docs:
-            changed |= {"accuracy": tuple(changed["outcomes"].mean(axis=1)), "unfinished": {}}
+            changed |= {
+                "accuracy": tuple(changed["outcomes"].mean(axis=1)),
+                "unfinished": {},
+                "nats": {},
+            }
             changed |= {"baseline": None} if "base_scores" in changed else {}
         return replace(self, **changed)
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from aurac.curves.curve import Curve
 from aurac.curves.display import common_name
+from aurac.curves.metrics import LOSS
 from aurac.curves.question import Question, Renamed
 from aurac.errors import RunFolderError, first_line
 from aurac.records.cells import Cell, CellStore
@@ -371,6 +372,7 @@ class StoredRun:
             base_scores=base,
             missing={rank: why for rank, why in found.items() if isinstance(why, str) and rank},
             unfinished=self._unfinished(cut, (0, *rows), chosen),
+            nats=self._nats(cut, (0, *rows), chosen),
             token_limit=max((leaf.token_limit or 0 for leaf in leaves), default=0) or None,
             **self._names(task, cut, rows, chosen),
         )
@@ -421,6 +423,17 @@ class StoredRun:
                 counts.append(None if cell.missing(wanted) else cell.unfinished(wanted))
             if None not in counts:
                 found[rank] = sum(count or 0 for count in counts)
+        return found
+
+    def _nats(self, cut: CutInfo, ranks: Sequence[int], chosen: Chosen) -> dict[int, float]:
+        """Rank → mean loss of the user's own examples, which are in no group, where it is known."""
+        name, *_ = chosen.parts[0]
+        wanted, found = self.keys(chosen, name), dict[int, float]()
+        for rank in ranks:
+            cell = self._kept(chosen, name, cut, rank)
+            losses = None if cell.missing(wanted) else cell.scores(f"{LOSS},none", wanted)
+            if losses is not None:
+                found[rank] = float(losses.mean())
         return found
 
     def _names(

@@ -23,7 +23,7 @@ from aurac.models.tokenizer import Tokenizer, choose_tokenizer
 from aurac.records.folder import known_names
 from aurac.runs.progress import Progress
 from aurac.runs.settings import Settings
-from aurac.tasks.listing import expand
+from aurac.tasks.listing import expand, is_data
 
 if TYPE_CHECKING:
     from aurac.tasks.evaltask import EvalTask, TaskGroup
@@ -107,11 +107,21 @@ def load(
     if names is None and settings.out:
         names = known_names(Path(settings.out))
     adapters = named(loaded, names or {})
-    base, tokenizer = _base(settings, adapters, progress)
+    from aurac.tasks.own_data import is_conversation
+
+    chat = settings.apply_chat_template or any(
+        is_conversation(Path(task)) for task in filter(is_data, tasks_asked)
+    )
+    base, tokenizer = _base(settings, adapters, progress, chat_template=chat)
     progress.step("building the prompts")
     from aurac.tasks.build import build_tasks
 
-    tasks = build_tasks(tasks_asked, tokenizer=base.tokenizer, options=settings)
+    tasks = build_tasks(
+        tasks_asked,
+        tokenizer=base.tokenizer,
+        options=settings,
+        by_token=settings.model == "hf",
+    )
     sweeps = _sweeps(settings, adapters)
     backend = open_backend(
         settings.model,
@@ -140,7 +150,11 @@ def load(
 
 
 def _base(
-    settings: Settings, adapters: Mapping[str, Adapter | Family], progress: Progress
+    settings: Settings,
+    adapters: Mapping[str, Adapter | Family],
+    progress: Progress,
+    *,
+    chat_template: bool,
 ) -> tuple[LoadedBase, Tokenizer]:
     """The base's outline, which all adapters fit, and what prompts go through."""
     members, trust = named_members(adapters), settings.trust_remote_code
@@ -162,7 +176,7 @@ def _base(
         base,
         {name: member.source for name, member in members.items()},
         {name: rows for name, m in members.items() if (rows := m.vocabulary) is not None},
-        chat_template=settings.apply_chat_template,
+        chat_template=chat_template,
     )
     base = tokenizer.adopted_by(base)
     for member in members.values():

@@ -26,6 +26,11 @@ MOST_ALL: Final = 400_000  # characters of a task
 RIGHT: Final = 0.5
 
 
+def judged(score: float) -> str:
+    """A score in a word, or one that is neither 0 nor 1 as a number."""
+    return {0.0: "wrong", 1.0: "right"}.get(score, f"score {score:.2f}")
+
+
 @dataclass(frozen=True)
 class Answers:
     """Questions of a task and the answers of several adapters to them.
@@ -51,7 +56,7 @@ class Answers:
         return (0, len(ranks) - 1), (0, ranks.index(self.smaller) if self.smaller in ranks else 0)
 
     def differing(self, most: int) -> list[dict[str, Any]]:
-        """The first examples that one of the two answers right and the other wrong, both ways.
+        """The first examples to which one of the two answers is better, both ways.
 
         Where there is none, the first example.
         """
@@ -59,7 +64,7 @@ class Answers:
         scores = [one["scores"][r] for one, r in sides]
         kept: dict[bool, list[int]] = {True: [], False: []}
         for i, (x, y) in enumerate(zip(*scores, strict=True)):
-            if (x >= RIGHT) != (y >= RIGHT):
+            if x != y:
                 kept[x > y].append(i)
         half, found = max(1, most // 2), []
         for i in sorted([*kept[True][:half], *kept[False][:half]]) or [0]:
@@ -160,6 +165,8 @@ def answer_text(response: Any, choices: Sequence[str] | None = None) -> str:
             best = max(range(len(response)), key=lambda i: response[i])
             named = f": {choices[best]}" if choices and len(choices) == len(response) else ""
             values = ", ".join(f"{value:.2f}" for value in response).replace("-", "\u2212")
+            if not choices:
+                return f"log-likelihood {values}"
             return f"choice {best + 1}{named}\n(log-likelihoods {values})"
         return "\n".join(answer_text(item) for item in response)
     return "" if response is None or response == [] else str(response)

@@ -6,8 +6,8 @@ import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 from aurac.curves.display import slot_rank, truncate_options
-from aurac.show.numbers import confidence, counted, interval, listed, points, size, upper
-from aurac.show.views import LOSS, MARK, SLOT
+from aurac.show.numbers import confidence, counted, interval, listed, percent, points, size, upper
+from aurac.show.views import LOSS, MARK, OWN, SLOT
 from aurac.stats.planning import examples_for_margin
 
 if TYPE_CHECKING:
@@ -21,13 +21,20 @@ if TYPE_CHECKING:
     from aurac.show.views import View
 
 LEVEL: Final = 0.95  # of the one-sided tests of a recommendation
+_OWN: Final = {
+    "Token accuracy": "token accuracy: of the tokens of a completion those that the model would "
+    "choose after the true ones before them; it is not the accuracy of answers",
+    "Whole completions": "whole completions: those that greedy decoding would write, token by "
+    "token; other right answers do not count",
+}
 _EQUAL: Final = 1e-9  # differences of AURAC below this are rounding
 _FEW: Final = 0.02  # of all answers: as many as the usual margin of accuracy
 
 
 def heading(of: View) -> str:
     """The task, what is measured, and on how many examples."""
-    accuracy = f"accuracy in percent ({of.metric})"
+    named = "" if of.metric in OWN else f" ({of.metric})"
+    accuracy = f"{of.measure.lower()} in percent{named}"
     values = f"{of.metric}, lower is better" if of.rolling else accuracy
     count = f", {counted(of.examples, 'example')}" if of.examples else ""
     return f"{of.task}: {values.replace(' ()', '')}{count}"
@@ -36,6 +43,7 @@ def heading(of: View) -> str:
 def notes(of: View, columns: Columns) -> list[str]:
     """What a mark and a column of a table mean, where it has them."""
     margin, found = of.analysis.question.margin, [cuts(of)] if "adapter" in columns else []
+    found += [_OWN[of.measure]] if of.measure in _OWN else []
     if any(head.startswith("AURAC") for head in columns):
         found.append("AURAC: the area under the curve, which is the mean accuracy over log2 rank")
     if LOSS in columns:
@@ -125,8 +133,11 @@ def _shipped(of: View, record: Record, adapter: str) -> str:
     lost = f"at most {upper(record['bound'])} points" if record["bound"] > 0 else "nothing"
     files = record["bytes"], known[record["reference"]]["bytes"]
     file = f" Its file has {size(files[0])} instead of {size(files[1])}." if all(files) else ""
-    claim = f"{ship} {adapter}rank {rank}: it loses {lost} against {reference} {sure}."
-    return f"{claim}{_slot(record)}{file}"
+    claim = f"{ship} {adapter}rank {rank}: it loses {lost} against {reference} {sure}"
+    if of.metric in OWN:  # a few points of these may be much of what was learnt
+        base, kept, whole = (known[r]["accuracy"] for r in (0, rank, record["reference"]))
+        claim += f" and keeps {percent((kept - base) / (whole - base))} % of the gain over the base"
+    return f"{claim}.{_slot(record)}{file}"
 
 
 def _slot(record: Record) -> str:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from shown import LORA, RANKS, curve, one, perplexity, stored, three, word_problems
 
 from aurac.analysis import Question, analyse
+from aurac.curves.curve import Curve
 from aurac.curves.question import Key
 from aurac.show.numbers import (
     decimals,
@@ -397,6 +398,29 @@ def test_details_have_weights_wins_and_losses_and_the_spread_over_seeds():
     seeds = [curve(f"{n}-{s}", np.array(LORA) - 0.05 * s, seed=s) for n in "ab" for s in range(3)]
     found = analyse(seeds, Question(groups={n: [f"{n}-{s}" for s in range(3)] for n in "ab"}))
     assert "SD over seeds" in screen(found, width=120, details=True)
+
+
+def test_scores_of_ones_own_examples_are_called_what_they_are():
+    # Base .60, rank 8 .94, rank 16 .95: (.94 − .60)/(.95 − .60) = .9714 of the gain. With two
+    # losses more rank 8 loses (2 + 2)/202 + 1.65 · .0069 = .0312 at most, and rank 4 .041.
+    values = np.array([0.60, 0.80, 0.90, 0.93, 0.94, 0.95])
+    spread = np.linspace(-0.04, 0.04, 200)
+    fields = {"adapter": "lora", "task": "held_out", "metric": "token_accuracy,none"}
+    fields |= {"trained_rank": 16, "nats": {0: 2.5, 1: 0.751, 16: 0.25}}
+    own = Curve.from_outcomes(
+        RANKS, values[1:, None] + spread, base_scores=values[0] + spread, **fields
+    )
+    found = analyse([own], Question(margin=0.04))
+    shown = screen(found, stored(found), 200, details=True)
+    assert "held_out: token accuracy in percent, 200 examples" in shown.splitlines()[0]
+    assert "not the accuracy of answers" in shown
+    assert "against rank 16 (95 % confidence) and keeps 97.1 % of the gain over the base." in shown
+    losses = shown.partition("Mean loss of a token in nats\n")[2].splitlines()
+    assert losses[0].split() == ["adapter", "base", "r=1", "r=16"]
+    assert losses[1].split() == ["lora", "2.5", "0.751", "0.25"]
+    assert "nats" not in screen(found, stored(found), 200)
+    whole = replace(own, metric="whole_completion,none")
+    assert "other right answers do not count" in screen(analyse([whole]), width=200)
 
 
 def test_a_row_on_fewer_examples_and_one_without_a_rank_are_said():
