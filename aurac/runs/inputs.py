@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -19,7 +20,7 @@ from aurac.files import sha256_json
 from aurac.models.base import LoadedBase, load_base, outline_base
 from aurac.models.device import pick_device
 from aurac.models.packaged import PACKAGED, packaged_folder
-from aurac.models.tokenizer import Tokenizer, choose_tokenizer
+from aurac.models.tokenizer import Tokenizer, choose_tokenizer, has_template
 from aurac.records.folder import known_names
 from aurac.runs.progress import Progress
 from aurac.runs.settings import Settings
@@ -27,6 +28,9 @@ from aurac.tasks.listing import expand, is_data
 
 if TYPE_CHECKING:
     from aurac.tasks.evaltask import EvalTask, TaskGroup
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +117,14 @@ def load(
         is_conversation(Path(task)) for task in filter(is_data, tasks_asked)
     )
     base, tokenizer = _base(settings, adapters, progress, chat_template=chat)
+    members = named_members(adapters)
+    with_template = [name for name, each in members.items() if has_template(each.source)]
+    if with_template and not chat and not all(map(is_data, tasks_asked)):
+        logger.warning(
+            "%s: the folder has a chat template; if the adapter was trained with it, give "
+            "--apply-chat-template",
+            ", ".join(with_template),
+        )
     progress.step("building the prompts")
     from aurac.tasks.build import build_tasks
 

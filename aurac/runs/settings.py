@@ -150,7 +150,7 @@ def _refused(reason: str, words: Mapping[str, Any]) -> UsageError:
 
 def several(given: Any) -> tuple[str, ...]:
     """`a,b`, or a sequence of such."""
-    parts = given.split(",") if isinstance(given, str) else given
+    parts = [given] if isinstance(given, (str, Path)) else given
     words = (word for part in parts for word in str(part).split(","))
     return tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from aurac.curves.metrics import TOKENS, WHOLE
 from aurac.errors import RunFolderError
 from aurac.show.escape import shorten
 
@@ -124,15 +125,23 @@ def answers(of: View, run: StoredRun) -> Answers | None:
 
 
 def one_answer(of: View, run: StoredRun | None) -> str:
-    """A wrong answer of the first adapter at its largest rank, in a sentence, if one is stored."""
+    """A wrong answer of the first adapter at its largest rank, in a sentence, if one is stored.
+
+    Of whole completions the score that is higher.
+    """
+    if of.metric == f"{WHOLE},none":
+        return (
+            "Long completions are rarely right as a whole: --metric token_accuracy counts tokens."
+        )
     ranks = [point["rank"] for point in of.of(of.keys[0])][-1:]
-    cell = _cell(of, run, of.keys[0], ranks[0]) if run and ranks and not of.rolling else None
+    none = of.rolling or of.metric == f"{TOKENS},none"
+    cell = _cell(of, run, of.keys[0], ranks[0]) if run and ranks and not none else None
     wrong = None if cell is None else cell[cell["score"] < RIGHT]
     if wrong is None or wrong.empty:
         return ""
     example, response, read, target = wrong.iloc[0][["example", "response", "read", "target"]]
     said, right = (shorten(repr(answer_text(x)), 200) for x in (response, target))
-    said += "" if read is None else f", read as {shorten(repr(read), 80)}"
+    said += "" if read is None else f", {_taken(read)}"
     where = f"To check how answers are read: example {example} at rank {ranks[0]} counts as wrong"
     return f"{where}; its answer: {said}; its reference: {right}."
 
@@ -151,8 +160,15 @@ def _cells(of: View, run: StoredRun, key: Key) -> dict[int, DataFrame]:
     return {rank: cell for rank, cell in found.items() if cell is not None}
 
 
+def _taken(read: str) -> str:
+    """What a filter took of an answer; lm-eval's word for nothing is "[invalid]"."""
+    if read == "[invalid]":
+        return "in which the filter found nothing"
+    return f"read as {shorten(repr(read), 80)}"
+
+
 def _shown(response: Any, choices: Sequence[str] | None, read: str | None) -> str:
-    told = "" if read is None else f"\n\nread as: {shorten(read, 80)}"
+    told = "" if read is None else f"\n\n{_taken(read)}"
     return shorten(answer_text(response, choices), MOST_TEXT) + told
 
 

@@ -145,7 +145,8 @@ class Pages:
         if len(self.views) == 1:
             yield from self.answer(self.views[0])
         elif (of := self.mean) is not None:
-            yield Table("AURAC in percent, of each task.", views.overview_table(of))
+            notes = tuple(wording.without_interval(of, of.scores))
+            yield Table("AURAC in percent, of each task.", views.overview_table(of), notes=notes)
             yield from self.differences(of)
 
     def differences(self, of: View) -> Iterator[Table]:

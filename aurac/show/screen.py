@@ -40,7 +40,8 @@ def screen(
     tasks, blocks = [View(analysis, task) for task in analysis.ranks], list[str]()
     if of := views.mean_view(analysis):
         title = f"Mean over {len(analysis.averaged)} tasks: AURAC in percent"
-        blocks.append(f"{title}\n{fitted(views.overview_table(of), width)}")
+        notes = (wrapped(note, width) for note in wording.without_interval(of, of.scores))
+        blocks.append("\n".join([title, fitted(views.overview_table(of), width), *notes]))
         blocks += _differences(of, width, details=details)
     for of in tasks:
         blocks += _task(of, run, width, details=details)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
+from aurac.curves.checks import MEAN
 from aurac.curves.display import slot_rank, truncate_options
+from aurac.curves.metrics import TOKENS
 from aurac.show.numbers import confidence, counted, interval, listed, percent, points, size, upper
 from aurac.show.views import LOSS, MARK, OWN, SLOT
 from aurac.stats.planning import examples_for_margin
@@ -55,9 +57,7 @@ def notes(of: View, columns: Columns) -> list[str]:
         found.append(f"{SLOT}: the smallest --max-lora-rank that serves it, which sets its memory")
     elif "rank" in columns and any(c.width == 0 for row in of.rows.values() for c in row.curves):
         found.append("vLLM does not serve this adapter")
-    shown = of.points if "rank" in columns else of.scores
-    if not of.rolling and any(r["low"] is None for r in shown if r.get("aurac", 0) is not None):
-        found.append("without an interval: the outcomes of its examples are not known")
+    found += without_interval(of, of.points if "rank" in columns else of.scores)
     if margin is not None and "ship" in columns:
         which = "the smallest of these ranks that, like every larger one,"
         found.append(f"ship: {which} loses at most {points(margin)}")
@@ -66,6 +66,17 @@ def notes(of: View, columns: Columns) -> list[str]:
     if of.seeds == 2:
         found.append("two seeds: intervals reach 12.7 standard errors, add a third seed")
     return [*found, *_apart(of)]
+
+
+def without_interval(of: View, shown: Iterable[Record]) -> list[str]:
+    """Why some of the records have no interval, where it is so."""
+    lacking = [r for r in shown if r["low"] is None and r.get("aurac", 0) is not None]
+    if of.rolling or not lacking:
+        return []
+    why = "the outcomes of its examples are not known"
+    if of.task == MEAN and all(record["examples"] for record in lacking):
+        why = "some of the tasks, and not all, share their checkpoints or have several seeds"
+    return [f"without an interval: {why}"]
 
 
 def _apart(of: View) -> Iterator[str]:
@@ -211,11 +222,13 @@ def not_above_base(of: View) -> str:
 def how_to_ask(tasks: Sequence[View], run: StoredRun | None) -> str:
     """How a margin that the examples may show is given; the command on a line of its own."""
     row = min((r for of in tasks for r in of.rows.values()), key=lambda row: row.examples or 0)
-    few = {m: too_few(row.examples or 0, m, row.clusters) for m in (0.02, 0.05, 0.1, 0.2)}
-    margin = next((m for m, text in few.items() if not text), 0.2)
+    of_tokens = any(of.metric == f"{TOKENS},none" for of in tasks)
+    usual = (0.005, 0.01, 0.02, 0.05) if of_tokens else (0.02, 0.05, 0.1, 0.2)
+    few = {m: too_few(row.examples or 0, m, row.clusters) for m in usual}
+    margin = next((m for m, text in few.items() if not text), usual[-1])
     command = f"\n  aurac recommend {shlex.quote(str(run.folder))} --margin {margin}" if run else ""
     names = f"names the smallest rank that loses at most {points(margin)}"
-    needs = few[margin] or few[0.02]
+    needs = few[margin] or few[usual[0]]
     return f"The option --margin {margin} {names}.{needs and ' '}{needs}{command}"
 
 

@@ -124,7 +124,7 @@ class _Builder:
         limit = self._options.limit_of(requested)
         try:
             with seeded():
-                loaded, name = self._load(requested)
+                loaded, name = (self._own if is_data(requested) else self._load)(requested)
                 group = loaded.get("groups", {}).get(name)
                 parent = None if group is None else group.name
                 built = [self._built(n, task, parent, limit) for n, task in loaded["tasks"].items()]
@@ -141,15 +141,10 @@ class _Builder:
 
     def _load(self, requested: str) -> tuple[dict[str, Any], str]:
         """lm-eval's tasks and groups, with local data in the place of the hub's, and the name."""
-        if is_data(requested):
-            own = self._own(Path(requested))
-            return {"tasks": {own.config.task: own}}, own.config.task
         manager, name = self._manager, requested
         if is_file(requested):
-            from lm_eval.tasks._index import TaskIndex
-
-            entry = TaskIndex.entry_from_path(Path(requested))
-            manager.task_index[name := entry.name] = entry
+            of_file = _entry(requested)
+            manager.task_index[name := of_file.name] = of_file
         factory = manager._factory
         original, files = factory._load_full_config, partial(self._files, requested, name)
 
@@ -157,6 +152,8 @@ class _Builder:
             config = original(entry, overrides)
             if not isinstance(config.get("task"), str):
                 return config
+            if is_file(requested):
+                self._local.add(config["task"])
             if split := self._options.split:
                 if "class" in config:
                     raise UsageError(f"Task {config['task']} is a Python class: leave --split out.")
@@ -175,7 +172,7 @@ class _Builder:
             raise TaskError(f"Group {name} holds no task.")
         return loaded, name
 
-    def _own(self, path: Path) -> Any:
+    def _own(self, path: str) -> tuple[dict[str, Any], str]:
         """The task of a file of examples, which have their own prompts."""
         from aurac.tasks.own_data import OwnData
 
@@ -183,7 +180,8 @@ class _Builder:
             if getattr(self._options, name):
                 option = name.replace("_", "-")
                 raise UsageError(f"The examples of {path} are whole prompts: leave --{option} out.")
-        return OwnData(path, self._tokenizer, by_token=self._by_token)
+        task = OwnData(Path(path), self._tokenizer, by_token=self._by_token)
+        return {"tasks": {task.config.task: task}}, task.config.task
 
     def _files(
         self, requested: str, name: str, config: Mapping[str, Any]
@@ -223,7 +221,8 @@ class _Builder:
         examples = _examples(task)
         contents = [example.content for example in examples]
         if name in self._local:
-            local_data.check_examples(name, contents, local_data.prompt_columns(task.config))
+            columns = sorted(local_data.prompt_columns(task.config))
+            local_data.check_examples(f"task {name}", contents, columns)
         cluster = self._cluster(name, group, task)
         built = EvalTask(
             name=name,
@@ -271,6 +270,16 @@ class _Builder:
                 return self._options.cluster[key]
         stated = (task.config.metadata or {}).get("cluster")
         return str(stated) if stated is not None else None
+
+
+def _entry(path: str) -> Any:
+    """What lm-eval's index has of a task in a file."""
+    from lm_eval.tasks._index import TaskIndex
+
+    try:
+        return TaskIndex.entry_from_path(Path(path))
+    except ValueError as error:  # it has neither of them
+        raise TaskError(f"{path} needs a line `task: NAME` or `group: NAME`.") from error
 
 
 def _check_weights(group: TaskGroup, aggregates: Sequence[Any]) -> None:

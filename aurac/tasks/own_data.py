@@ -22,6 +22,7 @@ from lm_eval.api.task import ConfigurableTask
 from aurac.curves.metrics import LOSS, TOKENS, WHOLE
 from aurac.errors import DataError, UsageError
 from aurac.readers.data_files import Row, read_rows, suffix_of
+from aurac.tasks.local_data import check_examples
 
 _log = logging.getLogger(__name__)
 
@@ -125,9 +126,7 @@ def _examples(path: Path, tokenizer: Any) -> Dataset:
             f"{path} has the columns {', '.join(there)}: its examples need prompt and completion, "
             "or messages, in the formats of TRL."
         )
-    for name in names:
-        if lacking := sum(row.get(name) in (None, "", []) for row in rows):
-            raise DataError(f"{lacking} of {len(rows)} examples of {path} lack {name!r}.")
+    check_examples(str(path), [{k: v for k, v in row.items() if v != ""} for row in rows], names)
     template = getattr(tokenizer, "chat_template", None)
     if not template and is_conversation(path):
         raise UsageError(f"{path} has messages, and the tokenizer has no chat template.")

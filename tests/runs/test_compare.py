@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
+from harness_doubles import write_jsonl
 from support.small_runs import SMALL, TASK, assert_clean, cell_files, random_adapter, run_small
 
 import aurac
@@ -10,6 +13,7 @@ from aurac.adapters import load_adapter, truncate
 from aurac.errors import CheckpointError, RankError, RunFolderError, TaskError, UsageError
 from aurac.records.run import read_run
 from aurac.runs.compare import dry_run
+from aurac.runs.inputs import load
 from aurac.runs.settings import Settings
 from aurac.tasks.evaltask import EvalTask
 
@@ -111,6 +115,23 @@ def test_too_few_examples_for_a_margin_are_said_first(adapters, tmp_path, caplog
         run_small(adapters["dylora"], tmp_path / "run", ranks="4", margin=0.02)
     needs = "needs 215 examples or more, even without a loss; there are 5."
     assert f"{TASK}: A margin of 2 points {needs}" in caplog.text
+
+
+def test_a_chat_template_beside_an_adapter_is_said_where_it_is_not_used(
+    adapters, tiny_base_folder, tmp_path, caplog
+):
+    mine = shutil.copytree(adapters["lora"], tmp_path / "mine")
+    words = {"ranks": "4", "base": str(tiny_base_folder)}
+    load(Settings.of([mine], TASK, **SMALL, **words))
+    assert "chat template" not in caplog.text
+    (mine / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    load(Settings.of([mine], TASK, **SMALL, **words, apply_chat_template=True))
+    write_jsonl(tmp_path / "own.jsonl", [{"prompt": "a b", "completion": " c"}])
+    load(Settings.of([mine], tmp_path / "own.jsonl", **SMALL, **words))
+    assert "the folder has a chat template" not in caplog.text
+    load(Settings.of([mine], TASK, **SMALL, **words))
+    said = "mine: the folder has a chat template; if the adapter was trained with it, give --apply-"
+    assert said in caplog.text
 
 
 def test_the_default_folder_is_by_tasks_prompts_and_settings(adapters):

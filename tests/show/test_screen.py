@@ -169,9 +169,16 @@ def test_nothing_is_shipped_of_an_adapter_that_is_not_above_the_base():
     assert "truncate" not in shown
     assert "*: not significantly above the base" in shown
     assert rows(shown)["4"][1] == "*50.0"
-    said = " ".join(screen(found := one(base=0.6), stored(found), 80).split())
+    run = stored(found := one(base=0.6))
+    said = " ".join(screen(found, run, 80).split())
     assert "lora is not shown to be above the base at any rank (95 % confidence)." in said
     assert "counts as wrong; its answer: 'The answer is lora 0'; its reference: '0'." in said
+    for read, taken in (
+        ("12", "'The answer is lora 0', read as '12'; its"),
+        ("[invalid]", "'The answer is lora 0', in which the filter found nothing; its"),
+    ):
+        run.read = read
+        assert taken in " ".join(screen(found, run, 100).split())
     assert "--margin" not in said
 
 
@@ -421,6 +428,36 @@ def test_scores_of_ones_own_examples_are_called_what_they_are():
     assert "nats" not in screen(found, stored(found), 200)
     whole = replace(own, metric="whole_completion,none")
     assert "other right answers do not count" in screen(analyse([whole]), width=200)
+
+
+@pytest.mark.parametrize(
+    ("metric", "margin", "needs"),
+    [("token_accuracy,none", 0.01, 0.005), ("whole_completion,none", 0.02, None)],
+)
+def test_the_margin_that_is_offered_is_of_the_size_of_the_score(metric, margin, needs):
+    # A point of token accuracy was about eleven points of answers (docs/explain/own-data.md).
+    said = " ".join(screen(one(n=600, metric=metric), width=80).split())
+    assert f"The option --margin {margin} names" in said
+    assert ("A margin of 0.5 points needs" in said) == (needs is not None)
+
+
+def test_whole_completions_that_are_never_right_name_the_other_score():
+    said = screen(one(metric="whole_completion,none", accuracy=(0,) * 5, base=0.0), width=200)
+    assert "lora is not shown to be above the base at any rank" in said
+    assert "rarely right as a whole: --metric token_accuracy counts tokens." in said
+
+
+def test_a_mean_over_tasks_without_an_interval_says_why():
+    """Where tasks share some of their seeds' checkpoints, and not all."""
+    seeds = [
+        curve(f"{n}{s}", np.array(LORA) - 0.05 * s, seed=s, task=task)
+        for task, some in (("maths", (0, 1)), ("words", (1, 2)))
+        for n in "ab"
+        for s in some
+    ]
+    groups = {n: tuple(f"{n}{s}" for s in range(3)) for n in "ab"}
+    shown = screen(analyse(seeds, Question(groups=groups)), width=200)
+    assert "without an interval: some of the tasks, and not all, share their checkpoints" in shown
 
 
 def test_a_row_on_fewer_examples_and_one_without_a_rank_are_said():
