@@ -26,8 +26,8 @@ LEVEL: Final = 0.95  # of the one-sided tests of a recommendation
 _OWN: Final = {
     "Token accuracy": "token accuracy: of the tokens of a completion those that the model would "
     "choose after the true ones before them; it is not the accuracy of answers",
-    "Whole completions": "whole completions: those that greedy decoding would write, token by "
-    "token; other right answers do not count",
+    "Whole completions": "whole completions: those that greedy decoding would write; other right "
+    "answers do not count, so that it is not the accuracy of answers",
 }
 _EQUAL: Final = 1e-9  # differences of AURAC below this are rounding
 _FEW: Final = 0.02  # of all answers: as many as the usual margin of accuracy

@@ -85,8 +85,8 @@ def task_name(path: Path) -> str:
 
 def is_conversation(path: Path) -> bool:
     """Whether a file's examples go through a chat template."""
-    row = _rows(path)[0]
-    return any(isinstance(row.get(name), list) for names in _FORMATS for name in names)
+    first = _rows(path)[0]
+    return "messages" in first or isinstance(first.get("prompt"), list)
 
 
 def _question(doc: Row) -> str:

@@ -427,7 +427,7 @@ def test_scores_of_ones_own_examples_are_called_what_they_are():
     assert losses[1].split() == ["lora", "2.5", "0.751", "0.25"]
     assert "nats" not in screen(found, stored(found), 200)
     whole = replace(own, metric="whole_completion,none")
-    assert "other right answers do not count" in screen(analyse([whole]), width=200)
+    assert "so that it is not the accuracy of answers" in screen(analyse([whole]), width=200)
 
 
 @pytest.mark.parametrize(
@@ -435,7 +435,7 @@ def test_scores_of_ones_own_examples_are_called_what_they_are():
     [("token_accuracy,none", 0.01, 0.005), ("whole_completion,none", 0.02, None)],
 )
 def test_the_margin_that_is_offered_is_of_the_size_of_the_score(metric, margin, needs):
-    # A point of token accuracy was about eleven points of answers (docs/explain/own-data.md).
+    # A tenth of a point of token accuracy was a point of answers (docs/explain/own-data.md).
     said = " ".join(screen(one(n=600, metric=metric), width=80).split())
     assert f"The option --margin {margin} names" in said
     assert ("A margin of 0.5 points needs" in said) == (needs is not None)

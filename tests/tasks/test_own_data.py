@@ -8,7 +8,7 @@ import json
 import pandas as pd
 import pytest
 import torch
-from engine_models import reference, tiny, tokenizer
+from engine_models import reference, tiny, token_by_token, tokenizer
 from harness_doubles import write_jsonl
 from peft import LoraConfig, get_peft_model
 from support.adapters import randomise
@@ -53,17 +53,6 @@ def greedy(model, tok, text, count):
     return tok.decode(ids[0, -count:], skip_special_tokens=True)
 
 
-def plain(model, ids, counted):
-    """Token by token: the share that is the argmax, whether all are, and the mean loss."""
-    hits, losses = [], []
-    with torch.no_grad():
-        for place in counted:
-            logits = model(torch.tensor([ids[:place]])).logits[0, -1].float()
-            hits.append(int(logits.argmax()) == ids[place])
-            losses.append(-float(logits.log_softmax(-1)[ids[place]]))
-    return sum(hits) / len(hits), float(all(hits)), sum(losses) / len(losses)
-
-
 def outcomes(path, tok, lm, **options):
     [task] = build_tasks([str(path)], tokenizer=tok, options=TaskOptions(**options))
     places = range(len(task))
@@ -89,7 +78,9 @@ def test_prompts_and_completions_are_scored_as_a_plain_loop_scores_them(model, k
     for row in rows:
         end = "" if row["completion"].endswith("</s>") else "</s>"  # as TRL's `add_eos`
         ids = tok(row["prompt"] + row["completion"] + end).input_ids
-        expected.append(plain(lora, ids, range(len(tok(row["prompt"]).input_ids), len(ids))))
+        expected.append(
+            token_by_token(lora, ids, range(len(tok(row["prompt"]).input_ids), len(ids)))
+        )
     assert 0 < sum(accuracy for accuracy, *_ in expected) < len(rows)
     same(outcomes(tmp_path / "held_out.jsonl", tok, EngineLM(lora, tok)), expected)
 
@@ -112,7 +103,7 @@ def test_all_turns_that_the_template_marks_count(model, kind, tmp_path):
         counted = [at for at, marked in enumerate(made["assistant_masks"]) if marked]
         whole = counted == list(range(counted[0], counted[-1] + 1))
         assert whole == (len(row["messages"]) == 2)  # of four messages two parts count
-        expected.append(plain(lora, made["input_ids"], counted))
+        expected.append(token_by_token(lora, made["input_ids"], counted))
     assert {whole for _, whole, _ in expected} == {0.0, 1.0}
     same(outcomes(tmp_path / "chats.jsonl", tok, EngineLM(lora, tok)), expected)
 
@@ -130,7 +121,7 @@ def test_without_marks_the_last_turn_counts_and_that_is_said(tmp_path, caplog):
     start = len(tok(before).input_ids)
     ids = tok(f"{before}over a</s>").input_ids
     ours = outcomes(tmp_path / "chats.jsonl", tok, EngineLM(lora, tok))
-    same(ours, [plain(lora, ids, range(start, len(ids)))])
+    same(ours, [token_by_token(lora, ids, range(start, len(ids)))])
 
 
 def test_a_prompt_and_a_completion_may_be_messages(tmp_path, caplog):
