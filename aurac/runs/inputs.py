@@ -117,8 +117,8 @@ def load(
         is_conversation(Path(task)) for task in filter(is_data, tasks_asked)
     )
     base, tokenizer = _base(settings, adapters, progress, chat_template=chat)
-    members = named_members(adapters)
-    with_template = [name for name, each in members.items() if has_template(each.source)]
+    every = named_members(adapters).items()
+    with_template = [name for name, adapter in every if has_template(adapter.source)]
     if with_template and not chat and not all(map(is_data, tasks_asked)):
         logger.warning(
             "%s: the folder has a chat template; if the adapter was trained with it, give "

@@ -147,7 +147,8 @@ def _shipped(of: View, record: Record, adapter: str) -> str:
     claim = f"{ship} {adapter}rank {rank}: it loses {lost} against {reference} {sure}"
     if of.metric in OWN:  # a few points of these may be much of what was learnt
         base, kept, whole = (known[r]["accuracy"] for r in (0, rank, record["reference"]))
-        claim += f" and keeps {percent((kept - base) / (whole - base))} % of the gain over the base"
+        share = "all" if kept >= whole else f"{percent((kept - base) / (whole - base))} %"
+        claim += f" and keeps {share} of the gain over the base"
     return f"{claim}.{_slot(record)}{file}"
 
 

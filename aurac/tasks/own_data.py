@@ -46,7 +46,7 @@ class Whole(str):
         return self
 
 
-class OwnData(ConfigurableTask):  # type: ignore[misc]
+class OwnData(ConfigurableTask):
     """The examples of a file as a task of lm-eval; with `by_token` whoever answers knows tokens."""
 
     def __init__(self, path: Path, tokenizer: Any, *, by_token: bool) -> None:

@@ -422,6 +422,12 @@ def test_scores_of_ones_own_examples_are_called_what_they_are():
     assert "held_out: token accuracy in percent, 200 examples" in shown.splitlines()[0]
     assert "not the accuracy of answers" in shown
     assert "against rank 16 (95 % confidence) and keeps 97.1 % of the gain over the base." in shown
+    better = replace(
+        own, outcomes=own.outcomes[[0, 1, 2, 4, 3]], accuracy=[*values[[1, 2, 3, 5, 4]]]
+    )
+    shown_better = screen(analyse([better], Question(margin=0.04)), width=200)
+    assert "rank 4: it loses at most 3.2 points" in shown_better
+    assert "keeps all of the gain" in screen(analyse([better], Question(margin=0.02)), width=200)
     losses = shown.partition("Mean loss of a token in nats\n")[2].splitlines()
     assert losses[0].split() == ["adapter", "base", "r=1", "r=16"]
     assert losses[1].split() == ["lora", "2.5", "0.751", "0.25"]
