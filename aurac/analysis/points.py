@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aurac.analysis.gather import same
 from aurac.analysis.schema import Advice, Point
@@ -10,11 +10,14 @@ from aurac.curves.display import slot_rank
 from aurac.stats.estimate import FRACTION, Components, estimate, one_sided
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from aurac.analysis.gather import Row
 
 NEEDED = "a recommendation needs the base, and every outcome at the trained rank"
+
+
+T = TypeVar("T")
 
 
 def ends(parts: Components | None, level: float) -> dict[str, Any]:
@@ -29,8 +32,8 @@ def points_of(row: Row, level: float) -> list[Point]:
     if base is not None:
         scores = row.curves[0].base_scores
         parts = None if scores is None else row.parts(scores[None])
-        about = row.about | ends(parts, level)
-        points.append(Point(rank=0, accuracy=base, unfinished=_unfinished(row, 0), **about))
+        cells = row.about | _of_curves(row, 0) | ends(parts, level)
+        points.append(Point(rank=0, accuracy=base, **cells))
     return [*points, *(_point(row, rank, level) for rank in row.ranks)]
 
 
@@ -45,24 +48,35 @@ def _point(row: Row, rank: int, level: float) -> Point:
         lost, full = row.accuracy(reference) - row.accuracy(rank), row.scores([reference])
         if full is not None and scores is not None:
             bound = one_sided(row.parts(full[0] - scores))[1]
+    ended = ends(None if scores is None else row.parts(scores), level)
     return Point(
         rank=rank,
         accuracy=row.accuracy(rank),
         above_base=above,
         loss=lost,
         loss_bound=bound,
-        unfinished=_unfinished(row, rank),
         bytes=same(curve.sizes.get(rank) for curve in row.curves),
         slot=slot_rank(rank) if all(curve.width for curve in row.curves) else None,
-        **row.about | ends(None if scores is None else row.parts(scores), level),
+        **row.about | _of_curves(row, rank) | ended,
     )
 
 
-def _unfinished(row: Row, rank: int) -> int | None:
-    """Answers of all seeds (rank 0: of the base) that were cut off; None where not known."""
-    counts = [curve.unfinished.get(rank) for curve in row.curves[: None if rank else 1]]
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
+def _of_curves(row: Row, rank: int) -> dict[str, Any]:
+    """What the seeds (rank 0: the base) give together; None where it is not known of all."""
+    curves = row.curves[: None if rank else 1]  # the base is that of every seed
+    counts = _known(curve.unfinished.get(rank) for curve in curves)
+    losses = _known(curve.nats.get(rank) for curve in curves)
+    return {
+        "unfinished": sum(counts) if counts else None,
+        "nats": sum(losses) / len(losses) if losses else None,
+    }
+
+
+def _known(values: Iterable[T | None]) -> list[T]:
+    """All values; none where one is not known."""
+    every = list(values)
+    known = [value for value in every if value is not None]
+    return known if len(known) == len(every) else []
 
 
 def recommended(row: Row, points: Sequence[Point], margin: float) -> Advice:

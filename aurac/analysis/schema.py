@@ -71,6 +71,7 @@ class Point(_OfRow, frozen=True, kw_only=True):
         loss: accuracy lost against the trained rank; a gain is negative
         loss_bound: upper bound of the loss (one-sided, 95 %)
         unfinished: answers, of all seeds, cut off at the limit of tokens
+        nats: mean loss of a token, of the user's own examples
         bytes: size of the adapter cut to that rank
         slot: smallest `--max-lora-rank` with which vLLM serves that rank
     """
@@ -83,6 +84,7 @@ class Point(_OfRow, frozen=True, kw_only=True):
     loss: float | None = None
     loss_bound: float | None = None
     unfinished: int | None = None
+    nats: float | None = None
     bytes: int | None = None
     slot: int | None = None
 

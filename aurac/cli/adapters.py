@@ -19,8 +19,10 @@ _METHODS = ("lora", "dylora", "matryoshka", "nested_loss")
 _CAPTIONS = {  # of the columns that do not explain themselves
     "scale": "the factor of the update B A in the best cut",
     "trained p": "the factor of the component of that rank in training, which the best cut keeps",
-    "energy, prefix": "the share of the trained update (squared norm) in the first components",
-    "energy, svd": "the share of it in the best approximation of that rank",
+    "energy, prefix": "the share of the trained update (squared norm) in the first components, "
+    "the cut of an adapter whose first components were trained to work alone",
+    "energy, svd": "the share of it in the best approximation of that rank, the cut of any other "
+    "adapter; how much accuracy a rank keeps is what `aurac compare` measures",
 }
 checkpoint_options = shared.options(  # for what a checkpoint's file may not say
     click.option("--base", help="Base model, where the checkpoint does not name it."),

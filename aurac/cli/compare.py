@@ -33,7 +33,7 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
 # Tasks
 @click.option(
     "--tasks", "-t", type=TaskNames(), required=True, multiple=True, metavar="TASK,…",
-    help="Bundled tasks, names that lm-eval knows, or YAML files.",
+    help="Bundled tasks, names that lm-eval knows, YAML files, or files of examples (.jsonl, …).",
 )  # fmt: skip
 @click.option(
     "--limit", "-L", type=float, metavar="N", help="Use the first N examples of each task; below "

@@ -55,6 +55,7 @@ class Curve:
         sizes: ``rank -> bytes`` of the adapter truncated there.
         unfinished: ``rank -> answers`` that were cut off at `token_limit`; rank 0 is the base. Of
             a rank that is absent it is not known.
+        nats: ``rank -> mean loss`` of a token, of the user's own examples; rank 0 is the base.
         factors: ``rank -> factor`` of the scale, of rescale "fit".
         token_limit: Tokens that an answer may have.
         trained_rank: The adapter's own rank, to which it was trained.
@@ -87,6 +88,7 @@ class Curve:
     missing: Mapping[int, str] = field(default_factory=dict)
     sizes: Mapping[int, int] = field(default_factory=dict)
     unfinished: Mapping[int, int] = field(default_factory=dict)
+    nats: Mapping[int, float] = field(default_factory=dict)
     factors: Mapping[int, float] = field(default_factory=dict)
     token_limit: int | None = None
     trained_rank: int | None = None
@@ -261,5 +263,5 @@ class Curve:
             if (scores := getattr(self, name)) is not None:
                 changed[name] = scores[..., places]
         if len(places) != self.n_docs:
-            changed["unfinished"] = {}
+            changed |= {"unfinished": {}, "nats": {}}
         return replace(self, **changed)

@@ -14,6 +14,10 @@ ANY_TASK = "*"
 """The key of a metric that was asked for without naming a task."""
 
 
+TOKENS, WHOLE, LOSS = "token_accuracy", "whole_completion", "loss"
+"""Metrics of a user's own examples: the share of tokens, of completions, and the nats per token."""
+
+
 def parse_metrics(values: Iterable[str]) -> dict[str, str]:
     """Metrics by task of ``--metric`` values, ``[TASK=]NAME[,FILTER]``."""
     metrics: dict[str, str] = {}

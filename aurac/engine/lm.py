@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from numpy.typing import NDArray
 from torch import Tensor
 
 from aurac.engine.decoding import Decoder
@@ -40,6 +41,23 @@ from aurac.errors import CellError
 log = logging.getLogger(__name__)
 
 _Answer = TypeVar("_Answer")
+
+
+class Scored(tuple[float, bool]):  # noqa: SLOT001 - a tuple's own would have no place
+    """A log-likelihood and whether it is of greedy decoding, as lm-eval has them, and the tokens.
+
+    Attributes:
+        hits: For each of the m tokens of the continuation whether it is the argmax.
+    """
+
+    hits: list[bool]
+
+    @classmethod
+    def of(cls, logprob: NDArray[np.float64], hit: NDArray[np.float64]) -> Scored:
+        """Of the (m,) log-probabilities of tokens, and whether each is the argmax."""
+        scored = cls((float(logprob.sum()), bool(hit.all())))
+        scored.hits = hit.astype(bool).tolist()
+        return scored
 
 
 class EngineLM(HFLM):
@@ -106,6 +124,8 @@ class EngineLM(HFLM):
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """(log-likelihood, whether greedy) of each continuation; log-softmax is in float32.
 
+        Those of packed passes are `Scored`.
+
         Raises:
             TaskError: A request that does not fit the model's length.
             CellError: A log-likelihood is no finite number.
@@ -156,7 +176,7 @@ class EngineLM(HFLM):
         verdict = self._repeated(lambda: probe(self.model))
         return [place for place, length in enumerate(lengths) if verdict.serves(length)]
 
-    def _score(self, requests: list[Any]) -> list[tuple[int, tuple[float, bool]]]:
+    def _score(self, requests: list[Any]) -> list[tuple[int, Scored]]:
         """(place, answer) of each request, or of some, where memory does not suffice for all."""
         layout, ids = self.tokens.pairs([request.args for request in requests])
         sizes, header, passes = sizes_of(self.model), self._header_of(ids), 0
@@ -179,7 +199,7 @@ class EngineLM(HFLM):
         values[:, order] = self._repeated(lambda: torch.cat(scored, dim=1).cpu().numpy())
         (logprob, hit), pairs_of = values, layout.request_pairs
         return [
-            (place, (float(logprob[pairs_of[place]].sum()), bool(hit[pairs_of[place]].all())))
+            (place, Scored.of(logprob[pairs_of[place]], hit[pairs_of[place]]))
             for place in np.flatnonzero(plan.last < passes).tolist()
         ]
 

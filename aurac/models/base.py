@@ -73,7 +73,7 @@ def resolve_base(name: str) -> Base:
         if hub_id(name) is None:
             raise BaseModelError(
                 f"base {name!r} is no model folder here, no hub id (owner/name) and none of "
-                f"{', '.join(PACKAGED)}"
+                f"{', '.join(PACKAGED)}: --base FOLDER says where it is"
             )
         path = _from_hub(name)
     if not (path / MODEL_CONFIG).is_file():

@@ -130,6 +130,12 @@ def tokenizer_folder(path: Path | None) -> Path | None:
     return folder if any((folder / name).is_file() for name in (_CONFIG, _TEMPLATE)) else None
 
 
+def has_template(path: Path | None) -> bool:
+    """Whether an adapter's folder has a chat template as a file, which trainers write."""
+    folder = tokenizer_folder(path)
+    return folder is not None and (folder / _TEMPLATE).is_file()
+
+
 def _load(folder: Path, whose: str, base: Any) -> Any:
     try:
         if not (folder / _CONFIG).is_file():  # a template alone, for the base's tokens

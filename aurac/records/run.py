@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from aurac.curves.curve import Curve
 from aurac.curves.display import common_name
+from aurac.curves.metrics import LOSS
 from aurac.curves.question import Key, Question, Renamed
 from aurac.errors import RunFolderError, first_line
 from aurac.records.cells import Cell, CellStore
@@ -378,6 +379,7 @@ class StoredRun:
             clusters=self._clusters(task, chosen),
             base_scores=base,
             unfinished=self._unfinished(cut, (0, *values), chosen),
+            nats=self._nats(cut, (0, *values), chosen),
             token_limit=max((leaf.token_limit or 0 for leaf in leaves), default=0) or None,
             **about,
         )
@@ -413,6 +415,17 @@ class StoredRun:
                 counts = [cell.unfinished(wanted) for cell, wanted in cells]
                 if None not in counts:
                     found[rank] = sum(count or 0 for count in counts)
+        return found
+
+    def _nats(self, cut: CutInfo, ranks: Sequence[int], chosen: Chosen) -> dict[int, float]:
+        """Rank → mean loss of the user's own examples, which are in no group, where it is known."""
+        [part, *_] = chosen
+        found = {}
+        for rank in ranks:
+            if self._whole(chosen, cut, rank):
+                losses = self._cell(part, cut, rank).values(f"{LOSS},none", self.keys(part))
+                if losses is not None:
+                    found[rank] = float(np.mean(losses))
         return found
 
     def _same(self, labels: Sequence[str]) -> tuple[str, ...]:

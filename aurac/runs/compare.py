@@ -55,7 +55,7 @@ def compare(
 
     Args:
         checkpoints: Folders, files or hub ids of adapters.
-        tasks: Bundled ones, names that lm-eval knows, or YAML files.
+        tasks: Bundled ones, names that lm-eval knows, YAML files, or files of examples.
         progress: Show a bar with the time left on standard error.
         options: As `aurac compare --help-all` and `aurac.runs.settings.Settings` explain them.
 

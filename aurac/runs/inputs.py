@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,14 +21,17 @@ from aurac.files import sha256_json
 from aurac.models.base import LoadedBase, load_base, outline_base
 from aurac.models.device import pick_device
 from aurac.models.packaged import PACKAGED, packaged_folder
-from aurac.models.tokenizer import Tokenizer, choose_tokenizer
+from aurac.models.tokenizer import Tokenizer, choose_tokenizer, has_template
 from aurac.records.folder import known_names
 from aurac.runs.progress import Progress
 from aurac.runs.settings import Settings
-from aurac.tasks.listing import expand
+from aurac.tasks.listing import expand, is_data
 
 if TYPE_CHECKING:
     from aurac.tasks.evaltask import EvalTask, TaskGroup
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,11 +135,25 @@ def load(
     progress.step("reading the adapters")
     loaded = load_adapters(settings.checkpoints, settings.base)
     adapters = named(loaded, {})
-    base, tokenizer = _base(settings, adapters, progress)
+    from aurac.tasks.own_data import is_conversation
+
+    chat = settings.apply_chat_template or any(
+        is_conversation(Path(task)) for task in filter(is_data, tasks_asked)
+    )
+    base, tokenizer = _base(settings, adapters, progress, chat_template=chat)
+    every = named_members(adapters).items()
+    with_template = [name for name, adapter in every if has_template(adapter.source)]
+    if with_template and not chat and not all(map(is_data, tasks_asked)):
+        logger.warning(
+            "%s: the folder has a chat template; if the adapter was trained with it, give "
+            "--apply-chat-template",
+            ", ".join(with_template),
+        )
     progress.step("building the prompts")
     from aurac.tasks.build import build_tasks
 
-    tasks = build_tasks(tasks_asked, tokenizer=base.tokenizer, options=settings)
+    by_token = settings.model == "hf"
+    tasks = build_tasks(tasks_asked, tokenizer=base.tokenizer, options=settings, by_token=by_token)
     words = ("dtype", "device", "trust_remote_code")
     backend = open_backend(
         settings.model,
@@ -161,7 +179,11 @@ def load(
 
 
 def _base(
-    settings: Settings, adapters: Mapping[str, Adapter | Family], progress: Progress
+    settings: Settings,
+    adapters: Mapping[str, Adapter | Family],
+    progress: Progress,
+    *,
+    chat_template: bool,
 ) -> tuple[LoadedBase, Tokenizer]:
     """The base's outline, which all adapters fit, and what prompts go through."""
     members, trust = named_members(adapters), settings.trust_remote_code
@@ -183,7 +205,7 @@ def _base(
         base,
         {name: member.source for name, member in members.items()},
         {name: rows for name, m in members.items() if (rows := m.vocabulary) is not None},
-        chat_template=settings.apply_chat_template,
+        chat_template=chat_template,
     )
     base = tokenizer.adopted_by(base)
     known = known_names(Path(settings.out)) if settings.out else {}  # they were found to fit

@@ -45,7 +45,7 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     Attributes:
         checkpoints: Folder, file or hub id of each adapter; `NAME=PATH`; or a family, a path with
             `{1,2,4}` in it.
-        tasks: Bundled tasks, names that lm-eval knows, or YAML files.
+        tasks: Bundled tasks, names that lm-eval knows, YAML files, or files of examples.
         base: Base model; None: the one that the adapters record.
         groups: Recipe → adapters that are its seeds.
         reference, margin: What is asked of the results: all against one adapter, and the loss that
@@ -146,7 +146,7 @@ def _refused(reason: str, words: Mapping[str, Any]) -> UsageError:
 
 def several(given: Any) -> tuple[str, ...]:
     """`a,b`, or a sequence of such."""
-    parts = given.split(",") if isinstance(given, str) else given
+    parts = [given] if isinstance(given, (str, Path)) else given
     words = (word for part in parts for word in str(part).split(","))
     return tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from aurac.curves.metrics import TOKENS, WHOLE
 from aurac.errors import RunFolderError
 from aurac.show.escape import shorten
 
@@ -24,6 +25,11 @@ MOST_EXAMPLES: Final = 200
 MOST_TEXT: Final = 800  # characters of a question or an answer
 MOST_ALL: Final = 400_000  # characters of a task
 RIGHT: Final = 0.5
+
+
+def judged(score: float) -> str:
+    """A score in a word, or one that is neither 0 nor 1 as a number."""
+    return {0.0: "wrong", 1.0: "right"}.get(score, f"score {score:.2f}")
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Answers:
         return (0, len(ranks) - 1), (0, ranks.index(self.smaller) if self.smaller in ranks else 0)
 
     def differing(self, most: int) -> list[dict[str, Any]]:
-        """The first examples that one of the two answers right and the other wrong, both ways.
+        """The first examples to which one of the two answers is better, both ways.
 
         Where there is none, the first example.
         """
@@ -59,7 +65,7 @@ class Answers:
         scores = [one["scores"][r] for one, r in sides]
         kept: dict[bool, list[int]] = {True: [], False: []}
         for i, (x, y) in enumerate(zip(*scores, strict=True)):
-            if (x >= RIGHT) != (y >= RIGHT):
+            if x != y:
                 kept[x > y].append(i)
         half, found = max(1, most // 2), []
         for i in sorted([*kept[True][:half], *kept[False][:half]]) or [0]:
@@ -119,15 +125,23 @@ def answers(of: View, run: StoredRun) -> Answers | None:
 
 
 def one_answer(of: View, run: StoredRun | None) -> str:
-    """A wrong answer of the first adapter at its largest rank, in a sentence, if one is stored."""
+    """A wrong answer of the first adapter at its largest rank, in a sentence, if one is stored.
+
+    Of whole completions the score that is higher.
+    """
+    if of.metric == f"{WHOLE},none":
+        return (
+            "Long completions are rarely right as a whole: --metric token_accuracy counts tokens."
+        )
     ranks = [point.rank for point in of.of(of.keys[0])][-1:]
-    cell = _cell(of, run, of.keys[0], ranks[0]) if run and ranks and not of.rolling else None
+    none = of.rolling or of.metric == f"{TOKENS},none"
+    cell = _cell(of, run, of.keys[0], ranks[0]) if run and ranks and not none else None
     wrong = None if cell is None else cell[cell["score"] < RIGHT]
     if wrong is None or wrong.empty:
         return ""
     example, response, read, target = wrong.iloc[0][["example", "response", "read", "target"]]
     said, right = (shorten(repr(answer_text(x)), 200) for x in (response, target))
-    said += "" if read is None else f", read as {shorten(repr(read), 80)}"
+    said += "" if read is None else f", {_taken(read)}"
     where = f"To check how answers are read: example {example} at rank {ranks[0]} counts as wrong"
     return f"{where}; its answer: {said}; its reference: {right}."
 
@@ -146,8 +160,15 @@ def _cells(of: View, run: StoredRun, key: Key) -> dict[int, DataFrame]:
     return {rank: cell for rank, cell in found.items() if cell is not None}
 
 
+def _taken(read: str) -> str:
+    """What a filter took of an answer; lm-eval's word for nothing is "[invalid]"."""
+    if read == "[invalid]":
+        return "in which the filter found nothing"
+    return f"read as {shorten(repr(read), 80)}"
+
+
 def _shown(response: Any, choices: Sequence[str] | None, read: str | None) -> str:
-    told = "" if read is None else f"\n\nread as: {shorten(read, 80)}"
+    told = "" if read is None else f"\n\n{_taken(read)}"
     return shorten(answer_text(response, choices), MOST_TEXT) + told
 
 
@@ -160,6 +181,8 @@ def answer_text(response: Any, choices: Sequence[str] | None = None) -> str:
             best = max(range(len(response)), key=lambda i: response[i])
             named = f": {choices[best]}" if choices and len(choices) == len(response) else ""
             values = ", ".join(f"{value:.2f}" for value in response).replace("-", "\u2212")
+            if not choices:
+                return f"log-likelihood {values}"
             return f"choice {best + 1}{named}\n(log-likelihoods {values})"
         return "\n".join(answer_text(item) for item in response)
     return "" if response is None or response == [] else str(response)

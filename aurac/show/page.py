@@ -216,6 +216,8 @@ class Pages:
                 Table("AURAC in percent.", views.area_table(of)),
                 Table("Weight of each rank in AURAC, in percent.", views.weight_table(of)),
             ]
+            if losses := views.nats_table(of):
+                tables.append(Table("Mean loss of a token in nats.", losses))
             folded = (self.figure(of, "linear"), *tables)
             yield Fold("Linear axis and weights of the ranks", folded)
         members = next((task.members for task in self.run.tasks if task.name == of.task), ())

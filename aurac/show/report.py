@@ -18,7 +18,7 @@ from msgspec import to_builtins
 from aurac.analysis.schema import FRAMES
 from aurac.files import write_atomic
 from aurac.show import escape, views, wording
-from aurac.show.browser import Answers
+from aurac.show.browser import Answers, judged
 from aurac.show.charts import save
 from aurac.show.numbers import confidence
 from aurac.show.page import Code, Figure, Fold, Page, Pages, Table
@@ -186,7 +186,7 @@ def _markdown_answers(answers: Answers) -> Iterator[str]:
         if one["question"]:
             yield escape.markdown_fence(one["question"], 400)
         for name, text, score in one["answers"]:
-            yield f"{escape.markdown(name)}: {'right' if score >= 0.5 else 'wrong'}"
+            yield f"{escape.markdown(name)}: {judged(score)}"
             yield escape.markdown_fence(text or "(empty)", 300)
 
 
@@ -201,6 +201,7 @@ def html_page(page: Page, files: Sequence[str]) -> str:
     environment.filters |= {
         "kind": lambda block: type(block).__name__,
         "line": one_line,
+        "judged": judged,
         "tabular": lambda block: Markup(render_table(block.columns, "html", left=block.left)),  # noqa: S704
         "dataurl": lambda path: f"data:image/svg+xml;base64,{_base64(path.read_bytes())}",
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from aurac.curves.checks import MEAN
+from aurac.curves.metrics import TOKENS, WHOLE
 from aurac.curves.question import ALL_PAIRS
 from aurac.errors import UsageError
 from aurac.show.numbers import (
@@ -31,6 +32,8 @@ MOST_BARS: Final = 3
 MARK: Final = "*"
 LOSS: Final = "loss (at most)"
 SLOT: Final = "vLLM rank"
+OWN: Final = {f"{TOKENS},none": "Token accuracy", f"{WHOLE},none": "Whole completions"}
+"""What the metrics of a user's own examples are called."""
 
 
 def names_of(analysis: Analysis, labels: Mapping[str, str] | None = None) -> dict[Key, str]:
@@ -59,7 +62,7 @@ class View:
         seeds: The fewest training seeds of an adapter.
         examples: Those of the task, where their outcomes are known.
         metric: Of the task; `rolling` where it is no fraction, such as a perplexity.
-        measure: What is shown: an accuracy, or that metric.
+        measure: What is shown: an accuracy, a score of one's own examples, or that metric.
         ranks, shared_ranks: At which an adapter was evaluated, and those that AURAC is over.
     """
 
@@ -83,7 +86,7 @@ class View:
         self.examples: int | None = max(filter(None, counts), default=None)
         self.metric = next((row.curves[0].metric or "" for row in self.rows.values()), "")
         self.rolling = any(row.rolling for row in self.rows.values())
-        self.measure = self.metric if self.rolling else "Accuracy"
+        self.measure = self.metric if self.rolling else OWN.get(self.metric, "Accuracy")
         self.ranks = sorted({record.rank for record in self.points} - {0})
         self.shared_ranks = list(analysis.ranks.get(task, ()))
 
@@ -132,7 +135,7 @@ class View:
 def ranks_table(of: View, key: Key) -> Columns:
     """One adapter: each rank with its accuracy, its loss against the trained rank, its size."""
     known, trained = of.of(key), of.rows[key].trained_rank
-    head = of.metric if of.rolling else "accuracy"
+    head = of.metric if of.rolling else of.measure.lower()
     head += bracketed(of.level, (p.low for p in known))
     columns = {"rank": [str(p.rank) for p in known]}
     if (record := of.recommended.get(key)) and record.rank:
@@ -168,6 +171,16 @@ def accuracy_table(of: View, *, bounds: bool = False) -> Columns:
         if rank or {*cells} != {NONE}:
             columns[f"r={rank}" if rank else "base"] = cells
     return columns
+
+
+def nats_table(of: View) -> Columns:
+    """The mean loss of a token in nats at each rank; empty where it is not known."""
+    losses = {(p.key, p.rank): p.nats for p in of.points if p.nats is not None}
+    ranks = sorted({rank for _, rank in losses})
+    rows = [[metric_value(losses.get((key, rank))) for key in of.keys] for rank in ranks]
+    names = {"adapter": [of.names[key] for key in of.keys]} if losses else {}
+    heads = (f"r={rank}" if rank else "base" for rank in ranks)
+    return names | dict(zip(heads, rows, strict=True))
 
 
 def difference_table(of: View, *, counts: bool = False) -> Columns:

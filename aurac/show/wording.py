@@ -5,9 +5,11 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
+from aurac.curves.checks import MEAN
 from aurac.curves.display import slot_rank, truncate_options
-from aurac.show.numbers import confidence, counted, interval, listed, points, size, upper
-from aurac.show.views import LOSS, MARK, SLOT
+from aurac.curves.metrics import TOKENS
+from aurac.show.numbers import confidence, counted, interval, listed, percent, points, size, upper
+from aurac.show.views import LOSS, MARK, OWN, SLOT
 from aurac.stats.planning import examples_for_margin
 
 if TYPE_CHECKING:
@@ -21,13 +23,20 @@ if TYPE_CHECKING:
     from aurac.show.views import View
 
 LEVEL: Final = 0.95  # of the one-sided tests of a recommendation
+_OWN: Final = {
+    "Token accuracy": "token accuracy: of the tokens of a completion those that the model would "
+    "choose after the true ones before them; it is not the accuracy of answers",
+    "Whole completions": "whole completions: those that greedy decoding would write; other right "
+    "answers do not count, so that it is not the accuracy of answers",
+}
 _EQUAL: Final = 1e-9  # differences of AURAC below this are rounding
 _FEW: Final = 0.02  # of all answers: as many as the usual margin of accuracy
 
 
 def heading(of: View) -> str:
     """The task, what is measured, and on how many examples."""
-    accuracy = f"accuracy in percent ({of.metric})"
+    named = "" if of.metric in OWN else f" ({of.metric})"
+    accuracy = f"{of.measure.lower()} in percent{named}"
     values = f"{of.metric}, lower is better" if of.rolling else accuracy
     count = f", {counted(of.examples, 'example')}" if of.examples else ""
     return f"{of.task}: {values.replace(' ()', '')}{count}"
@@ -36,6 +45,7 @@ def heading(of: View) -> str:
 def notes(of: View, columns: Columns) -> list[str]:
     """What a mark and a column of a table mean, where it has them."""
     margin, found = of.analysis.question.margin, [cuts(of)] if "adapter" in columns else []
+    found += [_OWN[of.measure]] if of.measure in _OWN else []
     if any(head.startswith("AURAC") for head in columns):
         found.append("AURAC: the area under the curve, which is the mean accuracy over log2 rank")
     if LOSS in columns:
@@ -69,7 +79,7 @@ def _apart(of: View) -> Iterator[str]:
         row, name = of.rows.get(area.key), of.names[area.key]
         if row and row.outside:
             yield f"below the others and in no difference stands {name}: it has {row.outside}"
-        elif area.reason and len(of.keys) > 1 and not of.rolling:
+        elif area.reason and (len(of.keys) > 1 or of.task == MEAN) and not of.rolling:
             lacks = f"no AURAC and no difference has {name}"
             yield f"{lacks if area.aurac is None else 'without an interval'}: {area.reason}"
         yield from (f"left out: {sentence}" for sentence in (row.left_out if row else ()))
@@ -130,8 +140,12 @@ def _shipped(of: View, record: Advice, adapter: str) -> str:
     )
     files = record.bytes, known[record.reference or 0].bytes
     file = f" Its file has {size(files[0])} instead of {size(files[1])}." if all(files) else ""
-    claim = f"{ship} {adapter}rank {rank}: it loses {lost} against {reference} {sure}."
-    return f"{claim}{_slot(record)}{file}"
+    claim = f"{ship} {adapter}rank {rank}: it loses {lost} against {reference} {sure}"
+    if of.metric in OWN:  # a few points of these may be much of what was learnt
+        base, kept, whole = (known[r].accuracy for r in (0, rank, record.reference or 0))
+        share = "all" if kept >= whole else f"{percent((kept - base) / (whole - base))} %"
+        claim += f" and keeps {share} of the gain over the base"
+    return f"{claim}.{_slot(record)}{file}"
 
 
 def _slot(record: Advice) -> str:
@@ -205,11 +219,13 @@ def not_above_base(of: View) -> str:
 def how_to_ask(tasks: Sequence[View], run: StoredRun | None) -> str:
     """How a margin that the examples may show is given; the command on a line of its own."""
     row = min((r for of in tasks for r in of.rows.values()), key=lambda row: row.examples or 0)
-    few = {m: too_few(row.examples or 0, m, row.clusters) for m in (0.02, 0.05, 0.1, 0.2)}
-    margin = next((m for m, text in few.items() if not text), 0.2)
+    of_tokens = any(of.metric == f"{TOKENS},none" for of in tasks)
+    usual = (0.005, 0.01, 0.02, 0.05) if of_tokens else (0.02, 0.05, 0.1, 0.2)
+    few = {m: too_few(row.examples or 0, m, row.clusters) for m in usual}
+    margin = next((m for m, text in few.items() if not text), usual[-1])
     command = f"\n  aurac recommend {shlex.quote(str(run.folder))} --margin {margin}" if run else ""
     names = f"names the smallest rank that loses at most {points(margin)}"
-    needs = few[margin] or few[0.02]
+    needs = few[margin] or few[usual[0]]
     return f"The option --margin {margin} {names}.{needs and ' '}{needs}{command}"
 
 

@@ -26,7 +26,7 @@ from aurac.errors import AuracError, DataError, TaskError, UsageError
 from aurac.tasks import local_data
 from aurac.tasks.bundled import BUNDLED, include_path
 from aurac.tasks.evaltask import EvalTask, Example, TaskGroup, cluster_labels
-from aurac.tasks.listing import is_file, stock_tasks, task_folder
+from aurac.tasks.listing import is_data, is_file, stock_tasks, task_folder
 from aurac.tasks.metrics import choose_metric
 from aurac.tasks.options import TaskOptions
 from aurac.tasks.seeds import seeded
@@ -37,7 +37,11 @@ _BARS = ("lm_eval.api.task", "lm_eval.api.model", "lm_eval.models.huggingface")
 
 
 def build_tasks(
-    names: Sequence[str], *, tokenizer: Any, options: TaskOptions | None = None
+    names: Sequence[str],
+    *,
+    tokenizer: Any,
+    options: TaskOptions | None = None,
+    by_token: bool = True,
 ) -> list[EvalTask | TaskGroup]:
     """Look tasks up and build their requests, once for every rank and every adapter.
 
@@ -45,9 +49,11 @@ def build_tasks(
     ``options.limit`` adds examples and leaves the prompts of the first ones as they are.
 
     Args:
-        names: Bundled tasks, any task, group or tag that lm-eval knows, or paths to YAML files.
-        tokenizer: The base's tokenizer; used for its chat template only.
+        names: Bundled tasks, any task, group or tag that lm-eval knows, or paths to YAML files or
+            to files of examples.
+        tokenizer: The base's tokenizer; used for its chat template and its end token only.
         options: What the tasks are told.
+        by_token: Whether whoever answers says of each token if it is the argmax.
 
     Returns:
         One entry for each task. A group gives one for each task in it and then one for itself.
@@ -59,7 +65,8 @@ def build_tasks(
     if options.apply_chat_template and not getattr(tokenizer, "chat_template", None):
         raise UsageError("The tokenizer has no chat template: leave --apply-chat-template out.")
     _compile_templates_once()
-    builder = _Builder(options, tokenizer, stock=not set(names) <= set(BUNDLED))
+    builder = _Builder(options, tokenizer, by_token)
+    builder.stock = not all(name in BUNDLED or is_data(name) for name in names)
     with quiet():
         built = [task for name in dict.fromkeys(names) for task in builder.build(name)]
     _check_names(names, built, options)
@@ -88,8 +95,10 @@ def _check_names(
 class _Builder:
     """Builds one name after another with the same options."""
 
-    def __init__(self, options: TaskOptions, tokenizer: Any, *, stock: bool) -> None:
-        self._options, self._stock = options, stock
+    stock = True  # whether lm-eval's own tasks may be named
+
+    def __init__(self, options: TaskOptions, tokenizer: Any, by_token: bool) -> None:  # noqa: FBT001
+        self._options, self._tokenizer, self._by_token = options, tokenizer, by_token
         self._local: set[str] = set()  # tasks whose data are files of the user
         self._template: partial[str] | None = None
         if options.apply_chat_template:
@@ -104,7 +113,7 @@ class _Builder:
         folder = self._options.include_path
         paths = [str(include_path()), *([str(folder)] if folder else [])]
         manager = TaskManager(include_defaults=False, include_path=paths)
-        for name, row in stock_tasks().items() if self._stock else ():
+        for name, row in stock_tasks().items() if self.stock else ():
             path = task_folder() / row.file if row.file else None
             tags = set(row.members) if row.kind == "TAG" else set()
             manager.task_index.setdefault(name, Entry(name, Kind[row.kind], path, tags=tags))
@@ -115,7 +124,7 @@ class _Builder:
         limit = self._options.limit_of(requested)
         try:
             with seeded():
-                loaded, name = self._load(requested)
+                loaded, name = (self._own if is_data(requested) else self._load)(requested)
                 group = loaded.get("groups", {}).get(name)
                 parent = None if group is None else group.name
                 built = [self._built(n, task, parent, limit) for n, task in loaded["tasks"].items()]
@@ -134,10 +143,8 @@ class _Builder:
         """lm-eval's tasks and groups, with local data in the place of the hub's, and the name."""
         manager, name = self._manager, requested
         if is_file(requested):
-            from lm_eval.tasks._index import TaskIndex
-
-            entry = TaskIndex.entry_from_path(Path(requested))
-            manager.task_index[name := entry.name] = entry
+            of_file = _entry(requested)
+            manager.task_index[name := of_file.name] = of_file
         factory = manager._factory
         original, files = factory._load_full_config, partial(self._files, requested, name)
 
@@ -145,6 +152,8 @@ class _Builder:
             config = original(entry, overrides)
             if not isinstance(config.get("task"), str):
                 return config
+            if is_file(requested):
+                self._local.add(config["task"])
             if split := self._options.split:
                 if "class" in config:
                     raise UsageError(f"Task {config['task']} is a Python class: leave --split out.")
@@ -162,6 +171,17 @@ class _Builder:
         if not loaded["tasks"]:
             raise TaskError(f"Group {name} holds no task.")
         return loaded, name
+
+    def _own(self, path: str) -> tuple[dict[str, Any], str]:
+        """The task of a file of examples, which have their own prompts."""
+        from aurac.tasks.own_data import OwnData
+
+        for name in ("apply_chat_template", "system_instruction", "num_fewshot", "split"):
+            if getattr(self._options, name):
+                option = name.replace("_", "-")
+                raise UsageError(f"The examples of {path} are whole prompts: leave --{option} out.")
+        task = OwnData(Path(path), self._tokenizer, by_token=self._by_token)
+        return {"tasks": {task.config.task: task}}, task.config.task
 
     def _files(
         self, requested: str, name: str, config: Mapping[str, Any]
@@ -201,7 +221,8 @@ class _Builder:
         examples = _examples(task)
         contents = [example.content for example in examples]
         if name in self._local:
-            local_data.check_examples(name, contents, local_data.prompt_columns(task.config))
+            columns = sorted(local_data.prompt_columns(task.config))
+            local_data.check_examples(f"task {name}", contents, columns)
         cluster = self._cluster(name, group, task)
         built = EvalTask(
             name=name,
@@ -249,6 +270,16 @@ class _Builder:
                 return self._options.cluster[key]
         stated = (task.config.metadata or {}).get("cluster")
         return str(stated) if stated is not None else None
+
+
+def _entry(path: str) -> Any:
+    """What lm-eval's index has of a task in a file."""
+    from lm_eval.tasks._index import TaskIndex
+
+    try:
+        return TaskIndex.entry_from_path(Path(path))
+    except ValueError as error:  # it has neither of them
+        raise TaskError(f"{path} needs a line `task: NAME` or `group: NAME`.") from error
 
 
 def _check_weights(group: TaskGroup, aggregates: Sequence[Any]) -> None:

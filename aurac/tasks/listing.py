@@ -20,6 +20,7 @@ import msgspec
 from aurac.errors import TaskError
 from aurac.files import write_atomic
 from aurac.models import cache_root
+from aurac.readers.data_files import suffix_of
 from aurac.tasks.bundled import BUNDLED, include_path
 
 _SCHEMA = 1
@@ -130,6 +131,11 @@ def is_file(name: str) -> bool:
     return name.endswith((".yaml", ".yml"))
 
 
+def is_data(name: str) -> bool:
+    """Whether a task is given by a file of its examples."""
+    return bool(suffix_of(Path(name)))
+
+
 def expand(names: Iterable[str], folder: Path | str | None = None) -> list[str]:
     """Names of tasks with patterns such as ``mmlu_*`` replaced by what they match, each once.
 
@@ -138,7 +144,7 @@ def expand(names: Iterable[str], folder: Path | str | None = None) -> list[str]:
     """
     tasks: list[str] = []
     for name in names:
-        if is_file(name):
+        if is_file(name) or is_data(name):
             if not Path(name).is_file():
                 raise TaskError(f"The task file {name} does not exist.")
             tasks.append(name)
@@ -157,7 +163,7 @@ def _unknown(name: str, known: Iterable[str]) -> TaskError:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.75)
     near = "`aurac tasks WORD` searches the names."
     if Path(name).is_file():
-        near = "a task is a YAML file that names its data, see docs/your-adapter.md."
+        near = "a file of examples ends in .jsonl, .json, .parquet or .csv, one of a task in .yaml."
     elif Path(f"{name}.yaml").is_file():
         near = f"did you mean ./{name}.yaml?"
     elif close:

@@ -146,9 +146,12 @@ def prompt_columns(config: Any) -> set[str]:
     return columns
 
 
-def check_examples(task: str, contents: Iterable[Mapping[str, object]], columns: set[str]) -> None:
-    """Refuse an example without a value in a column that the prompt shows, as the word "None"."""
-    for index, content in enumerate(contents):
-        for column in sorted(columns):
-            if content.get(column) is None:
-                raise DataError(f"Example {index} of task {task} has no {column!r} for its prompt.")
+def check_examples(
+    what: str, contents: Sequence[Mapping[str, Any]], columns: Iterable[str]
+) -> None:
+    """Refuse examples without a value in a column that is needed: prompts show the word "None"."""
+    for column in columns:
+        lacking = [at for at, row in enumerate(contents) if row.get(column) in (None, [])]
+        if lacking:
+            count = f"{len(lacking)} of {len(contents)} examples of {what} lack {column!r}"
+            raise DataError(f"{count}, the first of them example {lacking[0]}.")

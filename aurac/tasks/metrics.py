@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from aurac.curves.metrics import ANY_TASK, matching
+from aurac.curves.metrics import ANY_TASK, WHOLE, matching
 from aurac.errors import TaskError
 from aurac.files import sha256_json
 
@@ -24,7 +24,13 @@ DEFAULTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("gsm8k*", ("exact_match,strict-match",)),
     (
         ANY_TASK,
-        ("acc,none", "exact_match,strict-match", "exact_match,none", "word_perplexity,none"),
+        (
+            f"{WHOLE},none",
+            "acc,none",
+            "exact_match,strict-match",
+            "exact_match,none",
+            "word_perplexity,none",
+        ),
     ),
 )
 """Task-name pattern and the keys to take; the first that is reported wins.

@@ -52,7 +52,9 @@ def test_changed_weights_are_hashed_again(tiny_base_folder, tmp_path, isolated_c
 
 def test_what_is_no_model_folder_is_refused(tiny_base_folder, tmp_path, isolated_cache):
     for name in ("./nowhere", "nowhere", "/nowhere/at/all", "a/b/c"):
-        with pytest.raises(BaseModelError, match="is no model folder here"):
+        with pytest.raises(
+            BaseModelError, match=r"is no model folder here.*: --base FOLDER says where it is"
+        ):
             resolve_base(name)
     folder = tmp_path / "base"
     folder.mkdir()

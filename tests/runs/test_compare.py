@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import threading
 import time
 
+import numpy as np
 import pytest
+from harness_doubles import write_jsonl
 from support.small_runs import SMALL, TASK, assert_clean, cell_files, random_adapter, run_small
 
 import aurac
 from aurac.adapters import load_adapter, truncate
 from aurac.errors import CheckpointError, RankError, RunFolderError, TaskError, UsageError
+from aurac.exports import export
 from aurac.models import base
 from aurac.records.run import read_run
 from aurac.runs.compare import dry_run
+from aurac.runs.inputs import load
 from aurac.runs.settings import Settings
 from aurac.tasks.evaltask import EvalTask
 
@@ -129,6 +135,44 @@ def test_too_few_examples_for_a_margin_are_said_first(adapters, tmp_path, caplog
         run_small(adapters["dylora"], tmp_path / "run", ranks="4", margin=0.02)
     needs = "needs 215 examples or more, even without a loss; there are 5."
     assert f"{TASK}: A margin of 2 points {needs}" in caplog.text
+
+
+def test_examples_of_ones_own_have_two_scores_from_one_pass(adapters, tmp_path):
+    rows = [{"prompt": f"Question {n}", "completion": f" {n}"} for n in range(3)]
+    task = write_jsonl(tmp_path / "held.out.jsonl", rows)
+    given = {"ranks": "1", "metric": "whole_completion"}
+    [whole] = run_small(adapters["lora"], tmp_path / "run", task, **given).curves
+    assert (whole.task, whole.metric) == ("held", "whole_completion,none")
+    cells = cell_files(tmp_path / "run")
+    again = run_small(adapters["lora"], tmp_path / "run", task, ranks="1", metric="token_accuracy")
+    assert cell_files(tmp_path / "run") == cells  # nothing is computed
+    assert again.curves[0].metric == "token_accuracy,none"
+    assert again.curves[0].nats == whole.nats
+    assert set(whole.nats) == {0, 1, 4}
+    [same] = run_small(adapters["lora"], tmp_path / "hflm", task, ranks="1", model="hflm").curves
+    assert np.array_equal(same.outcomes, whole.outcomes)
+    assert same.nats == {}
+    export(tmp_path / "run", tmp_path / "out")
+    [log, *_] = (tmp_path / "out").rglob("samples_held_*.jsonl")
+    row = json.loads(log.read_text().splitlines()[0])
+    assert row["arguments"]["gen_args_0"] == {"arg_0": "Question 0", "arg_1": " 0<eos>"}
+
+
+def test_a_chat_template_beside_an_adapter_is_said_where_it_is_not_used(
+    adapters, tiny_base_folder, tmp_path, caplog
+):
+    mine = shutil.copytree(adapters["lora"], tmp_path / "mine")
+    words = {"ranks": "4", "base": str(tiny_base_folder)}
+    load(Settings.of([mine], TASK, **SMALL, **words))
+    assert "chat template" not in caplog.text
+    (mine / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    load(Settings.of([mine], TASK, **SMALL, **words, apply_chat_template=True))
+    write_jsonl(tmp_path / "own.jsonl", [{"prompt": "a b", "completion": " c"}])
+    load(Settings.of([mine], tmp_path / "own.jsonl", **SMALL, **words))
+    assert "the folder has a chat template" not in caplog.text
+    load(Settings.of([mine], TASK, **SMALL, **words))
+    said = "mine: the folder has a chat template; if the adapter was trained with it, give --apply-"
+    assert said in caplog.text
 
 
 def test_the_default_folder_is_by_tasks_prompts_and_settings(adapters):

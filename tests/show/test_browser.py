@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from shown import curve, stored, three, word_problems
 
 from aurac.analysis import Question, analyse
+from aurac.curves.curve import Curve
 from aurac.show.report import write_report
 
 playwright = pytest.importorskip(
@@ -135,6 +137,28 @@ def test_answers_that_never_differ_open_with_all_of_them(browser, tmp_path):
         assert page.locator(".kind").input_value() == "all"
         page.locator(".kind").select_option("differ")
         assert count.inner_text() == "no such example: choose others above"
+
+
+def test_a_fractional_score_is_a_number(browser, tmp_path):
+    scores = np.array([[0.25, 0.5, 1.0, 0.0], [0.75, 0.5, 1.0, 0.0]])
+    made = [
+        Curve.from_outcomes((1, 2), own, adapter=name, task="own", doc_ids=tuple("abcd"))
+        for name, own in (("x", scores), ("y", scores * [1, 0.5, 1, 1]))
+    ]
+    found = analyse(made)
+    write_report(stored(found), found, tmp_path)
+    with visit(browser, tmp_path / "report.html") as (page, *_):
+        assert page.locator(".count").inner_text() == "example 1 of 1"  # b: .5 and .25
+        said = page.locator(".card").inner_text()
+        assert "score 0.50" in said
+        assert "score 0.25" in said
+        for kind, count in (("onlyA", 1), ("right", 1), ("wrong", 1)):
+            page.locator(".kind").select_option(kind)
+            assert page.locator(".count").inner_text() == f"example 1 of {count}"
+        page.locator(".kind").select_option("right")
+        assert page.locator(".card .right").first.inner_text() == "✓ right"
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "x at rank 2: score 0.50" in text
 
 
 def test_print_unfolds_everything(browser, pages):

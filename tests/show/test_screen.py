@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from shown import LORA, RANKS, curve, one, perplexity, stored, three, word_problems
 
 from aurac.analysis import Question, analyse
+from aurac.curves.curve import Curve
 from aurac.curves.question import Key
 from aurac.show.numbers import (
     decimals,
@@ -168,9 +169,16 @@ def test_nothing_is_shipped_of_an_adapter_that_is_not_above_the_base():
     assert "truncate" not in shown
     assert "*: not significantly above the base" in shown
     assert rows(shown)["4"][1] == "*50.0"
-    said = " ".join(screen(found := one(base=0.6), stored(found), 80).split())
+    run = stored(found := one(base=0.6))
+    said = " ".join(screen(found, run, 80).split())
     assert "lora is not shown to be above the base at any rank (95 % confidence)." in said
     assert "counts as wrong; its answer: 'The answer is lora 0'; its reference: '0'." in said
+    for read, taken in (
+        ("12", "'The answer is lora 0', read as '12'; its"),
+        ("[invalid]", "'The answer is lora 0', in which the filter found nothing; its"),
+    ):
+        run.read = read
+        assert taken in " ".join(screen(found, run, 100).split())
     assert "--margin" not in said
 
 
@@ -404,6 +412,65 @@ def test_details_have_weights_wins_and_losses_and_the_spread_over_seeds():
     seeds = [curve(f"{n}-{s}", np.array(LORA) - 0.05 * s, seed=s) for n in "ab" for s in range(3)]
     found = analyse(seeds, Question(groups={n: [f"{n}-{s}" for s in range(3)] for n in "ab"}))
     assert "SD over seeds" in screen(found, width=120, details=True)
+
+
+def test_scores_of_ones_own_examples_are_called_what_they_are():
+    # Base .60, rank 8 .94, rank 16 .95: (.94 − .60)/(.95 − .60) = .9714 of the gain. With two
+    # losses more rank 8 loses (2 + 2)/202 + 1.65 · .0069 = .0312 at most, and rank 4 .041.
+    values = np.array([0.60, 0.80, 0.90, 0.93, 0.94, 0.95])
+    spread = np.linspace(-0.04, 0.04, 200)
+    fields = {"adapter": "lora", "task": "held_out", "metric": "token_accuracy,none"}
+    fields |= {"trained_rank": 16, "nats": {0: 2.5, 1: 0.751, 16: 0.25}}
+    own = Curve.from_outcomes(
+        RANKS, values[1:, None] + spread, base_scores=values[0] + spread, **fields
+    )
+    found = analyse([own], Question(margin=0.04))
+    shown = screen(found, stored(found), 200, details=True)
+    assert "held_out: token accuracy in percent, 200 examples" in shown.splitlines()[0]
+    assert "not the accuracy of answers" in shown
+    assert "against rank 16 (95 % confidence) and keeps 97.1 % of the gain over the base." in shown
+    better = replace(
+        own, outcomes=own.outcomes[[0, 1, 2, 4, 3]], accuracy=[*values[[1, 2, 3, 5, 4]]]
+    )
+    shown_better = screen(analyse([better], Question(margin=0.04)), width=200)
+    assert "rank 4: it loses at most 3.2 points" in shown_better
+    assert "keeps all of the gain" in screen(analyse([better], Question(margin=0.02)), width=200)
+    losses = shown.partition("Mean loss of a token in nats\n")[2].splitlines()
+    assert losses[0].split() == ["adapter", "base", "r=1", "r=16"]
+    assert losses[1].split() == ["lora", "2.5", "0.751", "0.25"]
+    assert "nats" not in screen(found, stored(found), 200)
+    whole = replace(own, metric="whole_completion,none")
+    assert "so that it is not the accuracy of answers" in screen(analyse([whole]), width=200)
+
+
+@pytest.mark.parametrize(
+    ("metric", "margin", "needs"),
+    [("token_accuracy,none", 0.01, 0.005), ("whole_completion,none", 0.02, None)],
+)
+def test_the_margin_that_is_offered_is_of_the_size_of_the_score(metric, margin, needs):
+    # A tenth of a point of token accuracy was a point of answers (docs/explain/own-data.md).
+    said = " ".join(screen(one(n=600, metric=metric), width=80).split())
+    assert f"The option --margin {margin} names" in said
+    assert ("A margin of 0.5 points needs" in said) == (needs is not None)
+
+
+def test_whole_completions_that_are_never_right_name_the_other_score():
+    said = screen(one(metric="whole_completion,none", accuracy=(0,) * 5, base=0.0), width=200)
+    assert "lora is not shown to be above the base at any rank" in said
+    assert "rarely right as a whole: --metric token_accuracy counts tokens." in said
+
+
+def test_a_mean_over_tasks_without_an_interval_says_why():
+    """Where tasks share some of their seeds' checkpoints, and not all."""
+    seeds = [
+        curve(f"{n}{s}", np.array(LORA) - 0.05 * s, seed=s, task=task)
+        for task, some in (("maths", (0, 1)), ("words", (1, 2)))
+        for n in "ab"
+        for s in some
+    ]
+    groups = {n: tuple(f"{n}{s}" for s in range(3)) for n in "ab"}
+    shown = screen(analyse(seeds, Question(groups=groups)), width=200)
+    assert "without an interval: its tasks have other training seeds" in shown
 
 
 def test_a_row_on_fewer_examples_and_one_without_a_rank_are_said():

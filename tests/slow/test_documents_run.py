@@ -110,7 +110,7 @@ def run_page(page) -> list[str]:
 def clone(workplace, tmp_path, monkeypatch):
     """A folder of its own, since the pages write to folders of the same names.
 
-    It has an adapter and a task of a reader's own: the zoo's LoRA, and the task of `YOURS`.
+    It has an adapter, examples and a task of a reader's own: the zoo's LoRA, the task of `YOURS`.
     """
     monkeypatch.chdir(tmp_path)
     for name in ("adapters_zoo", "reports"):
@@ -120,6 +120,8 @@ def clone(workplace, tmp_path, monkeypatch):
     (tmp_path / "my_task.yaml").write_text(task.text)
     questions = [{"question": f"{n} + {n}?", "answer": str(2 * n)} for n in range(DOCUMENTS)]
     (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, questions)))
+    own = [{"prompt": f"{n} + {n} =", "completion": f" {2 * n}"} for n in range(DOCUMENTS)]
+    (tmp_path / "held_out.jsonl").write_text("\n".join(map(json.dumps, own)))
 
 
 def test_the_readme_runs(clone, plain_figures, monkeypatch):
@@ -141,7 +143,7 @@ def test_the_readme_runs(clone, plain_figures, monkeypatch):
 
 def test_the_first_page_runs(clone):
     Path("my_adapter").unlink()  # which the page trains
-    ran = ["train", "inspect", "compare", "compare", "recommend", "truncate", "python"]
+    ran = ["train", "inspect", "compare", "compare", "compare", "recommend", "truncate"]
     assert run_page(YOURS) == ran
     for name in ("runs/mine/report.html", "runs/mine/table.tex", "my_adapter_r4/aurac.json"):
         assert Path(name).is_file()

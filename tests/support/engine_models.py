@@ -163,6 +163,17 @@ def scores(lm: Any, pairs: list[tuple[str, str]]) -> list[tuple[float, bool]]:
     return lm.loglikelihood(asked("loglikelihood", pairs))
 
 
+def token_by_token(model: Any, ids: list[int], counted: Any) -> tuple[float, float, float]:
+    """A plain loop over the places that count: share of argmax, whether all are, mean loss."""
+    hits, losses = [], []
+    with torch.no_grad():
+        for place in counted:
+            logits = model(torch.tensor([ids[:place]])).logits[0, -1].float()
+            hits.append(int(logits.argmax()) == ids[place])
+            losses.append(-float(logits.log_softmax(-1)[ids[place]]))
+    return sum(hits) / len(hits), float(all(hits)), sum(losses) / len(losses)
+
+
 def texts(lm: Any, requests: list[Request]) -> list[str]:
     """The texts of an lm-eval model."""
     return lm.generate_until(asked("generate_until", requests))

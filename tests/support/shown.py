@@ -65,6 +65,8 @@ def three(margin=None, reference=None, tasks=("maths",), **more):
 class FakeRun(SimpleNamespace):
     """What `StoredRun` gives, without cells; `text` is what every adapter answers."""
 
+    read = None  # what a filter took of each answer
+
     def samples(self, task, adapter, basis, rescale, rank):
         found = next(c for c in self.curves if (c.adapter, c.task) == (adapter, task))
         scores = found.outcomes[found.ranks.index(rank)] if rank else found.base_scores
@@ -74,7 +76,7 @@ class FakeRun(SimpleNamespace):
         asked = [f"Tom has {at} apples. {self.text}" for at in ids]
         columns = {"example": ids, "question": asked, "target": ids, "choices": [None] * len(ids)}
         answers = [f"{self.text} {adapter} {int(score)}" for score in scores]
-        return pd.DataFrame(columns | {"score": scores, "response": answers, "read": None})
+        return pd.DataFrame(columns | {"score": scores, "response": answers, "read": self.read})
 
 
 def stored(analysis, folder=Path("runs/x"), *, text="The answer is", failures=()) -> Any:

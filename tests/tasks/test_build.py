@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from document_blocks import REPOSITORY, blocks
 from harness_doubles import (
+    TEXT_YAML,
     make_model,
     make_tokenizer,
     simple_evaluate,
@@ -391,12 +392,30 @@ def test_mmlu_is_a_group_of_folders(tmp_path):
         built(["mmlu"], data={"mmlu": tmp_path})
 
 
+def test_a_field_that_some_rows_lack_is_refused_before_it_is_none(tmp_path):
+    yaml = TEXT_YAML.format(name="mine", folder=tmp_path, sample="false", temperature=0.0,
+                            repeats=1, take="(.*)")  # fmt: skip
+    (tmp_path / "mine.yaml").write_text(yaml)
+    rows = [{"question": f"Q{i}", "answer": "A"} for i in range(5)]
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    write_jsonl(tmp_path / "test.jsonl", [*rows[:3], {"question": "Q"}, {"question": "R"}])
+    words = "2 of 5 examples of task mine lack 'answer', the first of them example 3"
+    with pytest.raises(DataError, match=words):
+        built(str(tmp_path / "mine.yaml"))
+
+
+def test_a_file_without_the_name_of_its_task_says_so(tmp_path):
+    (tmp_path / "mine.yaml").write_text("dataset_path: json\noutput_type: generate_until\n")
+    with pytest.raises(TaskError, match=r"mine.yaml needs a line `task: NAME`"):
+        built(str(tmp_path / "mine.yaml"))
+
+
 @pytest.mark.usefixtures("_no_hub")
 def test_a_column_that_a_prompt_would_show_as_none_is_refused(tmp_path):
     row = {"question": "Q", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"}
     for task, changed, words in (
-        ("openbookqa", row, "has no 'question_stem'"),
-        ("arc_easy", {**row, "question": None}, "Example 0 of task arc_easy has no 'question'"),
+        ("openbookqa", row, "1 of 1 examples of task openbookqa lack 'question_stem'"),
+        ("arc_easy", {**row, "question": None}, "of task arc_easy lack 'question', the first of"),
     ):
         write_jsonl(tmp_path / "test.jsonl", [changed])
         with pytest.raises(DataError, match=words):

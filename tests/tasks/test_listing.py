@@ -57,17 +57,21 @@ def test_a_name_that_is_kept_imports_nothing_heavy():
 
 def test_names_patterns_and_files_are_expanded(tmp_path):
     path = str(write_choice_task(tmp_path, "mine"))
+    (tmp_path / "notes.txt").write_text("")
     asked = ["aurac_word_*", "gsm8k", "arc_eas[y]", "gsm8k", path]
     bundled = ["aurac_word_problems", "aurac_word_problems_mc"]
     assert expand(asked) == [*bundled, "gsm8k", "arc_easy", path]
     assert expand(["mine"], tmp_path) == ["mine"]
+    examples = str(tmp_path / "mine_data" / "test.jsonl")
+    assert expand([examples]) == [examples]
     for name, words in (
         ("gsm8kk", r"'gsm8kk' is not known to lm-eval .*; did you mean gsm8k"),
         ("qqqqzzzz", "searches the names"),
         ("no_such_*", "'no_such_\\*' is not known"),
         ("nowhere.yaml", "file nowhere.yaml does not exist"),
         (str(tmp_path / "mine"), "did you mean"),
-        (str(tmp_path / "mine_data" / "test.jsonl"), "a task is a YAML file"),
+        ("nowhere.jsonl", "file nowhere.jsonl does not exist"),
+        (str(tmp_path / "notes.txt"), "a file of examples ends in .jsonl, .json, .parquet or"),
     ):
         with pytest.raises(TaskError, match=words):
             expand([name])

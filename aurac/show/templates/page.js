@@ -8,8 +8,8 @@
     return element;
   };
   const kinds = {
-    differ: (a, b) => a !== b, onlyA: (a, b) => a && !b, onlyB: (a, b) => b && !a,
-    right: (a, b) => a && b, wrong: (a, b) => !a && !b, all: () => true,
+    differ: (a, b) => a !== b, onlyA: (a, b) => a > b, onlyB: (a, b) => b > a,
+    right: (a, b) => a === 1 && b === 1, wrong: (a, b) => a === 0 && b === 0, all: () => true,
   };
   for (const browser of document.querySelectorAll(".browser")) {
     const { examples, adapters, start } = JSON.parse(browser.querySelector("script").textContent);
@@ -24,9 +24,8 @@
         const one = adapters[side.adapter.value], rank = one.ranks[side.rank.value];
         return { name: !rank ? "base" : adapters.length > 1 ? `${one.name} at rank ${rank}` : `rank ${rank}`, scores: one.scores[side.rank.value], answers: one.answers[side.rank.value] };
       });
-      const right = chosen.map((one) => one.scores.map((score) => score >= 0.5));
-      chosen.forEach((one, side) => { part("kind").options[side + 1].text = `only ${one.name} right`; });
-      const found = examples.map((_, i) => i).filter((i) => kinds[part("kind").value](right[0][i], right[1][i]));
+      chosen.forEach((one, side) => { part("kind").options[side + 1].text = `${one.name} is better`; });
+      const found = examples.map((_, i) => i).filter((i) => kinds[part("kind").value](chosen[0].scores[i], chosen[1].scores[i]));
       at = Math.max(0, Math.min(at, found.length - 1));
       part("count").textContent = found.length ? `example ${at + 1} of ${found.length}` : "no such example: choose others above";
       part("previous").disabled = at <= 0;
@@ -41,11 +40,10 @@
       }
       const row = make("div", "", box, "answers");
       chosen.forEach((one, side) => {
-        const answer = make("div", "", row, "answer"), head = make("p", "", answer), ok = right[side][i];
+        const answer = make("div", "", row, "answer"), head = make("p", "", answer), word = ["wrong", "right"][one.scores[i]];
         make("strong", one.name, head);
         head.append(" ");
-        make("span", ok ? "✓ right" : "✗ wrong", head, ok ? "right" : "wrong");
-        if (one.scores[i] !== 0 && one.scores[i] !== 1) head.append(` (score ${one.scores[i]})`);
+        make("span", { wrong: "✗ wrong", right: "✓ right" }[word] || `score ${one.scores[i].toFixed(2)}`, head, word);
         make("pre", one.answers[i] || "(empty)", answer);
       });
     };
