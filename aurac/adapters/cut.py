@@ -48,7 +48,7 @@ def cuts_of(
     ranks: str | Sequence[int] = "pow2",
     bases: Sequence[Basis] = (),
     rescales: Sequence[Rescale] = (),
-) -> dict[tuple[str, str], dict[int, Cut]]:
+) -> dict[tuple[Basis, Rescale], dict[int, Cut]]:
     """Basis and rescale → rank, ascending to the trained one → what is evaluated there.
 
     They are its method's best truncation, or those that were asked for; each member of a family is

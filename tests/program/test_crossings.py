@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from program.commands import CUTS, PROMPTS, TYPO, Command
-from program.machine import Sequences, check_frames, program
+from program.machine import NO_OPTION, Sequences, check_frames, program
 from program.oracle import MEAN, frames_of
 from support.table_world import Table
 
@@ -25,10 +25,12 @@ def state(root):
     made.teardown()
 
 
-def asks(adapters, tasks, groups=None, **options):
+def asks(adapters, tasks, groups=None, renamed=None, **options):
     """A command."""
     every = dict.fromkeys((*PROMPTS, *CUTS, "json", "details")) | PLAIN | options
-    return Command(tuple(adapters.split()), tuple(tasks.split()), every, groups or {})
+    return Command(
+        tuple(adapters.split()), tuple(tasks.split()), every, groups or {}, (), renamed or {}
+    )
 
 
 def run(state, *commands, table=1, ends=None, fails=None):
@@ -193,3 +195,72 @@ def test_the_export_of_a_perplexity(state):
     """It has no accuracy, and so nothing for a hub's list of results."""
     run(state, asks("lora", "prose", margin=0.2))
     state.export(at=0)
+
+
+def test_adapters_change_names(state):
+    """Each has on the screen the name that the command gives it."""
+    one = asks("lora nested", "colours", renamed={"lora": "x", "nested": "y"}, reference="lora")
+    other = replace(one, renamed={"lora": "y", "nested": "x"})
+    run(state, one, other, asks("lora nested", "colours"))
+
+
+def test_an_example_changes(state):
+    """Other adapters stay, and the export has the contents of its scores."""
+    run(state, asks("lora dylora", "colours", limit=12))
+    state.change_examples(task="colours", changes={6: "target", 7: "question"})
+    run(state, asks("lora", "colours", limit=12))
+    state.export(at=0)
+
+
+def test_other_weights_lie_at_a_path(state):
+    run(state, asks("lora", "colours", limit=6))
+    state.change_others(name="lora")
+    run(state, asks("lora nested", "colours", limit=6))
+
+
+def test_a_later_metric_is_the_one_of_the_folder(state):
+    run(state, asks("lora dylora", "essays", limit=12))
+    run(state, asks("lora dylora", "essays", limit=6, metric="essays=credit"))
+
+
+def test_cards_of_adapters_with_other_ranks(state):
+    run(state, asks("lora", "colours", ranks="all", limit=12), asks("bare", "colours", limit=12))
+    state.export(at=0)
+
+
+def test_a_report_elsewhere_is_made_again_from_its_question(state):
+    run(state, asks("lora dylora", "colours", limit=12))
+    elsewhere = NO_OPTION | {"label": True, "out": True}
+    state.ask(at=0, how="report", asks=PLAIN | {"group": 0, "margin": 0.4}, how_shown=elsewhere)
+    state.report_again(margin=0.2)
+
+
+def test_the_best_adapter_lacks_a_rank(state):
+    """It is said, and who leads is said of the others."""
+    run(state, asks("lora dylora nested", "colours", limit=12), fails=9)
+    state.lose_a_cell(at=0, which=3, damaged=True)
+
+
+def test_a_seed_with_fewer_examples_is_left_out(state):
+    run(state, asks("ada0 ada1", "colours", limit=24), asks("ada2", "colours", limit=6))
+
+
+def test_two_processes_in_one_folder(state):
+    state.begin(table=1)
+    command = asks("lora", "colours")
+    state.compare(which=False, command=command, alike=None, ends=None, fails=None, twice=True)
+
+
+@pytest.mark.parametrize("how", ["compare", "report", "score", "export"])
+def test_a_disk_that_takes_nothing(state, how):
+    run(state, asks("lora", "colours", limit=6))
+    state.write_protect(at=0, how=how)
+
+
+def test_the_cells_of_two_folders_are_merged(state):
+    state.begin(table=1)
+    for which, limit in ((False, 6), (True, 24)):
+        command = asks("lora", "colours", limit=limit)
+        state.compare(which=which, command=command, alike=None, ends=None, fails=None)
+    state.merge(into=0)
+    run(state, asks("lora", "colours", limit=24))
