@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Score(float):
-    """AURAC, a float, with its interval; as a text ``46.0 [36.7, 55.4]``, in percent.
+    """AURAC, a float, with its interval; as a text ``46.9 [37.5, 56.3]``, in percent.
 
     Attributes:
         low, high: Ends of the interval; NaN where only accuracies are known.
