@@ -1,7 +1,9 @@
-"""lm-eval's own models of this process: ``HFLM`` and vLLM."""
+"""lm-eval's own models of this process: ``HFLM``, vLLM, and those that take ``peft=``."""
 
 from __future__ import annotations
 
+import gc
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -51,6 +53,30 @@ class HflmBackend(Backend):
             yield self._lm
 
 
+class PeftBackend(Backend):
+    """Any model of lm-eval that takes ``peft=``, made anew for each cut."""
+
+    def __init__(
+        self, name: str, arguments: Mapping[str, Any], base: LoadedBase, exports: Exports
+    ) -> None:
+        here = {"pretrained": str(base.path), "tokenizer": base.tokenizer.name_or_path or None}
+        super().__init__(name, {**here, **arguments}, base)
+        self._exports = exports
+        self._made = model_class(name)
+        self._lm: Any = None
+        self._peft: Path | None = None
+
+    @contextmanager
+    def _model(self, cut: Cut | None) -> Iterator[Any]:
+        peft = cut and self._exports.of(cut)
+        if self._lm is None or peft != self._peft:
+            self._lm = None
+            gc.collect()  # two of them may not fit
+            given = {"peft": str(peft)} if peft else {}
+            self._lm, self._peft = self._made(**self.arguments, **given), peft
+        yield self._lm
+
+
 class VllmBackend(Backend):
     """lm-eval's ``vllm``: one engine with ``enable_lora``, and a LoRA request for each cut."""
 
@@ -88,3 +114,19 @@ class VllmBackend(Backend):
             number = self._numbers.setdefault(folder, len(self._numbers) + 1)
             self._lm.lora_request = LoRARequest(folder.name, number, str(folder))
         yield self._lm
+
+
+def model_class(name: str) -> Any:
+    """lm-eval's class of that name; a UsageError where there is none or it takes no ``peft=``."""
+    import lm_eval.models  # noqa: F401 - fills the registry
+    from lm_eval.api.registry import get_model
+
+    try:
+        made = get_model(name)
+    except (ValueError, ImportError) as error:
+        raise UsageError(f"lm-eval's model {name!r} cannot be used here: {error}") from error
+    makers = [vars(each).get("__init__") for each in inspect.getmro(made)]
+    if not any("peft" in inspect.signature(make).parameters for make in makers[:-1] if make):
+        reads = "hf, hflm, vllm, local-completions or one that takes peft="
+        raise UsageError(f"lm-eval's model {name!r} takes no adapter: choose {reads}")
+    return made

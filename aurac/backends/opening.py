@@ -8,7 +8,7 @@ from typing import Any
 
 from aurac.backends.backend import Backend, Exports
 from aurac.backends.engine import EngineBackend
-from aurac.backends.lm_eval_models import HflmBackend, VllmBackend
+from aurac.backends.lm_eval_models import HflmBackend, PeftBackend, VllmBackend
 from aurac.backends.server import SERVER, ServerBackend
 from aurac.models.base import LoadedBase
 
@@ -27,7 +27,8 @@ def open_backend(
     """The backend of a model; all but a server's ask nothing and load nothing before they answer.
 
     Args:
-        name: `hf` (aurac's engine), `hflm` (lm-eval's own HFLM), `local-completions`, or `vllm`.
+        name: `hf` (aurac's engine), `hflm` (lm-eval's own HFLM), `local-completions`, `vllm`, or
+            another model of lm-eval that takes ``peft=``.
         arguments: lm-eval's, of that model.
         base: The base, or its outline.
         load: Gives the base with its weights.
@@ -37,7 +38,7 @@ def open_backend(
         max_length: Longest input in tokens.
 
     Raises:
-        UsageError: No server is named, or its packages are missing.
+        UsageError: No server is named, its packages are missing, or the model takes no adapter.
         ServerError: The server does not answer.
     """
     limits = {"batch_size": batch_size, "max_length": max_length}
@@ -48,4 +49,6 @@ def open_backend(
         return HflmBackend(arguments, base, load)
     if name == SERVER:
         return ServerBackend(arguments, base, Exports(folder))
-    return VllmBackend(arguments, base, Exports(folder), largest)
+    if name == "vllm":
+        return VllmBackend(arguments, base, Exports(folder), largest)
+    return PeftBackend(name, arguments, base, Exports(folder))

@@ -122,8 +122,8 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
     help="Compute on a Ray cluster.",
 )  # fmt: skip
 @click.option(
-    "--model", default="hf", show_default=True, metavar="[hf|hflm|vllm|local-completions]",
-    help="Who answers: aurac's engine, lm-eval's HFLM, vLLM here, or a server.",
+    "--model", default="hf", show_default=True, metavar="[hf|hflm|vllm|local-completions|…]",
+    help="Who answers: aurac's engine, lm-eval's HFLM, vLLM, a server, or what takes peft=.",
 )  # fmt: skip
 @click.option(
     "--model-args", "-a", multiple=True, metavar="NAME=VALUE,…", help="Settings of --model."

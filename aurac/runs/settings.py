@@ -35,7 +35,6 @@ _TAKES = {  # in words, for who gave something else
     "max_length": "a whole number from 1",
     "device_map": "auto, balanced, balanced_low_0, sequential, or JSON",
     "checkpoints": "folders, files or hub ids",
-    "model": "hf, hflm, local-completions or vllm",
 }
 
 
@@ -81,7 +80,7 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     trust_remote_code: bool = False
     out: str | None = None
     ray: str | None = None
-    model: Literal["hf", "hflm", "local-completions", "vllm"] = "hf"
+    model: str = "hf"
     model_args: dict[str, Any] = {}
     check: bool = True
 

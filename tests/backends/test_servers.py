@@ -1,4 +1,4 @@
-"""Runs whose answers come from a server, from lm-eval's HFLM, or from vLLM in this process.
+"""Answers of a server, of lm-eval's HFLM, of vLLM in this process, and of a model with ``peft=``.
 
 The server is the tests' own: a random model with PEFT adapters behind OpenAI's completions, which
 can misbehave in the ways that servers do.
@@ -81,11 +81,12 @@ def test_a_notebook_has_an_event_loop_of_its_own(place, server, engine, tmp_path
     same_answers(asyncio.run(cell()), engine)
 
 
-def test_lm_evals_own_model_gives_it_too(place, engine, tmp_path):
-    _, found = compared(place, tmp_path / "run", model="hflm")
+@pytest.mark.parametrize("model", ["hflm", "huggingface"])
+def test_other_models_of_lm_eval_give_it_too(place, engine, tmp_path, model):
+    _, found = compared(place, tmp_path / "run", model=model)
     same_answers(found, engine)
     backend = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["backend"]
-    assert backend.startswith("hflm, lm-eval 0.")
+    assert backend.startswith(f"{model}, lm-eval 0.")
 
 
 class LoRARequest(NamedTuple):
@@ -214,8 +215,9 @@ def test_a_server_that_dies_costs_no_answered_block_and_the_command_goes_on(
 
 
 def test_what_cannot_answer_is_refused(place, tmp_path):
-    with pytest.raises(UsageError, match="model takes hf, hflm, local-completions or vllm, not"):
-        compared(place, tmp_path / "run", model="gguf")
+    for model, says in (("gguf", "takes no adapter"), ("none-such", "cannot be used here")):
+        with pytest.raises(UsageError, match=says):
+            compared(place, tmp_path / "run", model=model)
     with pytest.raises(UsageError, match="base_url"):
         compared(place, tmp_path / "run", model="local-completions")
     with pytest.raises(UsageError, match="needs vLLM in this environment"):
