@@ -20,7 +20,7 @@ from aurac.adapters.formats.peft_config import NOTE
 from aurac.adapters.formats.storage import checked
 from aurac.adapters.methods import Nesting
 from aurac.adapters.nesting import Rule, Update, peft_alpha
-from aurac.errors import CheckpointError
+from aurac.errors import CheckpointError, UsageError
 from aurac.files import write_json
 from aurac.models.device import versions
 from aurac.models.packaged import published
@@ -79,7 +79,11 @@ def with_record(adapter: Adapter, stored: Mapping[str, object], where: object) -
     """``adapter`` with what a side-car or note records, if there is anything in it."""
     if not stored:
         return adapter
-    record = checked(stored, Sidecar, where)
+    try:
+        record = checked(stored, Sidecar, where)
+        _ = record.nesting
+    except UsageError as error:
+        raise CheckpointError(f"{where}: {error}") from error
     if record.aurac_adapter != VERSION:
         raise CheckpointError(f"{where} was written by another version of aurac")
     return recorded(adapter, record, where)
