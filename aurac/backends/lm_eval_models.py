@@ -68,7 +68,7 @@ class PeftBackend(Backend):
 
     @contextmanager
     def _model(self, cut: Cut | None) -> Iterator[Any]:
-        peft = cut and self._exports.of(cut)
+        peft = None if cut is None else self._exports.of(cut)
         if self._lm is None or peft != self._peft:
             self._lm = None
             gc.collect()  # two of them may not fit

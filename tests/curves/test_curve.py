@@ -56,7 +56,7 @@ def test_values_are_frozen_and_the_callers_array_is_not():
         ({1: -0.2, 2: 0.3}, "down to -0.2"),
         ({1: "high", 2: 0.3}, "no numbers"),
         ({}, "no ranks"),
-        ([0.1, 0.2], "A list is no curve"),
+        ([0.1, 0.2], "of type list is no curve"),
         ({1: [0, 1, 1], 2: [0, 1]}, "ragged"),
         ({1: {"a": 1, "b": 0}, 2: {"a": 1, "c": 0}}, "anks 1 and 2 have different examples"),
         ({1: [], 2: []}, "not \\(ranks, examples\\)"),
