@@ -274,7 +274,7 @@ def frames_of(curves, groups, margin=None, reference=None):
         every = {row.key: [by.get((task, row.key)) for task in over] for row in rows}
         level = {k: all(r and r.over and not r.below for r in some) for k, some in every.items()}
         frames["scores"] |= {
-            (MEAN, *key): UNKNOWN | {"seeds": next(len(row.curves) for row in some if row)}
+            (MEAN, *key): UNKNOWN | _unscored(next(filter(None, some)))
             for key, some in every.items()
             if any(some)
         }
@@ -288,6 +288,13 @@ def frames_of(curves, groups, margin=None, reference=None):
 
 UNKNOWN = dict.fromkeys(("aurac", "aurac_linear", "low", "high", "seed_sd", "base", "examples"))
 UNTESTED = dict.fromkeys(("reference", "rank", "loss", "bound", "bytes", "slot", "same_slot_rank"))
+
+
+def _unscored(row):
+    """What is said of a row that has no mean over tasks."""
+    told = {"name": row.name, "trained": row.trained, "members": {}}
+    told |= dict.fromkeys(("over", "below", "rolling")) | {"left": []}
+    return {"seeds": len(row.curves), TOLD: told}
 
 
 def _score(rows):
