@@ -17,6 +17,7 @@ from aurac.adapters.truncate import (
     default_rescale,
     has_p_in_weights,
     prepare,
+    relative_weights,
 )
 
 Truncation = tuple[str, str, str]
@@ -59,8 +60,8 @@ def cuts_of(
     if isinstance(adapter, Family):  # each member as it was trained: nothing to choose
         cuts = {r: Cut(m := adapter.member(r), r, "prefix", default_rescale(m)) for r in wanted}
         return {("prefix", cuts[wanted[-1]].rescale): cuts}
-    chosen = bases or (default_basis(adapter, rescales[0] if rescales else None),)
-    pairs = [(b, r) for b in chosen for r in (rescales or (default_rescale(adapter, b),))]
+    ways = [(b, r) for r in rescales or (None,) for b in bases or (default_basis(adapter, r),)]
+    pairs = [(b, r or default_rescale(adapter, b)) for b, r in ways]
     pairs = [(b, r) for b, r in pairs if b == "prefix" or r in ("keep", "fit")] or pairs
     for pair in pairs:
         check_cut(adapter, *pair)
@@ -70,9 +71,9 @@ def cuts_of(
 def _cut(adapter: Adapter, rank: int, basis: Basis, rescale: Rescale) -> Cut:
     """A cut; at full rank the adapter itself, whatever the basis."""
     if rank == adapter.rank and rescale != "fit" and not has_p_in_weights(adapter):
-        with_p = basis == "svd" or rescale == "trained"
-        trained = with_p and default_rescale(adapter) == "trained"
-        return Cut(adapter, rank, "prefix", "trained" if trained else "rule")
+        known = (relative_weights(adapter, name) for name in adapter.modules)
+        with_p = (basis == "svd" or rescale == "trained") and any(p is not None for p in known)
+        return Cut(adapter, rank, "prefix", "trained" if with_p else "rule")
     return Cut(adapter, rank, basis, rescale)
 
 

@@ -309,7 +309,7 @@ def _family(
     table: _Means | _Task, compared: Sequence[tuple[Key, Key]], asked: Question
 ) -> Iterator[Pair]:
     """Differences of AURAC with intervals and p, adjusted for those that hold together."""
-    family = (asked.family if asked.pairs else None) or len(compared)
+    family = max(len(compared), (asked.pairs and asked.family) or 0)
     for pair, parts in (table.pair(a, b) for a, b in compared):
         adjusted: dict[str, Any] = {"comparisons": family}
         if parts is not None:

@@ -286,11 +286,10 @@ def _on_shared_examples(rows: Sequence[Row]) -> list[Row]:
     largest = max(map(len, sets))
     result = []
     for row in rows:
-        if row not in known or known.index(row) in places:
-            curves = tuple(
-                curve if curve.outcomes is None else on(curve, own[id(curve)], common)
-                for curve in row.curves
-            )
+        if row not in known:
+            result.append(row)
+        elif known.index(row) in places:
+            curves = tuple(on(curve, own[id(curve)], common) for curve in row.curves)
             result.append(replace(row, curves=curves, unpaired=largest - len(common)))
         else:
             there = len(set(own[id(row.curves[0])]) & set(common))

@@ -33,7 +33,7 @@ def as_curve(source: Any) -> Curve:
     if hasattr(source, "columns"):
         return _from_wide(source)
     if hasattr(source, "index") and hasattr(source, "to_numpy"):
-        _check_index(source)
+        _check_labels(source.index, column=source.name is not None)
         return _from_columns(source.index, source.to_numpy())
     if isinstance(source, Mapping):
         if source and all(isinstance(value, Mapping) for value in source.values()):
@@ -57,7 +57,7 @@ def is_one(source: Any) -> bool:
     if isinstance(source, (Curve, Mapping)) or hasattr(source, "to_numpy"):
         return True  # pandas' objects, too
     pair = isinstance(source, (tuple, list)) and len(source) == 2 and all(map(np.iterable, source))
-    if not pair or isinstance(source[0], (str, Mapping)):
+    if not pair or isinstance(source[0], (str, Mapping)) or hasattr(source[0], "columns"):
         return False
     return not hasattr(source[0], "to_numpy") or all(map(is_rank, source[0]))
 
@@ -72,21 +72,20 @@ def _from_wide(frame: Any) -> Curve:
     if not (rows and ranks and frame.index.is_unique):
         names = ", ".join(map(str, columns[:6]))
         raise CurveError(f"A DataFrame with columns {names} is no curve: {FORMS}")
+    _check_labels(columns, column=False)
     if len(frame) == 1:
         return _from_columns(columns, frame.iloc[0])
     return Curve.from_examples({whole_rank(rank): frame[rank].to_dict() for rank in columns})
 
 
-def _check_index(series: Any) -> None:
+def _check_labels(labels: Any, *, column: bool) -> None:
     """Refuse the numbers of rows, which a column of a table has in the place of ranks."""
-    labels = list(series.index)
     ordered = sorted(map(whole_rank, labels))
     counted = len(ordered) > 2 and all(a + 1 == b for a, b in pairwise(ordered))
-    named = series.index.name is not None or (series.name is None and 0 not in labels)
-    if counted and not named:
+    if counted and labels.name is None and (column or 0 in ordered):
         raise CurveError(
-            f"The index {ordered[0]} to {ordered[-1]} of a Series may be row numbers or ranks: "
-            "give df.set_index('rank').accuracy."
+            f"The labels {ordered[0]} to {ordered[-1]} may be row numbers or ranks: name them "
+            "'rank', as in df.set_index('rank').accuracy."
         )
 
 

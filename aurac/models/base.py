@@ -68,14 +68,9 @@ def resolve_base(name: str) -> Base:
     """
     if name in PACKAGED:
         return Base(name, *packaged_weights(name))
+    check_base(name)
     path = Path(name).expanduser()
-    if not path.exists():
-        if hub_id(name) is None:
-            raise BaseModelError(
-                f"base {name!r} is no model folder here, no hub id (owner/name) and none of "
-                f"{', '.join(PACKAGED)}: --base FOLDER says where it is"
-            )
-        path = _from_hub(name)
+    path = path if path.exists() else _from_hub(name)
     if not (path / MODEL_CONFIG).is_file():
         raise BaseModelError(f"base {name!r} holds no {MODEL_CONFIG}")
     try:
@@ -83,6 +78,15 @@ def resolve_base(name: str) -> Base:
     except (ValueError, OSError) as error:
         raise BaseModelError(f"the weights of base {name!r} cannot be read: {error}") from error
     return Base(name, path.resolve(), digest)
+
+
+def check_base(name: str) -> None:
+    """Refuse what can be no base (BaseModelError), without a network."""
+    if name not in PACKAGED and not Path(name).expanduser().exists() and hub_id(name) is None:
+        raise BaseModelError(
+            f"base {name!r} is no model folder here, no hub id (owner/name) and none of "
+            f"{', '.join(PACKAGED)}: --base FOLDER says where it is"
+        )
 
 
 def _from_hub(name: str) -> Path:

@@ -134,9 +134,13 @@ class Run(Frames):
     def ask(self, **changes: Any) -> Run:
         """The same run under another `aurac.Question`; what is not named stays.
 
+        Other pairs, or another reference, take the place of both, and are a family of their own.
+
         Raises:
             UsageError: A reference or a pair of which the run has no row.
         """
+        if changes.keys() & {"pairs", "reference"}:  # other comparisons than a study declared
+            changes = {"pairs": (), "reference": None, "family": None} | changes
         run = Run(self.stored.under(self.question.but(**changes)))
         resolved(run.question, gather(run.curves, run.stored.groups))
         return run

@@ -195,7 +195,7 @@ class StoredRun:
         found: dict[Chosen, set[int]] = {}
         for each in reversed(task.sets):
             ranks = {0} if cut is None else {*cut.asked.get(task.name, {}).get(each.name, ())}
-            if ranks:
+            if ranks and each.documents.keys() <= task.leaves.keys():  # a group may lose a task
                 found.setdefault(self._limited(task, each), set()).update(ranks)
         return found
 

@@ -115,21 +115,23 @@ def run(
         progress.step("writing the report")
         entry = manifest.log[-1] | {"seconds": round(time.time() - began, 1)}
         manifest = msgspec.structs.replace(manifest, log=[entry])
-        whole = folder.record(manifest)
+        folder.record(manifest)
         from aurac.notebook import Run, answerable
 
         def read(held: Manifest) -> StoredRun:
             return answerable(StoredRun(folder.path, held, folder.cells, held.question))
 
-        shown, everything = read(manifest), Run(read(whole))
+        shown = read(manifest)
         if shown.question.reference != settings.reference:
             logger.warning("%s has no result to compare with", settings.reference)
         for line in alike(shown) if inputs.backend.checked else ():
             logger.warning("%s", line)
-        if report and everything.curves:
-            stored, analysis = everything.stored, everything.analysis
-            if not is_written(analysis, folder.path, stored):
-                write_report(stored, analysis)
+        with folder.reporting():
+            everything = Run(read(Manifest.read(folder.path)))
+            if report and everything.curves:
+                stored, analysis = everything.stored, everything.analysis
+                if not is_written(analysis, folder.path, stored):
+                    write_report(stored, analysis)
         return Run(shown)
 
 

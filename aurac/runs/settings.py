@@ -114,7 +114,7 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             settings: Settings = msgspec.convert(read, cls, strict=False)
         except msgspec.ValidationError as error:
             raise _refused(str(error), words) from error
-        if (limit := settings.limit) and limit >= 1 and limit != int(limit):
+        if (limit := settings.limit) and limit >= 1 and limit % 1:
             raise UsageError(f"limit takes {_TAKES['limit']}, not {limit:g}")
         settings._check_model()
         ranks = tuple(sorted(set(r))) if isinstance(r := settings.ranks, tuple) else r

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from msgspec.structs import replace
 
 from aurac.errors import AuracError, RecipeError
+from aurac.models.base import check_base
 from aurac.study.design import Part, Study
 from aurac.study.report import Reported, report
 from aurac.study.search import Step, survey
@@ -100,6 +101,9 @@ def _check(work: Work) -> None:
     from aurac.tasks.build import build_tasks
 
     todo = [step.adapter for step in steps(work) if step.state not in OVER]
+    for name in dict.fromkeys(adapter.recipe.base for adapter in todo):
+        with _named(work, "base"):
+            check_base(name)
     data = ("task", "data", "prompt", "prompt_without", "target")
     for adapter in {tuple(getattr(x.recipe, n) for n in data): x for x in todo}.values():
         if not (work.out / adapter.folder).exists():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -189,6 +189,11 @@ class Reader:
                 instead = f"; did you mean {near[0]}?" if near else ""
                 key, reason = f"{key}.{unknown}", f"there is no such key{instead}"
             self.refuse(key.removeprefix("."), reason)
+
+    def once(self, key: str, values: Sequence[object]) -> None:
+        """Refuse what stands twice."""
+        if len({*values}) < len(values):
+            self.refuse(key, "each may stand there once")
 
     def refuse(self, key: str, why: object) -> NoReturn:
         """Refuse what stands at a key."""

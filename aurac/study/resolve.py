@@ -53,6 +53,8 @@ class _Resolver(Reader):
         """The record."""
         file = self.file
         self._check_names()
+        self.once("num_fewshot", self.shots)
+        self.once("primary", [frozenset((pair.a, pair.b, pair.cut)) for pair in file.primary])
         parts = [self._part(alias, shots) for alias in self.bases for shots in self.shots]
         for i, pair in enumerate(file.primary):
             there = [self._declare(part, pair, f"primary[{i}]") for part in parts]
@@ -110,6 +112,7 @@ class _Resolver(Reader):
         special = {name for each in mine.values() for name in each}
         source, family = fields.pop("from", None), fields.pop("family", False)
         seeds, cuts = fields.pop("seeds", self.file.seeds), fields.pop("cuts", ())
+        self.once(at.get("seeds", "seeds"), seeds)
         own = self.search or of.recipe or of.recipes.get(group)
         plan = Plan(
             task=task,

@@ -38,6 +38,13 @@ def test_examples_are_joined_by_identity_and_not_by_place():
     assert pairs.high[0] < 0.25  # the same answers: no spread but the further example
 
 
+def test_a_seed_without_its_outcomes_stands_beside_others_that_have_them():
+    seed = made("a", 2)
+    mixed = [made("a", 1), Curve((1, 2), seed.accuracy, adapter="a", seed=2, task="t"), made("b")]
+    rows = gather(mixed, {})
+    assert [(row.name, row.seeds) for row in rows] == [("a", 2), ("b", 1)]
+
+
 def test_clusters_that_one_curve_knows_hold_for_its_task():
     clusters = tuple(str(i // 5) for i in range(20))
     one, other = made("a"), made("b", clusters=clusters)

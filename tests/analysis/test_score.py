@@ -150,6 +150,7 @@ def test_curves_from_what_pandas_users_have():
     tasks = wide.set_axis(["a", "b", "c", "d"])
     for source, message in (
         (tasks, "columns 1, 2, 4 is no curve"),  # rows that may be no examples
+        (wide.T.reset_index(drop=True), "labels 0 to 3 may be row numbers or ranks"),
         (7, "type int is no curve"),
         ([0.1, 0.2, 0.3], "type float is no curve"),
         (series, "several curves|two curves"),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.runs_doubles import Task
 
-from aurac.adapters import load_adapter
+from aurac.adapters import Adapter, Factors, Nesting, load_adapter
 from aurac.adapters.cut import cuts_of
 from aurac.curves.question import Key
 from aurac.errors import UsageError
@@ -24,9 +25,23 @@ def loaded(adapters):
 def test_cuts_are_curves_in_the_order_asked(loaded):
     pairs = cuts_of(loaded["lora"], bases=("prefix", "svd"), rescales=("rule", "keep"))
     assert [*pairs] == [("prefix", "rule"), ("prefix", "keep"), ("svd", "keep")]
+    for both in (("keep", "rule"), ("rule", "keep")):  # none is dropped, whichever stands first
+        assert {*cuts_of(loaded["lora"], rescales=both)} == {("svd", "keep"), ("prefix", "rule")}
     unknown = replace(loaded["lora"], nesting=None)
     with pytest.raises(UsageError, match="which is not recorded"):
         cuts_of(unknown, bases=("prefix",), rescales=("trained",))
+
+
+def test_full_rank_is_what_was_trained_with_a_constant_p_too():
+    """P = .5 s_R throughout: the update that was trained is half of s_R · B · A."""
+    generator = torch.Generator().manual_seed(3)
+    A, B = torch.randn(4, 6, generator=generator), torch.randn(5, 4, generator=generator)
+    nesting = Nesting("matryoshka", (4,), (0.5,))
+    adapter = Adapter("half", {"m": Factors(A, B, 2.0, "none")}, nesting)
+    [(way, cuts)] = cuts_of(adapter).items()
+    assert way == ("svd", "keep")
+    last = cuts[4].prepared().at(4).modules["m"]
+    torch.testing.assert_close(last.scale(4) * last.B @ last.A, 2.0 * 0.5 * B @ A)
 
 
 def rows(loaded, *names):

@@ -63,6 +63,7 @@ def test_a_folder_alone_is_the_data_of_the_first_task():
     [
         ({"limit": -1}, "limit takes .* not -1"),
         ({"limit": 1.5}, "limit takes .* not 1.5"),
+        ({"limit": float("inf")}, "limit takes .* not inf"),
         ({"ranks": "1,x"}, "ranks takes .* not '1,x'"),
         ({"ranks": [0]}, "ranks takes .* not"),
         ({"basis": "energy"}, "basis takes prefix or svd, not 'energy'"),

@@ -95,6 +95,7 @@ def test_a_training_that_diverged_is_tried_again_with_other_settings(written, tm
             {"recipes": {"lora": {"method": "lora", "prompt": "{qestion}"}}},
             "lora-seed2 cannot be trained: .*qestion",
         ),
+        ({"base": "smollm2-135m-instruct-q4_2"}, "base: base 'smollm2-135m-instruct-q4_2' is no"),
         ({"search": {"dropout": [0, 0.1], "split": "validaton"}}, r"tasks\.aurac_word_problems: "),
     ],
 )
