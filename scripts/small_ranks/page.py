@@ -184,6 +184,7 @@ def appendix(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         "first": tables.shown(first, *about, "of each seed"),
         "explored": tables.shown(kinds["explored"], *about),
         "family": KINDS["explored"]["family"],
+        "pairs": len(kinds["explored"][["a", "b"]].drop_duplicates()),
         "ranks": tables.shown(kinds["rank"], *about),
         "losses": tables.shown(kinds["loss"], "tasks", "a", "ranks", "seeds", "points"),
         "accuracies": tables.shown(wide, *ways),
