@@ -138,7 +138,7 @@ def check_default(cut, way):
     for *key, number in found:
         check_interval(number, wanted[tuple(key)])
     rank, number, word = re.search(
-        rf"At rank (\d), training at that rank gained {NUMBER}: ([a-z ]*)", cut
+        rf"training at rank (\d) gained {NUMBER}: ([a-z ]*)", cut
     ).groups()
     known = {r: row_of("rank", EACH, way, "word problems", r) for r in ranks}
     assert rank == max(ranks, key=lambda r: float(known[r]["points"]))
