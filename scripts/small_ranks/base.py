@@ -150,6 +150,15 @@ def planned() -> tuple[dict[str, str], dict[tuple[str, str], set[int]]]:
     return labels, seeds
 
 
+def rate(recipe: str) -> str:
+    """The learning rate that the search of a recipe chose, in brackets; nothing where none did."""
+    tasks = searches().get(recipe, {}).get("tasks", {}).values()
+    rates = {task["chosen"]["learning_rate"] for task in tasks if "chosen" in task}
+    text = " and ".join(f"{chosen:g}".lstrip("0") for chosen in sorted(rates))
+    return f" (rate {text})" if text else ""
+
+
+@cache
 def searches() -> dict[str, Any]:
     """Recipe → what its search found, as `search.json` has it."""
     found: dict[str, Any] = {}

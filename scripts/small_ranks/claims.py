@@ -110,10 +110,15 @@ def _draws(count: int, stream: int) -> Array:
     return np.stack([np.bincount(row, minlength=count) for row in drawn]).astype(np.float64)
 
 
+def fresh_sets(stored: Stored) -> list[set[int]]:
+    """The fresh seeds that are evaluated, of each of both methods on each task."""
+    sets = [set(areas(stored, task, WAYS[way], "1 to 8")) for task in TASKS for way in DECLARED]
+    return [some & {*FRESH} for some in sets]
+
+
 def fresh_seeds(stored: Stored) -> list[int]:
     """The fresh seeds of which both methods are whole on both tasks."""
-    sets = [set(areas(stored, task, WAYS[way], "1 to 8")) for task in TASKS for way in DECLARED]
-    return sorted(set.intersection(*sets) & {*FRESH})
+    return sorted(set.intersection(*fresh_sets(stored)))
 
 
 def known_seeds(stored: Stored) -> Collection[int]:
@@ -161,13 +166,15 @@ def verdict(found: Claim | None) -> str:
     return "better" if found.low > 0 else "worse" if found.high < 0 else "not shown"
 
 
-def power(stored: Stored) -> float:
+def power(stored: Stored, grade: str = "value") -> float:
     """The difference that the test finds four times in five, by the old seeds' spread.
 
     The closed form of `aurac plan`: its examples are as many as both tasks have, and vary as the
     mean over the tasks does.
     """
-    sides = [[areas(stored, task, WAYS[way], "1 to 8") for way in DECLARED] for task in TASKS]
+    sides = [
+        [areas(stored, task, WAYS[way], "1 to 8", grade) for way in DECLARED] for task in TASKS
+    ]
     each = [np.stack([ours[seed] - theirs[seed] for seed in OLD]) for ours, theirs in sides]
     examples = sum(x.shape[1] for x in each)
     flips = examples * sum(x.mean(axis=0).var() / x.shape[1] for x in each) / len(each) ** 2

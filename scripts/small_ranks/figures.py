@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from aurac.show.charts import COLOURS, MARKERS, styled
-from scripts.small_ranks.base import ASKED, TASKS, WAYS
+from scripts.small_ranks.base import ASKED, TASKS, WAYS, rate
 from scripts.small_ranks.claims import EACH, TRAINED, Claim
 
 if TYPE_CHECKING:
@@ -31,12 +31,13 @@ def draw(known: Mapping[tuple[str, Way, str], Claim], path: Path) -> None:
                     look = {"color": COLOURS[colour], "marker": MARKERS[colour], "ls": dashes}
                     beside = [rank * 1.03 ** (at - 2.5) for rank in found]  # bars lie apart
                     around = [value - low, high - value]
-                    ax.errorbar(beside, value, around, label=text, elinewidth=0.8, **look)
+                    label = f"{text}{rate(WAYS[name].recipe)}"
+                    ax.errorbar(beside, value, around, label=label, elinewidth=0.8, **look)
             ax.set_xscale("log", base=2)
             ax.set_xticks([*map(int, (*EACH, TRAINED))], [*EACH, TRAINED])
             ax.set_xlabel("Rank")
             ax.set_title(f"{task[0].upper()}{task[1:]}")
         figure.axes[0].set_ylabel("Accuracy (%)")
         named = figure.axes[0].get_legend_handles_labels()
-        figure.legend(*named, loc="outside lower center", ncols=3)
+        figure.legend(*named, loc="outside lower center", ncols=2)
         figure.savefig(path, metadata={"Software": None})

@@ -53,32 +53,58 @@ def page(stored: base.Stored, known: Known, accuracies: Accuracies) -> dict[str,
     way = "nested" if verdict(test) == "better" else "lora"
     each = {rank: known[Asked("rank", "each", way, ALONE, rank)] for rank in EACH}
     beaten = [rank for rank, found in each.items() if verdict(found) == "better"]
+    cut = [rank for rank in EACH if rank not in beaten]
+    closest = max(cut or EACH, key=lambda rank: c.value if (c := each[rank]) else -1)
     lost = [f"{inline(known[Asked('loss', way, way, 'both', r)])} at {r}" for r in EACH[::-1]]
     tasks = "both" if known[Asked("explored", "with P", "eight")] else ALONE
     searched = [r for r in EACH if (ALONE, base.WAYS["searched"], r) in accuracies]
     fresh = f"{len(claims.fresh_seeds(stored))} of {len(FRESH)} seeds"
+    sets = claims.fresh_sets(stored)
+    explored = [asked for asked, found in known.items() if found and asked.kind == "explored"]
     return {
         "n": {"/".join(asked): inline(found) for asked, found in known.items()},
         "v": {"/".join(asked): SAID[verdict(found)] for asked, found in known.items()},
-        "cut": numbers.listed([r for r in EACH if r not in beaten]).replace("and", "or"),
+        "cut": numbers.listed(cut).replace("and", "or"),
+        "beaten": shown_better(known, way, cut),
+        "closest": closest,
+        "gained": f"{inline(each[closest])}: {ASKED['decided'][verdict(each[closest])]}",
         "first": {"lora": "plain LoRA", "nested": "MatryoshkaLoRA"}[way],
         "lost": numbers.listed(lost),
         "nested": SAID[verdict(test or estimate)],
         "alone": f"rank {numbers.listed(beaten)}".replace("and", "or") if beaten else "no rank",
-        "at_ranks": at_ranks(each),
+        "at_ranks": at_ranks({rank: each[rank] for rank in beaten or EACH}),
+        "each_seeds": len(found.seeds) if (found := each["1"]) else 0,
+        "at_a_rank": sum(
+            found is not None for asked, found in known.items() if asked.kind == "rank"
+        ),
         "declared": tables.shown(declared(known, fresh)),
         "test": f"On the fresh seeds MatryoshkaLoRA {SAID[verdict(test)]}: {inline(test)}."
         if test
-        else f"Of the test {fresh} are whole: nothing is concluded from it yet.",
-        "power": numbers.percent(claims.power(stored)),
-        "ends": [numbers.upper(x) for x in (estimate.high, -estimate.low)] if estimate else [],
+        else f"Of the test {sum(map(len, sets))} of {len(sets) * len(FRESH)} trainings are done; "
+        f"{fresh} are complete on both tasks, and none is compared before all are.",
+        "power": [numbers.percent(claims.power(stored, grade)) for grade in base.GRADES[:2]],
+        "planned": ASKED["planned"],
         "by_rank": tables.shown(by_rank(known, accuracies)),
         "paper_tasks": "both tasks" if tasks == "both" else f"the {ALONE}",
         "paper": tables.shown(paper(known, tasks)),
         "family": KINDS["explored"]["family"],
+        "pairs": len({asked[1:3] for asked in explored}),
+        "rate": base.rate("dylora_eight").strip(" ()"),
         "base": numbers.percent(stored.base["aurac_word_problems"][0].mean()),
         "searched": f" (rank {numbers.listed(searched)}: its own, too)" if searched else "",
     }
+
+
+def shown_better(known: Known, way: str, ranks: list[str]) -> str:
+    """The ways that are shown to be better than one at some of the ranks."""
+    said = []
+    for a, b in KINDS["rank"]["pairs"]:
+        for rank in ranks if b == way else ():
+            both, alone = (known[Asked("rank", a, b, tasks, rank)] for tasks in ("both", ALONE))
+            if verdict(found := both or alone) == "better":
+                name = f"{tables.method(base.WAYS[a].recipe)} ({tables.cut(base.WAYS[a])})"
+                said.append(f"{name} at rank {rank} ({inline(found)})")
+    return f"{f'only {numbers.listed(said)}' if said else 'nothing'} is shown to be better"
 
 
 def at_ranks(each: Mapping[str, Claim | None]) -> str:
@@ -91,14 +117,15 @@ def at_ranks(each: Mapping[str, Claim | None]) -> str:
 
 
 def declared(known: Known, fresh: str) -> pd.DataFrame:
-    """The declared comparison: the test, and what was known; of both the estimate."""
+    """The declared comparisons: the test, what was known of it, of both the estimate; the first."""
     rows: list[dict[str, Any]] = []
-    for kind, name in ASKED["declared"].items():
-        claim = known[Asked(kind, *claims.DECLARED)]
-        row = {"seeds": name, "points [95 %]": ends(claim) or fresh}
+    for seeds, other, kind, *pair in ASKED["declared"]:
+        claim = known[Asked(kind, *pair)]
+        row = {"seeds": seeds, "against": other, "family": KINDS[kind]["family"]}
+        row["points [95 %]"] = ends(claim) or fresh
         row["bootstrap"] = numbers.interval(0, *claim.drawn)[4:] if claim else numbers.NONE
         rows.append(row | {"p": claim and claim.p, "MatryoshkaLoRA is": verdict(claim)})
-    return pd.DataFrame(rows if rows[0]["p"] else rows[:2])
+    return pd.DataFrame(rows if rows[0]["p"] else [*rows[:2], *rows[3:]])
 
 
 def by_rank(known: Known, accuracies: Accuracies) -> pd.DataFrame:
@@ -122,7 +149,7 @@ def paper(known: Known, tasks: str) -> pd.DataFrame:
     """The comparisons of the paper on its axes."""
     rows = []
     for name, (a, b) in ASKED["paper"]:
-        row = {"MatryoshkaLoRA": name}
+        row = {"MatryoshkaLoRA": f"{name}{base.rate(base.WAYS[a].recipe)}"}
         for over in KINDS["explored"]["ranks"]:
             claim = known[Asked("explored", a, b, tasks, over)]
             row[over] = f"{ends(claim)} {verdict(claim)}"
@@ -157,6 +184,7 @@ def appendix(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         "first": tables.shown(first, *about, "of each seed"),
         "explored": tables.shown(kinds["explored"], *about),
         "family": KINDS["explored"]["family"],
+        "pairs": len(kinds["explored"][["a", "b"]].drop_duplicates()),
         "ranks": tables.shown(kinds["rank"], *about),
         "losses": tables.shown(kinds["loss"], "tasks", "a", "ranks", "seeds", "points"),
         "accuracies": tables.shown(wide, *ways),

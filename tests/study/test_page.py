@@ -81,6 +81,7 @@ def check_page(text):
     head = " ".join(text.partition("\n\nPoints")[0].split())
     _, cut, nested, alone = head.split(" - ")
     way = LORA if "train plain LoRA" in cut else NESTED
+    check_default(cut, way)
     for number, rank in re.findall(NUMBER + r" at (\d)", cut):
         check_interval(number, row_of("loss", way, way, ranks=rank))
     estimate = row_of("estimate", NESTED, LORA)
@@ -105,11 +106,7 @@ def check_page(text):
         row = row_of("rank", EACH, f"{method} (SVD, fitted scale)", "word problems", "1")
         check_interval(number, row)
         assert WORDS[said] == row["a is"]
-    gain, loss = re.search(r"gain above (\S+) points and a loss above (\d+\.\d)", text).groups()
-    check_interval(f"{over.partition(' ')[0]} −{loss} {gain}", estimate)
-    check_interval(
-        re.search(rf"differs by {NUMBER}", text)[1], row_of("first", NESTED_FITTED, LORA_FITTED)
-    )
+    check_counts(text)
     scaled = row_of(
         "explored", NESTED_FITTED, "LoRA at scale 1 (SVD, fitted scale)", "word problems"
     )
@@ -120,16 +117,59 @@ def check_page(text):
     check_paper(paper, "both" if "on both tasks, with" in text else "word problems")
 
 
+def check_default(cut, way):
+    """What is said of the other ways at the ranks of the default."""
+    ranks = re.search(r"For rank (.*), by default", cut)[1].replace(" or ", ", ").split(", ")
+    wanted = {}
+    for row in rows_of("differences"):
+        asked = row["kind"] == "rank" and row["b"] == way and row["ranks"] in ranks
+        if asked and row["a is"] == "better":
+            wanted.setdefault((row["a"], row["ranks"]), {})[row["tasks"]] = row
+    wanted = {
+        key: row
+        for key, found in wanted.items()
+        for row in [found.get("both") or found.get("word problems")]
+        if row and (row["tasks"] == "both" or not row_of("rank", key[0], way, ranks=key[1]))
+    }
+    said = re.search(r"compared with it there, (?:only )?(.*?) is shown to be better", cut)[1]
+    found = re.findall(rf"(\w[\w ]* \([^)]*\)) at rank (\d) \({NUMBER}\)", said)
+    assert {x[:2] for x in found} == wanted.keys()
+    assert (said == "nothing") == (not wanted)
+    for *key, number in found:
+        check_interval(number, wanted[tuple(key)])
+    rank, number, word = re.search(
+        rf"training at rank (\d) gained {NUMBER}: ([a-z ]*)", cut
+    ).groups()
+    known = {r: row_of("rank", EACH, way, "word problems", r) for r in ranks}
+    assert rank == max(ranks, key=lambda r: float(known[r]["points"]))
+    check_interval(number, known[rank])
+    assert {"undecided": "not shown"}.get(word, word) == known[rank]["a is"]
+
+
+def check_counts(text):
+    """How many comparisons, adapters and seeds there are."""
+    rows = rows_of("differences")
+    by_rank = re.search(r"not for all (\d+) \[such\]", text)[1]
+    assert int(by_rank) == sum(row["kind"] == "rank" for row in rows)
+    run = re.search(r"planned pairs on one axis \((\d+) were run\)", text)[1]
+    assert int(run) == len({(row["a"], row["b"]) for row in rows if row["kind"] == "explored"})
+    done = [int(row["adapters"].split()[0]) for row in rows_of("there") if "fresh" in row["method"]]
+    if found := re.search(r"test (\d+) of (\d+) trainings are done", text):
+        assert [*map(int, found.groups())] == [sum(done), len(done) * len(FRESH)]
+    planned = re.search(r"The plan's (\S+) came", text)[1]
+    assert f"{planned} points is found four times in five" in (STUDY / "study.yaml").read_text()
+
+
 def check_declared(table):
+    sides = {
+        "LoRA, own": (NESTED, LORA),
+        "LoRA, fitted": (NESTED_FITTED, LORA_FITTED),
+        "DyLoRA": (NESTED_FITTED, "DyLoRA (prefix)"),
+    }
+    kinds = {"55–62": "test", "47–54": "old seeds", "47–62": "estimate"}
     for row in table:
-        kind = (
-            "test"
-            if "test" in row["seeds"]
-            else "old seeds"
-            if "known" in row["seeds"]
-            else "estimate"
-        )
-        known = row_of(kind, NESTED, LORA)
+        kind = "first" if row["family"] == "6" else kinds[row["seeds"]]
+        known = row_of(kind, *sides[row["against"]])
         if known is None:
             assert row["MatryoshkaLoRA is"] == "not there yet"
             continue
@@ -137,7 +177,9 @@ def check_declared(table):
         low, high = (float(x) for x in re.findall(r"-?\d+\.\d", row["bootstrap"].replace("−", "-")))
         assert -0.001 <= float(known["bootstrap low"]) - low <= 0.101
         assert -0.001 <= high - float(known["bootstrap high"]) <= 0.101
-        if "&" not in row["p"]:
+        if "&" in row["p"]:
+            assert float(known["p"]) < 0.001 or float(known["p"]) > 0.99
+        else:
             assert float(row["p"]) == pytest.approx(float(known["p"]), abs=0.0051)
         assert row["MatryoshkaLoRA is"] == known["a is"]
 
@@ -178,13 +220,17 @@ def check_paper(table, tasks):
     pairs = {
         "without P": (f"{nested} (prefix without P)", f"{other} (prefix)"),
         "with P": (f"{nested} (prefix with P)", f"{other} (prefix)"),
-        "with a fitted scale, both": (
+        "fitted scale, both": (
             "MatryoshkaLoRA (prefix, fitted scale)",
             f"{other} (prefix, fitted scale)",
         ),
     }
     for row in table:
-        pair = pairs[row.pop("MatryoshkaLoRA")]
+        name, rate = row.pop("MatryoshkaLoRA").removesuffix(")").split(" (rate ")
+        pair = pairs[name]
+        method = pair[0].split(" (")[0]
+        chosen = {r["chosen"] for r in rows_of("trials") if r["method"] == method}
+        assert chosen == {f"0{rate}"}
         for ranks, cell in row.items():
             known = row_of("explored", *pair, tasks, ranks.removesuffix(", log2"))
             number, word = cell.rsplit("\\] ", 1)
@@ -236,6 +282,9 @@ MUTATIONS = {
         lambda found: f"] {OTHER[found[1]]}",
     ),
     "is better": ("README.md", r"is not shown to be better|is worse", "is better"),
+    "a count": ("README.md", r"\d+ of 32 trainings", "31 of 32 trainings"),
+    "undecided": ("README.md", "undecided", "better"),
+    "another rate": ("README.md", r"with P \(rate \.008", "with P (rate .004"),
     "p": ("README.md", r"\|( &lt;)? \.\d+ \|", "| .999 |"),
     "a factor": ("appendix.md", r"(## Factors.*?\| +)\d+\.\d+( \|)", r"\g<1>99.9\2"),
     "a rate": ("appendix.md", r"(## The search.*?LoRA \| +SVD \| +)0\.008", r"\g<1>0.004"),
@@ -304,6 +353,9 @@ SAID_ELSEWHERE = [  # what docs/comparison.md and the README say, in the words o
         "better",
     ),
     (("explored", "MatryoshkaLoRA (prefix, fitted scale)", "DyLoRA (prefix)"), "better"),
+    (("rank", NESTED_FITTED, LORA, "both", "2"), "better"),
+    *((("rank", NESTED_FITTED, LORA, "both", rank), "not shown") for rank in ("4", "8")),
+    *((("rank", EACH, LORA, "word problems", rank), "not shown") for rank in ("2", "4", "8")),
     (("rank", EACH, LORA, "word problems", "1"), "better"),
     (("rank", EACH, LORA_FITTED, "word problems", "1"), "better"),
     (("rank", EACH, NESTED_FITTED, "word problems", "1"), "not shown"),
