@@ -48,6 +48,7 @@ from support.table_world import GROUP, MEMBERS, PROSE, TASKS, VERSIONS, Table, l
 
 import aurac
 from aurac.cli import main
+from aurac.tasks.listing import stock_tasks
 
 
 class EndedError(BaseException):
@@ -72,7 +73,9 @@ def quick(root, *, flush=False):
         patch.setattr(gc, "collect", lambda *_: 0)
         patch.setattr(os, "fsync", os.fsync if flush else lambda _: None)
         gc.freeze()
+        stock_tasks.cache_clear()
         yield
+    stock_tasks.cache_clear()
 
 
 def program(*words, ends=math.inf, away=0):
