@@ -67,7 +67,7 @@ nitpick_ignore_regex = [
     ),
     (
         r"py:class",
-        r"(.*\.)?(Description|Key|Manifest|PeftModel|Recipe|Record|Rescale|Rule|Sidecar|Source)",
+        r"(.*\.)?(Description|Key|Manifest|PeftModel|Prepared|Recipe|Record|Rescale|Rule|Sidecar|Source|Train)",
     ),
     (r"py:class", r"(.*\.)?(TrainerCallback|TrainingResult|Update|Values)|nn\.\w+"),
     (

@@ -23,7 +23,7 @@ class Family:
     """One adapter for each rank; what members agree on is ``None`` where they differ."""
 
     name: str  #: in tables and reports
-    members: Mapping[int, Adapter]  #: by rank, ascending; see :func:`make_family`
+    members: Mapping[int, Adapter]  #: by rank, ascending
     method: str | None
     seed: int | None
     data_order: str | None  #: hash of the training examples and their order
