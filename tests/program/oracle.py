@@ -293,7 +293,7 @@ UNTESTED = dict.fromkeys(("reference", "rank", "loss", "bound", "bytes", "slot",
 def _unscored(row):
     """What is said of a row that has no mean over tasks."""
     told = {"name": row.name, "trained": row.trained, "members": {}}
-    told |= dict.fromkeys(("over", "below", "rolling")) | {"left": []}
+    told |= {"over": None, "below": False, "rolling": False, "left": []}
     return {"seeds": len(row.curves), TOLD: told}
 
 
