@@ -60,7 +60,8 @@ def cuts_of(
     if isinstance(adapter, Family):  # each member as it was trained: nothing to choose
         cuts = {r: Cut(m := adapter.member(r), r, "prefix", default_rescale(m)) for r in wanted}
         return {("prefix", cuts[wanted[-1]].rescale): cuts}
-    ways = [(b, r) for r in rescales or (None,) for b in bases or (default_basis(adapter, r),)]
+    asked = [(b, r) for b in bases or (None,) for r in rescales or (None,)]
+    ways = [(b or default_basis(adapter, r), r) for b, r in asked]
     pairs = [(b, r or default_rescale(adapter, b)) for b, r in ways]
     pairs = [(b, r) for b, r in pairs if b == "prefix" or r in ("keep", "fit")] or pairs
     for pair in pairs:

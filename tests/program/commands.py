@@ -174,9 +174,11 @@ class Command:
             every = spec.members or range(1, spec.rank + 1)
             named = {"all": every, "pow2": [rank for rank in every if rank != 3]}.get(asked)
             ranks = named or sorted({*map(int, asked.split(",")), spec.rank})
-            own = "prefix" if spec.nested or rescales[0] in ("rule", "trained") else "svd"
+            own = {
+                x: "prefix" if spec.nested or x in ("rule", "trained") else "svd" for x in rescales
+            }
             best = {"svd": "keep", "prefix": "trained" if spec.method == "matryoshka" else "rule"}
-            pairs = [(basis or own, x or best[basis or own]) for basis in bases for x in rescales]
+            pairs = [(b or own[x], x or best[b or own[x]]) for b in bases for x in rescales]
             usable = [(b, r) for b, r in pairs if b == "prefix" or r == "keep"]
             usable = [("prefix", "rule")] if spec.members else usable
             unknown = spec.method is None and ("prefix", "trained") in usable
