@@ -205,6 +205,8 @@ class Adapter:
         for key, tensor in sorted(self.extras.items()):
             digest.update(key.encode())
             _hash_tensor(digest, tensor)
+        if rows := self.peft_config.get("trainable_token_indices"):  # which the extras are
+            digest.update(json.dumps(rows).encode())
         n = self.nesting
         digest.update(json.dumps(n and [n.method, n.ranks, n.weights, n.update]).encode())
         digest.update(b"folded" if self.folded else b"")

@@ -309,7 +309,8 @@ def _family(
     table: _Means | _Task, compared: Sequence[tuple[Key, Key]], asked: Question
 ) -> Iterator[Pair]:
     """Differences of AURAC with intervals and p, adjusted for those that hold together."""
-    family = max(len(compared), (asked.pairs and asked.family) or 0)
+    declared = asked.family if asked.pairs and not asked.primary else None
+    family = max(len(compared), declared or 0)
     for pair, parts in (table.pair(a, b) for a, b in compared):
         adjusted: dict[str, Any] = {"comparisons": family}
         if parts is not None:

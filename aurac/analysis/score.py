@@ -10,6 +10,7 @@ import numpy as np
 from aurac.curves.area import quadrature_weights
 from aurac.curves.checks import check_level
 from aurac.curves.coerce import as_curve
+from aurac.curves.numbers import interval
 from aurac.errors import CurveError
 from aurac.readers import curves_of
 
@@ -42,10 +43,8 @@ class Score(float):
         return float(self)
 
     def __str__(self) -> str:
-        if math.isnan(self.low):
-            return f"{100 * self:.1f}"
-        low, high = round(1000 * self.low, 6), round(1000 * self.high, 6)
-        return f"{100 * self:.1f} [{math.floor(low) / 10:.1f}, {math.ceil(high) / 10:.1f}]"
+        known = not math.isnan(self.low)
+        return interval(float(self), *((self.low, self.high) if known else (None, None)))
 
     def __repr__(self) -> str:
         return f"Score({self})"

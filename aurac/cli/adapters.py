@@ -109,7 +109,7 @@ def _heading(facts: Description) -> dict[str, str]:
 
 def _row(facts: Description, at: AtRank) -> dict[str, object]:
     """What a rank has; the trained weight of its component only where that is not the rule's."""
-    from aurac.show.numbers import size
+    from aurac.curves.numbers import size
 
     def number(value: float | None, form: str) -> str | None:
         return None if value is None else format(value, form)

@@ -51,7 +51,7 @@ def plan(
     aurac plan --difference 0.02 --flips 0.15
     aurac plan --margin 0.02
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.show.numbers import points, upper
+    from aurac.curves.numbers import points, upper
     from aurac.stats.planning import Assumptions, examples_for, examples_for_margin, seeds_for
 
     if margin is not None and difference is None and flips is None:

@@ -179,7 +179,7 @@ def study(study: Path, out: Path | None, device: str | None, dry_run: bool) -> i
     from aurac.study import Work, left, load_study, run_study, steps
 
     loaded = load_study(study)
-    work = Work(loaded, out or Path("runs") / loaded.name)
+    work = Work(loaded, out or Path("runs") / loaded.file.name)
     if dry_run:
         for step in (every := left(work)):
             task, name = step.adapter.plan.task, step.adapter.name

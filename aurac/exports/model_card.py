@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.adapters.methods import METHODS
 from aurac.analysis import Analysis
+from aurac.curves import numbers
 from aurac.curves.curve import Curve
 from aurac.curves.display import truncate_options
 from aurac.models.packaged import hub_id
 from aurac.records.manifest import AdapterInfo
 from aurac.records.run import StoredRun
-from aurac.show import numbers, wording
+from aurac.show import wording
 from aurac.show.views import View
 
 if TYPE_CHECKING:

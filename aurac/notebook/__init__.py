@@ -134,13 +134,13 @@ class Run(Frames):
     def ask(self, **changes: Any) -> Run:
         """The same run under another `aurac.Question`; what is not named stays.
 
-        Other pairs, or another reference, take the place of both, and are a family of their own.
+        Pairs take the place of a reference, and a reference that of pairs.
 
         Raises:
             UsageError: A reference or a pair of which the run has no row.
         """
-        if changes.keys() & {"pairs", "reference"}:  # other comparisons than a study declared
-            changes = {"pairs": (), "reference": None, "family": None} | changes
+        if changes.keys() & {"pairs", "reference"}:
+            changes = {"pairs": (), "reference": None} | changes
         run = Run(self.stored.under(self.question.but(**changes)))
         resolved(run.question, gather(run.curves, run.stored.groups))
         return run
@@ -155,7 +155,7 @@ class Run(Frames):
         """Every answer, of rank 0 the base's: a row for each example, task, cut and rank.
 
         Of one task, adapter (or recipe) or rank where they are named; with response, what its
-        filter read, question and target. Where an adapter is named, the base's have to be, too.
+        filter read, question and target. With an adapter, the base's answers need rank 0.
 
         Raises:
             UsageError: There are none.

@@ -126,11 +126,11 @@ def run(
             logger.warning("%s has no result to compare with", settings.reference)
         for line in alike(shown) if inputs.backend.checked else ():
             logger.warning("%s", line)
-        with folder.reporting():
-            everything = Run(read(Manifest.read(folder.path)))
-            if report and everything.curves:
+        if report:
+            with folder.reporting():
+                everything = Run(read(Manifest.read(folder.path)))
                 stored, analysis = everything.stored, everything.analysis
-                if not is_written(analysis, folder.path, stored):
+                if everything.curves and not is_written(analysis, folder.path, stored):
                     write_report(stored, analysis)
         return Run(shown)
 

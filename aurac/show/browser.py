@@ -127,7 +127,7 @@ def answers(of: View, run: StoredRun) -> Answers | None:
 def one_answer(of: View, run: StoredRun | None) -> str:
     """A wrong answer of the first adapter at its largest rank, in a sentence, if one is stored.
 
-    Of whole completions the score that is higher.
+    Whole completions have none: the sentence names the score that counts tokens.
     """
     if of.metric == f"{WHOLE},none":
         return (

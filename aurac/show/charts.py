@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
+from aurac.curves.numbers import percent, points
 from aurac.files import write_atomic
-from aurac.show.numbers import percent, points
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:

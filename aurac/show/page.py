@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from aurac.analysis import analyse
+from aurac.curves.numbers import confidence, listed, metric_value, percent
 from aurac.show import views, wording
 from aurac.show.browser import answers
 from aurac.show.charts import plot, plot_differences
 from aurac.show.escape import unique_slugs
-from aurac.show.numbers import confidence, listed, metric_value, percent
 from aurac.show.views import View
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import to_builtins
 
 from aurac.analysis.schema import FRAMES
+from aurac.curves.numbers import confidence
 from aurac.files import write_atomic
 from aurac.show import escape, views, wording
 from aurac.show.browser import Answers, judged
 from aurac.show.charts import save
-from aurac.show.numbers import confidence
 from aurac.show.page import Code, Figure, Fold, Page, Pages, Table
 from aurac.show.tabular import render_table
 from aurac.terminal import one_line

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aurac.curves.checks import MEAN
 from aurac.curves.metrics import TOKENS, WHOLE
-from aurac.curves.question import ALL_PAIRS
-from aurac.errors import UsageError
-from aurac.show.numbers import (
+from aurac.curves.numbers import (
     NONE,
     confidence,
     decimals,
@@ -19,6 +17,8 @@ from aurac.show.numbers import (
     percent,
     size,
 )
+from aurac.curves.question import ALL_PAIRS
+from aurac.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

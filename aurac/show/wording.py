@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aurac.curves.checks import MEAN
 from aurac.curves.display import slot_rank, truncate_options
 from aurac.curves.metrics import TOKENS
-from aurac.show.numbers import confidence, counted, interval, listed, percent, points, size, upper
+from aurac.curves.numbers import confidence, counted, interval, listed, percent, points, size, upper
 from aurac.show.views import LOSS, MARK, OWN, SLOT
 from aurac.stats.planning import examples_for_margin
 
@@ -135,9 +135,8 @@ def _shipped(of: View, record: Advice, adapter: str) -> str:
     if rank == record.reference:
         why = "" if until else f": {_fails(known.get(below), record.margin, sure)}"
         return f"{ship} {adapter}{reference}, as trained{why}."
-    lost = (
-        f"at most {upper(record.bound or 0.0)} points" if (record.bound or 0.0) > 0 else "nothing"
-    )
+    bound = record.bound or 0.0
+    lost = f"at most {upper(bound)} points" if bound > 0 else "nothing"
     files = record.bytes, known[record.reference or 0].bytes
     file = f" Its file has {size(files[0])} instead of {size(files[1])}." if all(files) else ""
     claim = f"{ship} {adapter}rank {rank}: it loses {lost} against {reference} {sure}"

@@ -16,7 +16,7 @@ from aurac.adapters.nesting import default_nested_ranks
 from aurac.adapters.truncate import Basis, default_rescale
 from aurac.curves.question import Key
 from aurac.runs.settings import Settings
-from aurac.study.file import Cut, Search
+from aurac.study.file import Cut, Search, StudyFile
 from aurac.training.recipe import Recipe, family_members, make_recipe, tails
 
 if TYPE_CHECKING:
@@ -191,18 +191,14 @@ class Study:
     """An experiment, as all of aurac reads it.
 
     Attributes:
-        path: Its file.
-        name, question, labels, margin, reference: As the file says.
+        path: Where its file is.
+        file: What this says of the whole: name, question, labels, margin, reference.
         search: How settings are chosen.
         parts: Each base with each number of few-shot examples.
     """
 
     path: Path
-    name: str
-    question: str
-    labels: Mapping[str, str]
-    margin: float | None
-    reference: str | None
+    file: StudyFile
     search: Search | None
     parts: list[Part]
 

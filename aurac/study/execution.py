@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 from msgspec.structs import replace
 
-from aurac.errors import AuracError, RecipeError
+from aurac.errors import RecipeError
 from aurac.models.base import check_base
 from aurac.study.design import Part, Study
+from aurac.study.file import refused_at
 from aurac.study.report import Reported, report
 from aurac.study.search import Step, survey
 from aurac.study.work import Work, logger
@@ -102,31 +103,22 @@ def _check(work: Work) -> None:
 
     todo = [step.adapter for step in steps(work) if step.state not in OVER]
     for name in dict.fromkeys(adapter.recipe.base for adapter in todo):
-        with _named(work, "base"):
+        with refused_at(work.study.path, "base"):
             check_base(name)
     data = ("task", "data", "prompt", "prompt_without", "target")
     for adapter in {tuple(getattr(x.recipe, n) for n in data): x for x in todo}.values():
         if not (work.out / adapter.folder).exists():
-            with _named(work, f"{adapter.name} cannot be trained"):
+            with refused_at(work.study.path, f"{adapter.name} cannot be trained"):
                 rows = source_rows(adapter.recipe)
                 render(identified(adapter.recipe, rows), rows[0], 1)
     for plan in {x.plan.task: x.plan for x in todo}.values():
-        with _named(work, f"tasks.{plan.task}"):
+        with refused_at(work.study.path, f"tasks.{plan.task}"):
             for asked in plan.asked.values():
                 options = replace(asked, apply_chat_template=False)
                 built = build_tasks([plan.task], tokenizer=None, options=options)
                 if plan.task not in (names := [task.name for task in built]):
                     several = f"this stands for {', '.join(names)}"
                     raise RecipeError(f"{several}: name these, with include_path")
-
-
-@contextmanager
-def _named(work: Work, what: str) -> Iterator[None]:
-    """Refuse a study for what is refused in the block."""
-    try:
-        yield
-    except AuracError as error:
-        raise RecipeError(f"{work.study.path}: {what}: {error}") from error
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_type_hints
@@ -190,19 +190,19 @@ class Reader:
                 key, reason = f"{key}.{unknown}", f"there is no such key{instead}"
             self.refuse(key.removeprefix("."), reason)
 
-    def once(self, key: str, values: Sequence[object]) -> None:
-        """Refuse what stands twice."""
-        if len({*values}) < len(values):
-            self.refuse(key, "each may stand there once")
-
     def refuse(self, key: str, why: object) -> NoReturn:
         """Refuse what stands at a key."""
         raise RecipeError(f"{self.path}: {key or 'the file'}: {why}")
 
-    @contextmanager
-    def at(self, key: str) -> Iterator[None]:
+    def at(self, key: str) -> AbstractContextManager[None]:
         """Refuse under this key what is refused in the block."""
-        try:
-            yield
-        except AuracError as error:
-            self.refuse(key, error)
+        return refused_at(self.path, key)
+
+
+@contextmanager
+def refused_at(path: Path, key: str) -> Iterator[None]:
+    """Refuse the file of a study, under this key, for what is refused in the block."""
+    try:
+        yield
+    except AuracError as error:
+        raise RecipeError(f"{path}: {key}: {error}") from error

@@ -57,7 +57,7 @@ def question(work: Work, part: Part, found: Survey, run: StoredRun) -> Question:
     primary comparisons are one family with those of the other parts, and are asked once all of
     their adapters are there.
     """
-    study, groups = work.study, dict[str, tuple[str, ...]]()
+    file, groups = work.study.file, dict[str, tuple[str, ...]]()
     own: dict[str, Cut] = {group: plans[0].cuts[0] for group, plans in part.groups.items()}
     own |= {group: winner.cut for group, winner in found.winners.items()}
     rows, missing, limits = list[Renamed](), set[str](), set[float | None]()
@@ -81,15 +81,15 @@ def question(work: Work, part: Part, found: Survey, run: StoredRun) -> Question:
         said += (f"The declared comparisons are not made yet: {', '.join(lacking)} is not whole.",)
     limit = limits.pop() if len(limits) == 1 else None
     return Question(
-        margin=study.margin,
-        reference=study.reference if study.reference in (*groups, ALL_PAIRS) else None,
+        margin=file.margin,
+        reference=file.reference if file.reference in (*groups, ALL_PAIRS) else None,
         groups=groups,
         ranks=tuple(sorted(set.intersection(*(set(adapter.ranks) for adapter in found.adapters)))),
         rows=tuple(rows),
         limit=int(limit) if limit and limit >= 1 else None,
-        labels={name: label for name, label in study.labels.items() if name in groups},
-        title=study.question,
+        labels={name: label for name, label in file.labels.items() if name in groups},
+        title=file.question,
         primary=pairs if whole else (),  # type: ignore[arg-type]
-        family=sum(len(each.primary) for each in study.parts) if whole else None,
+        family=sum(len(each.primary) for each in work.study.parts) if whole else None,
         notes=said,
     )

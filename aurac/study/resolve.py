@@ -47,22 +47,18 @@ class _Resolver(Reader):
         self.groups = sorted(self.recipes, key=lambda name: "from" in self.recipes[name])
         bases, shots = self.file.base, self.file.num_fewshot
         self.bases = bases if isinstance(bases, dict) else {"": bases}
-        self.shots = shots if isinstance(shots, list) else [shots]
+        self.shots = [*dict.fromkeys(shots)] if isinstance(shots, list) else [shots]
 
     def study(self) -> Study:
         """The record."""
         file = self.file
         self._check_names()
-        self.once("num_fewshot", self.shots)
-        self.once("primary", [frozenset((pair.a, pair.b, pair.cut)) for pair in file.primary])
         parts = [self._part(alias, shots) for alias in self.bases for shots in self.shots]
         for i, pair in enumerate(file.primary):
             there = [self._declare(part, pair, f"primary[{i}]") for part in parts]
             if not any(there):
                 self.refuse(f"primary[{i}]", f"no task has both {pair.a} and {pair.b}")
-        told = {name: getattr(file, name) for name in ("name", "question", "labels", "margin")}
-        reference, search = file.reference, self.search
-        return Study(path=self.path, reference=reference, search=search, parts=parts, **told)
+        return Study(self.path, file, self.search, parts)
 
     def _check_names(self) -> None:
         """Refuse what stands for no recipe and no base, and a recipe that goes on from a tail."""
@@ -112,14 +108,13 @@ class _Resolver(Reader):
         special = {name for each in mine.values() for name in each}
         source, family = fields.pop("from", None), fields.pop("family", False)
         seeds, cuts = fields.pop("seeds", self.file.seeds), fields.pop("cuts", ())
-        self.once(at.get("seeds", "seeds"), seeds)
         own = self.search or of.recipe or of.recipes.get(group)
         plan = Plan(
             task=task,
             group=group,
             prefix="".join(f"{word}-" for word in (alias, task if own else "") if word),
             fields={**fields, "base": self.bases[alias]},
-            seeds=seeds,
+            seeds=tuple(dict.fromkeys(seeds)),
             ranks=self.file.ranks,
             family=bool(family or source),
             source=self._plan(alias, asked, task, source) if source else None,

@@ -65,8 +65,8 @@ def build_tasks(
     if options.apply_chat_template and not getattr(tokenizer, "chat_template", None):
         raise UsageError("The tokenizer has no chat template: leave --apply-chat-template out.")
     _compile_templates_once()
-    builder = _Builder(options, tokenizer, by_token)
-    builder.stock = not all(name in BUNDLED or is_data(name) for name in names)
+    stock = not all(name in BUNDLED or is_data(name) for name in names)
+    builder = _Builder(options, tokenizer, stock=stock, by_token=by_token)
     with quiet():
         built = [task for name in dict.fromkeys(names) for task in builder.build(name)]
     _check_names(names, built, options)
@@ -95,10 +95,11 @@ def _check_names(
 class _Builder:
     """Builds one name after another with the same options."""
 
-    stock = True  # whether lm-eval's own tasks may be named
-
-    def __init__(self, options: TaskOptions, tokenizer: Any, by_token: bool) -> None:  # noqa: FBT001
-        self._options, self._tokenizer, self._by_token = options, tokenizer, by_token
+    def __init__(
+        self, options: TaskOptions, tokenizer: Any, *, stock: bool, by_token: bool
+    ) -> None:
+        self._options, self._tokenizer = options, tokenizer
+        self._stock, self._by_token = stock, by_token
         self._local: set[str] = set()  # tasks whose data are files of the user
         self._template: partial[str] | None = None
         if options.apply_chat_template:
@@ -113,7 +114,7 @@ class _Builder:
         folder = self._options.include_path
         paths = [str(include_path()), *([str(folder)] if folder else [])]
         manager = TaskManager(include_defaults=False, include_path=paths)
-        for name, row in stock_tasks().items() if self.stock else ():
+        for name, row in stock_tasks().items() if self._stock else ():
             path = task_folder() / row.file if row.file else None
             tags = set(row.members) if row.kind == "TAG" else set()
             manager.task_index.setdefault(name, Entry(name, Kind[row.kind], path, tags=tags))

@@ -85,8 +85,11 @@ def task_name(path: Path) -> str:
 
 def is_conversation(path: Path) -> bool:
     """Whether a file's examples go through a chat template."""
-    first = _rows(path)[0]
-    return "messages" in first or isinstance(first.get("prompt"), list)
+    return _converses(_rows(path))
+
+
+def _converses(rows: Sequence[Row]) -> bool:
+    return "messages" in rows[0] or isinstance(rows[0].get("prompt"), list)
 
 
 def _question(doc: Row) -> str:
@@ -128,7 +131,7 @@ def _examples(path: Path, tokenizer: Any) -> Dataset:
         )
     check_examples(str(path), [{k: v for k, v in row.items() if v != ""} for row in rows], names)
     template = getattr(tokenizer, "chat_template", None)
-    if not template and is_conversation(path):
+    if not template and _converses(rows):
         raise UsageError(f"{path} has messages, and the tokenizer has no chat template.")
     turns = [list(_turns(row, number, tokenizer)) for number, row in enumerate(rows)]
     several = any(sum(map(_answers, row.get("messages") or ())) > 1 for row in rows)

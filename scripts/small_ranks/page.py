@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from aurac.show import numbers
+from aurac.curves import numbers
 from scripts.small_ranks import base, claims, figures, tables
 from scripts.small_ranks.base import ASKED, FRESH, OLD
 from scripts.small_ranks.claims import EACH, TRAINED, Asked, Claim, verdict

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from aurac.show import numbers
+from aurac.curves import numbers
 from aurac.show.tabular import render_table
 from scripts.small_ranks import base, claims
 from scripts.small_ranks.base import ASKED, GRADES, TASKS, Stored, Way

@@ -244,3 +244,11 @@ def test_a_link_out_of_an_adapters_folder_is_not_followed_by_a_cut(tmp_path):
     cut = save_adapter(truncate(load_adapter(snapshot), 2), tmp_path / "cut")
     assert (cut / "chat_template.jinja").read_text() == "{{ messages }}"
     assert not (cut / "chat_template.jinja").is_symlink()
+
+
+def test_the_token_rows_of_an_adapter_are_part_of_what_it_is(tmp_path):
+    """The same rows for other tokens are another adapter, with cells of its own."""
+    one = saved(tmp_path)[0]
+    other = replace(one, peft_config={**one.peft_config, "trainable_token_indices": [3, 5]})
+    third = replace(one, peft_config={**one.peft_config, "trainable_token_indices": [3, 6]})
+    assert len({one.sha256, other.sha256, third.sha256}) == 3

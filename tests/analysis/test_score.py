@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 import aurac
 from aurac.analysis import analyse
 from aurac.curves.curve import Curve
+from aurac.curves.numbers import interval
 from aurac.errors import CurveError, UsageError
 from aurac.readers import read_curves
-from aurac.show.numbers import interval
 
 REPORTS = Path(__file__).parents[2] / "reports"
 

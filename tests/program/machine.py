@@ -44,15 +44,12 @@ from program.oracle import MEAN, TOLD, frames_of
 from program.pages import screen_blocks
 from program.shown import Shown, check_card, check_pages
 from support import table_world
+from support.ended_writes import EndedError, ending
 from support.table_world import GROUP, MEMBERS, PROSE, TASKS, VERSIONS, Table, leaves_of
 
 import aurac
 from aurac.cli import main
 from aurac.tasks.listing import stock_tasks
-
-
-class EndedError(BaseException):
-    """What ends a command at a write."""
 
 
 @contextlib.contextmanager
@@ -83,26 +80,12 @@ def program(*words, ends=math.inf, away=0):
 
     The clock is so many seconds away from the right time.
     """
-    out, err, status, left = io.StringIO(), io.StringIO(), 0, [ends]
-
-    def counted(real):
-        def call(*args, **options):
-            left[0] -= 1
-            if left[0] > 0:
-                return real(*args, **options)
-            if real.__name__ == "write":  # a line is cut off
-                real(args[0], bytes(args[1])[: len(args[1]) // 2])
-            raise EndedError
-
-        return call
-
+    out, err, status = io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "9999")  # no line is broken
         patch.setattr(time, "time", lambda now=time.time: now() + (away or 0))
         patch.setattr(sys, "argv", ["aurac", *map(str, words)])
-        for name in ("write", "replace", "rename", "fsync", "mkdir"):
-            patch.setattr(os, name, counted(getattr(os, name)))
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with ending(ends), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 main()
             except SystemExit as error:

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from shown import LORA, MATRYOSHKA, RANKS, curve, one, three
 
 from aurac.analysis import Question, analyse
+from aurac.curves.numbers import percent
 from aurac.curves.question import Key
 from aurac.show.charts import COLOURS, REST, plot, plot_differences, save
 from aurac.show.charts import looks as looks_of
-from aurac.show.numbers import percent
 from aurac.show.views import View
 
 

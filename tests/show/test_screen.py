@@ -13,8 +13,7 @@ from shown import LORA, RANKS, curve, one, perplexity, stored, three, word_probl
 
 from aurac.analysis import Question, analyse
 from aurac.curves.curve import Curve
-from aurac.curves.question import Key
-from aurac.show.numbers import (
+from aurac.curves.numbers import (
     decimals,
     interval,
     listed,
@@ -25,6 +24,7 @@ from aurac.show.numbers import (
     size,
     upper,
 )
+from aurac.curves.question import Key
 from aurac.show.screen import screen, shortened
 from aurac.stats.estimate import components, one_sided
 from aurac.stats.planning import examples_for_margin

@@ -12,7 +12,7 @@ import copy
 import hashlib
 import io
 import json
-import os
+import math
 import random
 import shutil
 import sys
@@ -27,6 +27,7 @@ import pytest
 import yaml
 from lm_eval.api.registry import register_model
 from safetensors.numpy import load_file, save_file
+from support.ended_writes import EndedError, ending
 from support.table_world import MODULE, SIDE, Table
 
 import aurac
@@ -37,10 +38,6 @@ from aurac.study import load_study, run_study
 SIDES = np.random.default_rng(5).normal(size=(64, SIDE * SIDE))  # of example i
 BEST = {"lora": ("svd", "keep"), "dylora": ("prefix", "rule")}
 BOTH = [["svd", "keep"], ["prefix", "rule"]]
-
-
-class EndedError(BaseException):
-    """What ends a process at a write, or in the middle of a training."""
 
 
 # The table --------------------------------------------------------------------------------------
@@ -398,28 +395,6 @@ def mistaken(rng, content):
 # Sequences --------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def ending(writes):
-    """The process ends at so many writes."""
-    left = [writes]
-
-    def counted(real):
-        def call(*args, **options):
-            left[0] -= 1
-            if left[0] > 0:
-                return real(*args, **options)
-            if real.__name__ == "write":  # a line is cut off
-                real(args[0], bytes(args[1])[: len(args[1]) // 2])
-            raise EndedError
-
-        return call
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("write", "replace", "rename", "fsync", "mkdir") if writes else ():
-            patch.setattr(os, name, counted(getattr(os, name)))
-        yield
-
-
 def program(*words):
     """Run a command line: exit code, standard output and error."""
     out, err, status = io.StringIO(), io.StringIO(), 0
@@ -485,7 +460,7 @@ class Sequence:
         writes = None if self.train.ends else self.rng.randrange(1, 150)
         self.write(self.content)
         try:
-            with ending(writes):
+            with ending(writes or math.inf):
                 run_study(load_study(self.file), self.out, train=self.train)
         except EndedError:
             self.ended += 1

@@ -58,6 +58,14 @@ def test_every_recipe_task_and_seed_is_planned_with_the_most_special_setting(stu
     assert len({adapter.folder for adapter in adapters.values()}) == len(adapters)
 
 
+def test_what_a_list_names_twice_counts_once(study):
+    lora = {"lora": {"method": "lora", "seeds": [3, 3, 1]}}
+    task = {"words": FILE["tasks"]["words"]}
+    twice = study(recipes=lora, tasks=task, num_fewshot=[2, 0, 2])
+    assert [part.name for part in twice.parts] == ["2shot", "0shot"]
+    assert [plan.seeds for part in twice.parts for plan in part.plans] == [(3, 1), (3, 1)]
+
+
 def test_tasks_that_share_their_training_share_the_adapters(study):
     same = study(recipe={"rank": 4, "data": "train.jsonl"}, tasks={"a": {}, "b": {}})
     names = [adapter.name for adapter in planned(same)]

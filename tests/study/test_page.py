@@ -10,7 +10,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from aurac.show import numbers
+from aurac.curves import numbers
 from scripts.small_ranks import page as made_by
 from scripts.small_ranks.base import FRESH, OLD, TASKS, WAYS, Stored
 from scripts.small_ranks.claims import DECLARED, Asked, Claim, answers, fresh_seeds, verdict

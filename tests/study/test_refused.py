@@ -66,8 +66,6 @@ WRONG = {
     "recipe.learning_rte": {"recipe": FILE["recipe"] | {"learning_rte": 1}},
     "recipe.seed": {"recipe": FILE["recipe"] | {"seed": 1}},
     "recipes.lora.step": lora(step=3),
-    "recipes.lora.seeds: each may stand there once": lora(seeds=[3, 3]),
-    "num_fewshot: each may": {"num_fewshot": [0, 0]},
     "recipes.lora.seeds": lora(seeds=3),
     "recipes.lora.learning_rate": lora(learning_rate=0),
     "recipes.lora.cuts[0]": lora(cuts=["svd", "keep"]),
