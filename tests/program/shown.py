@@ -242,8 +242,11 @@ class Task:
         return rows
 
     def rank_differences(self):
-        rows, ranks = {}, sorted({key[6] for key in self.rank_pairs})
-        for key, row in self.rank_pairs.items():
+        """Of the pairs that have a difference of AURAC."""
+        both = {*self.pairs, *((*key[3:], *key[:3]) for key in self.pairs)}
+        known = {key: row for key, row in self.rank_pairs.items() if key[:6] in both}
+        rows, ranks = {}, sorted({key[6] for key in known})
+        for key, row in known.items():
             for a, b, sign in ((key[:3], key[3:6], 1), (key[3:6], key[:3], -1)):
                 ends = [row["low"], row["high"]][::sign]
                 ends = [x if x is None else sign * x for x in ends]
