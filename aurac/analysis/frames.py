@@ -66,8 +66,9 @@ class Analysis(Frames):
     def member_areas(self, group: str, members: Iterable[str]) -> dict[str, dict[Key, float]]:
         """AURAC of each row of a group on each of its tasks, whose examples are ``member:id``."""
         found: dict[str, dict[Key, float]] = {member: {} for member in members}
+        having = {r.key for r in self.tables.scores if r.task == group and r.aurac is not None}
         for row in self.rows:
-            if row.task == group and row.complete and self.ranks[group] and row.examples:
+            if row.task == group and row.key in having and row.examples:
                 areas: Any = row.areas(self.ranks[group])
                 for member, known in found.items():
                     mine = [doc.startswith(f"{member}:") for doc in row.curves[0].doc_ids or ()]

@@ -179,7 +179,7 @@ class Pages:
         if of.shipped:
             lost = f"the most that a rank may lose ({confidence(wording.LEVEL)} confidence)"
             bars = f"bars: {lost}; it fits if they end above the margin at all larger ranks, too"
-        caption = f"Accuracy against rank, {axis} axis{f'; {bars}' if of.bars else ''}."
+        caption = f"{of.measure} against rank, {axis} axis{f'; {bars}' if of.bars else ''}."
         return Figure(caption, self.alt(of), svg)
 
     def alt(self, of: View) -> str:

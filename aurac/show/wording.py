@@ -84,7 +84,7 @@ def _apart(of: View) -> Iterator[str]:
             yield f"{lacks if area.aurac is None else 'without an interval'}: {area.reason}"
         yield from (f"left out: {sentence}" for sentence in (row.left_out if row else ()))
     if unpaired := max((row.unpaired for row in of.rows.values()), default=0):
-        yield f"{counted(unpaired, 'example')} of a row have no partner and are left out"
+        yield f"left out, without a partner in the other rows: {counted(unpaired, 'example')}"
 
 
 def cuts(of: View) -> str:

@@ -39,5 +39,5 @@ def draw(known: Mapping[tuple[str, Way, str], Claim], path: Path) -> None:
             ax.set_title(f"{task[0].upper()}{task[1:]}")
         figure.axes[0].set_ylabel("Accuracy (%)")
         named = figure.axes[0].get_legend_handles_labels()
-        figure.legend(*named, loc="outside lower center", ncols=2)
+        figure.legend(*named, loc="outside lower center", ncols=2, handlelength=4)
         figure.savefig(path, metadata={"Software": None})

@@ -40,7 +40,7 @@ from program.commands import (
 )
 from program.folder import Folder
 from program.mishaps import Mishaps, untouched, whole
-from program.oracle import MEAN, TOLD, frames_of
+from program.oracle import TOLD, frames_of
 from program.pages import screen_blocks
 from program.shown import Shown, check_card, check_pages
 from support import table_world
@@ -195,14 +195,20 @@ def check_export(path, found, pooled):
 
 
 def exit_code(expected, folder, rank, limit):
-    """Of `recommend`: 4 where an adapter may not be shipped at a rank, 3 where results lack."""
-    rows = {k: expected["recommended"].get(k) for k in expected["scores"] if k[0] != MEAN}
+    """Of `recommend`: 4 where an adapter may not be shipped at a rank, 3 where results lack.
+
+    A perplexity recommends nothing; an adapter that has no other number may not be shipped.
+    """
+    rows = [*expected["recommended"].values()]
     curves = folder.curves(limit)
-    absent = {*folder.names.values()} - {curve.adapter for curve in curves}
+    tested = [curve for curve in curves if curve.task != PROSE]
     if rank:
-        small = all(row and row["rank"] and row["rank"] <= rank for row in rows.values())
-        return 0 if small and not absent else 4
-    return 3 if absent or None in rows.values() or any(c.missing for c in curves) else 0
+        small = all(row["rank"] and row["rank"] <= rank for row in rows)
+        known = {curve.adapter for curve in tested}
+        return 0 if small and {*folder.names.values()} <= known else 4
+    absent = {*folder.names.values()} - {curve.adapter for curve in curves}
+    untested = any(row["reference"] is None for row in rows)
+    return 3 if absent or untested or any(curve.missing for curve in tested) else 0
 
 
 NO_OPTION = dict.fromkeys(SHOWN)
@@ -219,7 +225,7 @@ class Sequences(Mishaps, RuleBasedStateMachine):
 
     @initialize(table=st.integers(0, 10_000))
     def begin(self, table):
-        self.table, self.place = table, Path(tempfile.mkdtemp(dir=self.root))
+        self.table, self.place = table, Path(tempfile.mkdtemp(dir=self.root, suffix="d"))
         self.world = World()
         new = [
             {"path": self.place / name, "folder": Folder(table, self.root)}

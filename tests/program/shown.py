@@ -261,8 +261,8 @@ class Task:
         for key, row in self.scores.items():
             head = f"mean AURAC{' [95 %]' * some}"
             rows[self.names[key]] = {head: cell(row["aurac"], row["low"], row["high"])}
-            each = {task: self.frames["scores"][(task, *key)]["aurac"] for task in tasks}
-            rows[self.names[key]] |= {task: cell(value) for task, value in each.items()}
+            each = {task: self.frames["scores"].get((task, *key)) for task in tasks}
+            rows[self.names[key]] |= {t: cell(row and row["aurac"]) for t, row in each.items()}
         return rows
 
     def areas(self):
