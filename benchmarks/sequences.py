@@ -90,6 +90,7 @@ def main() -> None:
     lines = kept(options.out)
     failed = [line["seed"] for line in lines if line["failure"]]
     total = {name: sum(line[name] for line in lines) for name in ("sequences", "commands")}
+    print(*(line["failure"] for line in lines if line["failure"]), sep="\n", file=sys.stderr)
     print(json.dumps({**total, "failed": failed}))
     sys.exit(bool(failed))
 

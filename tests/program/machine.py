@@ -24,6 +24,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import assume
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from program.commands import (
@@ -64,6 +65,8 @@ def quick(root, *, flush=False):
     names = root / "cache" / "lm_eval" / f"tasks-{version('lm_eval')}-1.json"
     names.parent.mkdir(parents=True, exist_ok=True)
     names.write_text("{}")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a second process is a fork, which has no threads of OpenMP
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AURAC_CACHE", str(root / "cache"))
         patch.setattr("aurac.show.report.save", no_figure)
@@ -72,6 +75,7 @@ def quick(root, *, flush=False):
         gc.freeze()
         stock_tasks.cache_clear()
         yield
+    torch.set_num_threads(threads)
     stock_tasks.cache_clear()
 
 
