@@ -139,6 +139,18 @@ def test_a_command_ends_at_any_write(state):
     assert ends > 10
 
 
+def test_a_report_ends_at_any_write(state):
+    """Then it is made again."""
+    run(state, asks("lora dylora", "colours", limit=12))
+    for ends in range(1, 40, 3):
+        margin = (0.2, 0.4)[ends % 2]
+        asked = {
+            "asks": PLAIN | {"group": 0, "margin": margin},
+            "how_shown": NO_OPTION | {"ends": ends},
+        }
+        state.ask(at=0, how="report", **asked)
+
+
 def test_groups_of_two_commands(state):
     """The later one takes the place of an earlier one with the same adapters."""
     groups = {"one": ("lora", "dylora")}, {"other": ("lora", "nested")}
