@@ -254,7 +254,6 @@ SHOWN = {
     "rank": st.sampled_from((None, 1, 2, 4)),
     "limit": st.sampled_from((None, None, 4)),
     "away": st.sampled_from((0, 0, -1e6, 1e6)),  # of the clock
-    "ends": st.sampled_from((None, None, *range(1, 40, 3))),  # a report before, at so many writes
 }
 NAMES = ({}, {}, {"lora": "x"}, {"lora": "nested", "nested": "lora"}, {"dylora": "lora"})
 

@@ -400,9 +400,6 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         words += [f"--label={name}={text}" for name, text in labels.items()]
         words += ["--out", out] if out != run.path else []
         reads = how != "report" or out != run.path
-        if how == "report" and how_shown["ends"]:
-            with contextlib.suppress(EndedError):
-                program(how, run.path, *words, ends=how_shown["ends"])
         with untouched(run.path) if reads else contextlib.nullcontext():
             status, said, error = program(how, run.path, *words, away=how_shown["away"])
         try:
