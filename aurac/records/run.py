@@ -240,6 +240,13 @@ class StoredRun:
         files = [(self._file(x.stem), self._file(y.stem)) for x, y in zip(one, other, strict=True)]
         return all(x is y or all(map(DocumentKey.__eq__, x.keys, y.keys)) for x, y in files)
 
+    def asked(self, task: str) -> dict[str, list[DocumentKey]]:
+        """Hash → the examples of each set that was asked of a task, no group, or of its group."""
+        infos = self._tasks.values()
+        stems = [each.documents.get(task) for info in infos for each in info.sets]
+        sets = [self._file(stem).keys for stem in dict.fromkeys(stems) if stem]
+        return {examples_sha256(keys): keys for keys in sets}
+
     def limited(self, curve: Curve, limit: float | None) -> bool:
         """Whether all ranks of a curve have a whole set that was asked for with this limit."""
         cut, task = self._cut(curve.adapter, curve.basis, curve.rescale), self.task(str(curve.task))

@@ -109,9 +109,10 @@ def run(
             cells = plan(inputs.cuts, inputs.leaves, inputs.digest, inputs.tokens, factors)
             documents = {t.name: write_documents(folder.path, t) for t in inputs.leaves}
             manifest = manifest_of(inputs, command, began, cells, documents)
-            folder.record(manifest)
+            held = StoredRun(folder.path, folder.record(manifest), folder.cells)
             sweep_scraps(folder.path)
-            _compute(inputs, distinct(cells), Work(folder, progress), connected)
+            work = Work(folder, {name: held.asked(name) for name in documents}, progress)
+            _compute(inputs, distinct(cells), work, connected)
         progress.step("writing the report")
         entry = manifest.log[-1] | {"seconds": round(time.time() - began, 1)}
         manifest = msgspec.structs.replace(manifest, log=[entry])
@@ -164,9 +165,8 @@ def _compute(
             compute(todo, inputs.backend, work)
         else:
             connected().compute(todo, work)
-    for cell, count in zip(cells, left, strict=True):
-        if not count:
-            work.aggregate(cell)  # of fewer examples than before it is not there yet
+    for cell in cells:
+        work.aggregate(cell)  # of examples that were there before it may not be known yet
 
 
 @contextlib.contextmanager

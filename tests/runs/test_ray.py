@@ -65,7 +65,7 @@ class Alive:
 def compute(folder, cells, **options):
     """How cells were settled."""
     fake = FakeRay(**options)
-    work, ended = work_in(folder)
+    work, ended = work_in(folder, cells)
     driver = _Driver(fake, fake.submit, work, "cpu")
     driver.run(cells, 3, Alive())
     driver.close()
