@@ -12,7 +12,7 @@ from aurac.curves.question import Key, Question
 from aurac.errors import CurveError, RunFolderError, UsageError, first_line
 from aurac.files import write_json
 
-RUN_FILE = "run.json"
+RUN_FILE, REPORT_FILE = "run.json", "analysis.json"
 RUN_SCHEMA = 3
 
 
@@ -86,7 +86,7 @@ class CutInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def row(self) -> Key:
-        """Which curves are its."""
+        """The key of its curves, which they share with no other cut."""
         return Key(self.adapter, self.basis, self.rescale)
 
     @property

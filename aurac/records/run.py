@@ -18,11 +18,19 @@ from numpy.typing import NDArray
 from aurac.curves.curve import Curve
 from aurac.curves.display import common_name
 from aurac.curves.metrics import LOSS
-from aurac.curves.question import Key, Question, Renamed
-from aurac.errors import RunFolderError, first_line
+from aurac.curves.question import Key, Question, Renamed, recipes_of
+from aurac.errors import CurveError, RunFolderError, UsageError, first_line
 from aurac.records.cells import Cell, CellStore
 from aurac.records.lines import DocumentKey, examples_sha256
-from aurac.records.manifest import AdapterInfo, CutInfo, Examples, Manifest, TaskInfo
+from aurac.records.manifest import (
+    REPORT_FILE,
+    RUN_FILE,
+    AdapterInfo,
+    CutInfo,
+    Examples,
+    Manifest,
+    TaskInfo,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,8 +111,29 @@ class StoredRun:
         self._tasks = {task.name: task for task in self.manifest.tasks}
         self._cuts, self._adapters = _shown(self.manifest, self.question.rows)
         self._tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
-        for name in self.question.tasks:
-            self.task(name)
+        self._logs: dict[str, list[dict[str, Any]]] = {}
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse a question that names what the run does not have.
+
+        Raises:
+            RunFolderError: A task.
+            UsageError: An adapter, a metric or a field of the examples.
+        """
+        asked = self.question
+        recipes_of(asked.groups, self._adapters)
+        for name in (*asked.tasks, *asked.metrics, *asked.clusters):
+            task = self.task(name)
+            stems = [each.documents[name] for each in task.sets if name in each.documents]
+            fields = {x for stem in stems for x in self._file(stem).fields}
+            for what, wanted, there in (
+                ("metric", asked.metrics.get(name), {task.metric, *task.metrics}),
+                ("field", asked.clusters.get(name), fields),
+            ):
+                if wanted is not None and wanted not in there:
+                    known = ", ".join(sorted(there)) or "none"
+                    raise UsageError(f"The task {name} has no {what} {wanted!r}; it has {known}.")
 
     def under(self, question: Question) -> StoredRun:
         """The same run under another question."""
@@ -160,6 +189,12 @@ class StoredRun:
                 who, basis, way = cut.row if cut else (None, None, None)
                 found.setdefault(key, Failure(who, basis, way, rank, name, cell.failed.reason))
         return tuple(found.values())
+
+    @cached_property
+    def recipes(self) -> dict[str | None, str]:
+        """Adapter → the recipe that it is a seed of, else itself."""
+        named: dict[str | None, str] = {adapter.name: adapter.name for adapter in self.adapters}
+        return named | recipes_of(self.groups, self._adapters)
 
     def _cells(self) -> Iterator[tuple[CutInfo | None, str, int, str]]:
         """Cut (None: the base), task, rank and key."""
@@ -325,14 +360,19 @@ class StoredRun:
         if not parts:
             return None
         part = max(parts, key=lambda each: each.size)
-        path = self.folder / f"{part.stem}.jsonl.gz"
-        try:
-            with gzip.open(path, "rb") as lines:
-                rows = [json.loads(line) for line in lines]
-        except (OSError, EOFError, ValueError) as error:
-            raise RunFolderError(f"{path} cannot be read ({first_line(error)})") from error
         cell = self._cell(part, cut, rank, whole=True)
-        return Logged(cell, self.keys(part), rows[: part.size + 1])
+        return Logged(cell, self.keys(part), self._rows(part.stem)[: part.size + 1])
+
+    def _rows(self, stem: str) -> list[dict[str, Any]]:
+        """What lm-eval's logs say of the task of a set, and then of each of its examples."""
+        if stem not in self._logs:
+            path = self.folder / f"{stem}.jsonl.gz"
+            try:
+                with gzip.open(path, "rb") as lines:
+                    self._logs[stem] = [json.loads(line) for line in lines]
+            except (OSError, EOFError, ValueError) as error:
+                raise RunFolderError(f"{path} cannot be read ({first_line(error)})") from error
+        return self._logs[stem]
 
     def _labels(self, task: TaskInfo, part: Part) -> list[str]:
         """The examples as curves name them: in a group with the task before them."""
@@ -471,15 +511,44 @@ def _shown(
     return tuple(kept.values()), infos
 
 
+class _Report(msgspec.Struct):
+    """What is read of `analysis.json`."""
+
+    question: Question
+    run: str = "run"
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether `read_run` reads it."""
+    return any((Path(path).expanduser() / name).is_file() for name in (RUN_FILE, REPORT_FILE))
+
+
 def read_run(folder: str | Path, question: Question | None = None) -> StoredRun:
-    """All that a run folder holds, under its last question or another one.
+    """All that a run folder holds, or the run of a report or study.
+
+    It is read under the last question of the folder, or that of the report, or another one.
 
     Raises:
-        RunFolderError: It is no run folder, of another version, or a file of it cannot be read.
+        RunFolderError: It is none of these, of another version, or a file of it cannot be read.
     """
-    manifest = Manifest.read(Path(folder))
-    asked = manifest.question if question is None else question
-    return StoredRun(Path(folder), manifest, CellStore(Path(folder)), asked)
+    folder = Path(folder).expanduser()
+    if not is_run(folder):
+        places = (f"*/{REPORT_FILE}", f"*/{RUN_FILE}", f"*/*/{RUN_FILE}")
+        inside = dict.fromkeys(
+            path.parent.relative_to(folder) for x in places for path in sorted(folder.glob(x))
+        )
+        there = f"; in it are {', '.join(map(str, inside))}" if inside else ""
+        raise RunFolderError(f"{folder} is no run folder and has no report{there}")
+    if (folder / RUN_FILE).is_file():
+        manifest = Manifest.read(folder)
+        asked = manifest.question if question is None else question
+        return StoredRun(folder, manifest, CellStore(folder), asked)
+    report = folder / REPORT_FILE
+    try:
+        content = msgspec.json.decode(report.read_bytes(), type=_Report)
+        return read_run(folder / content.run, question or content.question)
+    except (OSError, msgspec.MsgspecError, UsageError, CurveError) as error:
+        raise RunFolderError(f"{report} cannot be read ({first_line(error)})") from error
 
 
 def recipe_groups(

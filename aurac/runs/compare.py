@@ -117,7 +117,8 @@ def run(
         entry = manifest.log[-1] | {"seconds": round(time.time() - began, 1)}
         manifest = msgspec.structs.replace(manifest, log=[entry])
         folder.record(manifest)
-        from aurac.notebook import Run, answerable
+        from aurac.analysis.frames import answerable
+        from aurac.notebook import Run
 
         def read(held: Manifest) -> StoredRun:
             return answerable(StoredRun(folder.path, held, folder.cells, held.question))

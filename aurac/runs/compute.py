@@ -86,7 +86,7 @@ class Work:
 
 
 def compute(cells: Sequence[PlannedCell], backend: Backend, work: Work) -> None:
-    """Until every cell is done or failed, here or in another process.
+    """Compute until every cell is done or has failed, here or in another process.
 
     Raises:
         RunFolderError: The run folder cannot be written.

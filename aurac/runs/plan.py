@@ -71,7 +71,7 @@ class PlannedCell:
     @property
     def documents(self) -> tuple[DocumentKey, ...]:
         """The n examples that are asked for."""
-        return keys_of(self.task)
+        return self.task.keys
 
     @property
     def who(self) -> str:
@@ -99,15 +99,6 @@ class PlannedCell:
 def asked_as(task: EvalTask) -> str:
     """The group that brought a task along, or the task itself."""
     return task.group or task.name
-
-
-def keys_of(task: EvalTask) -> tuple[DocumentKey, ...]:
-    """The n examples of a task, as cells name them."""
-    known: dict[str, Any] = vars(task)
-    if "_keys" not in known:
-        columns = task.doc_ids, task.doc_hashes, task.prompt_hashes
-        known["_keys"] = tuple(map(DocumentKey, *columns))
-    return tuple(known["_keys"])
 
 
 def plan(

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from aurac.backends.backend import Backend as AnyBackend
 from aurac.records.folder import RunFolder
-from aurac.records.lines import examples_sha256
+from aurac.records.lines import DocumentKey, examples_sha256
 from aurac.runs.compute import Work, compute
 from aurac.runs.plan import PlannedCell
 
@@ -34,10 +34,8 @@ class Task:
         return self.n
 
     @property
-    def doc_ids(self):
-        return tuple(map(str, range(self.n)))
-
-    doc_hashes = prompt_hashes = doc_ids
+    def keys(self):
+        return tuple(DocumentKey(*3 * (str(place),)) for place in range(self.n))
 
     def instances(self, places):
         return [SimpleNamespace(args=("question",)) for _ in places]

@@ -65,7 +65,7 @@ def test_another_seed_another_shot_count_are_other_prompts(tmp_path):
     path = write_choice_task(tmp_path)
     tasks = [built(path, **o) for o in ({}, {"seed": 7}, {"num_fewshot": 3}, {"num_fewshot": 0})]
     assert len({task.prompts_sha256 for task in tasks}) == 4
-    assert len({task.doc_hashes for task in tasks}) == 1
+    assert len({tuple(key.content for key in task.keys) for task in tasks}) == 1
 
 
 def test_tasks_that_draw_from_the_global_generators_are_as_in_simple_evaluate(tmp_path, tokenizer):

@@ -37,8 +37,8 @@ def assert_equal(task, outcome, results):
     for sample in results["samples"][task.name]:
         rows_of.setdefault(sample["filter"], []).append(sample)
     for name, rows in rows_of.items():
-        assert [str(row["doc_id"]) for row in rows] == list(task.doc_ids)
-        assert [row["doc_hash"] for row in rows] == list(task.doc_hashes)
+        assert [str(row["doc_id"]) for row in rows] == [key.id for key in task.keys]
+        assert [row["doc_hash"] for row in rows] == [key.content for key in task.keys]
         for metric in rows[0]["metrics"]:
             column = outcome.metrics[f"{metric},{name}"]
             assert column == [plain(row[metric]) for row in rows]
