@@ -181,7 +181,7 @@ def resolved(asked: Question, rows: Sequence[Row]) -> Question:
     if asked.reference is not None:
         _ = asked.reference == ALL_PAIRS or known(asked.reference)
         return asked
-    complete = [row for row in rows if row.complete and row.outside is None]
+    complete = [row for row in rows if row.reason is None and row.outside is None]
     if max(Counter(row.task for row in complete).values(), default=0) <= MOST_ALL_PAIRS:
         return asked.but(reference=ALL_PAIRS)
     return asked.but(reference=Counter(row.name for row in complete).most_common(1)[0][0])
@@ -203,7 +203,7 @@ class _Task:
 
     def __init__(self, rows: Sequence[Row], ranks: Sequence[int]) -> None:
         self.name = rows[0].task
-        whole = [row for row in rows if row.complete]
+        whole = [row for row in rows if row.reason is None]
         inside = [row for row in whole if row.outside is None]
         common = set.intersection(*(set(row.ranks) for row in inside)) if inside else set()
         common = {*ranks} or common

@@ -85,11 +85,6 @@ class Row:
         return tuple(r for r in first.ranks if all(r in curve.ranks for curve in others))
 
     @property
-    def complete(self) -> bool:
-        """Whether there is an area, see `reason`."""
-        return self.reason is None
-
-    @property
     def reason(self) -> str | None:
         """Why it has no area: a rank without a result, or fewer than two ranks of all its seeds."""
         if self.rolling:

@@ -30,7 +30,6 @@ class AdapterInfo(msgspec.Struct, frozen=True, kw_only=True):
     data_order: str | None = None  #: hash of what fixes, with the seed, the order of its data
     trained_rank: int  #: its largest rank
     sizes: dict[int, int] = {}  #: rank → bytes, at each rank that was evaluated
-    parameters: int = 0  #: of the trained rank
     #: inputs and outputs of all adapted modules; 0: vLLM does not serve it; None: not known
     width: int | None = None
     recipe: dict[str, Any] | None = None  #: of its training, where recorded

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -87,6 +87,9 @@ class Part(NamedTuple):
 
 Chosen = tuple[Part, ...]
 """The examples on which a curve is read, task by task."""
+Cells = Sequence[tuple[Cell, list[DocumentKey]]]
+"""The cells of one rank, task by task, with the examples of which they are read."""
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -99,6 +102,8 @@ class StoredRun:
         store: Its cells, of each of which the scores are read once.
         question: Tasks, examples, metrics, clusters, groups and rows are those that it names.
         documents: Files of examples that were read, by the beginning of their names.
+        adapters: In the order of the commands.
+        cuts: Every way in which an adapter was cut, its default one first.
     """
 
     folder: Path
@@ -109,7 +114,8 @@ class StoredRun:
 
     def __post_init__(self) -> None:
         self._tasks = {task.name: task for task in self.manifest.tasks}
-        self._cuts, self._adapters = _shown(self.manifest, self.question.rows)
+        self.cuts, self._adapters = _shown(self.manifest, self.question.rows)
+        self.adapters = tuple(self._adapters.values())
         self._tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._logs: dict[str, list[dict[str, Any]]] = {}
         self._check()
@@ -151,16 +157,6 @@ class StoredRun:
         """Command, started, seconds, versions, machine, device, dtype, base, base_sha256."""
         return self.manifest.log[-1]
 
-    @property
-    def adapters(self) -> tuple[AdapterInfo, ...]:
-        """In the order of the commands."""
-        return tuple(self._adapters.values())
-
-    @property
-    def cuts(self) -> tuple[CutInfo, ...]:
-        """Every way in which an adapter was cut, its default one first."""
-        return self._cuts
-
     @cached_property
     def tasks(self) -> tuple[TaskInfo, ...]:
         """The tasks and groups that were asked for."""
@@ -169,7 +165,7 @@ class StoredRun:
     @cached_property
     def curves(self) -> tuple[Curve, ...]:
         """One for each task, adapter and cut, an adapter's default cut first."""
-        made = (self.curve(task, cut) for task in self.tasks for cut in self._cuts)
+        made = (self.curve(task, cut) for task in self.tasks for cut in self.cuts)
         return tuple(curve for curve in made if curve is not None)
 
     @cached_property
@@ -200,7 +196,7 @@ class StoredRun:
         """Cut (None: the base), task, rank and key."""
         for name, key in self.manifest.base.items():
             yield None, name, 0, key
-        for cut in self._cuts:
+        for cut in self.cuts:
             for task in self._tasks.values():
                 for leaf, name in task.leaves.items():
                     for rank, key in cut.cells.get(name, {}).items():
@@ -290,7 +286,7 @@ class StoredRun:
 
     def _cut(self, *row: str | None) -> CutInfo:
         """A cut of an adapter; a RunFolderError where there is none."""
-        for cut in self._cuts:
+        for cut in self.cuts:
             if cut.row == row:
                 return cut
         raise RunFolderError(f"the run has no cut {row[1]}, {row[2]} of {row[0]}")
@@ -390,13 +386,18 @@ class StoredRun:
         if known is None or (task.rolling and task.members):
             return None
         chosen, ranks = known
-        found = {rank: self._scores(task, cut, rank, chosen) for rank in (0, *ranks)}
+        cells = {
+            rank: [(self._cell(part, cut, rank), self.keys(part)) for part in chosen]
+            for rank in (0, *ranks)
+        }
+        found = {rank: self._scores(task, some) for rank, some in cells.items()}
         values: dict[int, Any] = {r: row for r, row in found.items() if not isinstance(row, str)}
+        cells = {rank: cells[rank] for rank in values}
         base = values.pop(0, None)
         if not values:
             return None
         adapter = self._adapters[cut.adapter]
-        made = {rank: self._cell(chosen[0], cut, rank).identity for rank in values}
+        made = {rank: cells[rank][0][0].identity for rank in values}
         keys = [key for part in chosen for key in self.keys(part)]
         about: dict[str, Any] = {
             **cut.row._asdict(),
@@ -425,22 +426,19 @@ class StoredRun:
             doc_hashes=self._same([key.content for key in keys]),
             clusters=self._clusters(task, chosen),
             base_scores=base,
-            unfinished=self._unfinished(cut, (0, *values), chosen),
-            nats=self._nats(cut, (0, *values), chosen),
+            unfinished=_known({rank: _unfinished(some) for rank, some in cells.items()}),
+            nats=_known({rank: _nats(some) for rank, some in cells.items()}),
             token_limit=max((leaf.token_limit or 0 for leaf in leaves), default=0) or None,
             **about,
         )
 
-    def _scores(
-        self, task: TaskInfo, cut: CutInfo, rank: int, chosen: Chosen
-    ) -> NDArray[np.float64] | float | str:
+    def _scores(self, task: TaskInfo, cells: Cells) -> NDArray[np.float64] | float | str:
         """(n,) scores, those of a group's tasks one after the other, or why there are none.
 
         Of a metric of whole texts lm-eval's own aggregate.
         """
         parts, metric = list[Any](), self.metric(task)
-        for part in chosen:
-            wanted, cell = self.keys(part), self._cell(part, cut, rank)
+        for cell, wanted in cells:
             if left := len(cell.missing(wanted)):
                 there = f"{len(wanted) - left} of {len(wanted)} examples"
                 return cell.failed.reason if cell.failed else f"not finished: {there}"
@@ -452,28 +450,6 @@ class StoredRun:
                 return f"its cell holds no {metric}"
             parts += column
         return np.array(parts, dtype=np.float64)
-
-    def _unfinished(self, cut: CutInfo, ranks: Sequence[int], chosen: Chosen) -> dict[int, int]:
-        """Rank → answers that were cut off at the token limit, where that is known of all."""
-        found = {}
-        for rank in ranks:
-            if self._whole(chosen, cut, rank):
-                cells = [(self._cell(part, cut, rank), self.keys(part)) for part in chosen]
-                counts = [cell.unfinished(wanted) for cell, wanted in cells]
-                if None not in counts:
-                    found[rank] = sum(count or 0 for count in counts)
-        return found
-
-    def _nats(self, cut: CutInfo, ranks: Sequence[int], chosen: Chosen) -> dict[int, float]:
-        """Rank → mean loss of the user's own examples, which are in no group, where it is known."""
-        [part, *_] = chosen
-        found = {}
-        for rank in ranks:
-            if self._whole(chosen, cut, rank):
-                losses = self._cell(part, cut, rank).values(f"{LOSS},none", self.keys(part))
-                if losses is not None:
-                    found[rank] = float(np.mean(losses))
-        return found
 
     def _same(self, labels: Sequence[str]) -> tuple[str, ...]:
         """Equal labels as one object, which curves are then joined by quickly."""
@@ -489,6 +465,24 @@ class StoredRun:
             shown = own[: part.size] if own else [key.id for key in self.keys(part)]
             labels += [f"{part.task}:{x}" if task.members else x for x in shown]
         return self._same(labels) if clustered else None
+
+
+def _known(values: Mapping[int, T | None]) -> dict[int, T]:
+    """Those that are known."""
+    return {rank: value for rank, value in values.items() if value is not None}
+
+
+def _unfinished(cells: Cells) -> int | None:
+    """How many answers were cut off at the token limit, where that is known of all."""
+    counts = [cell.unfinished(keys) for cell, keys in cells]
+    return None if None in counts else sum(count or 0 for count in counts)
+
+
+def _nats(cells: Cells) -> float | None:
+    """The mean loss of the user's own examples, which are in no group, where it is known."""
+    [(cell, keys), *_] = cells
+    losses = cell.values(f"{LOSS},none", keys)
+    return None if losses is None else float(np.mean(losses))
 
 
 def _shown(

@@ -99,7 +99,6 @@ def adapter_info(name: str, adapter: Adapter | Family, cuts: Cuts) -> AdapterInf
         path=_shown_path(adapter.source),
         trained_rank=adapter.rank,
         sizes={rank: adapter.member(rank).bytes(rank) for rank in ranks},
-        parameters=adapter.member(adapter.rank).parameters(adapter.rank),
         folded=adapter.member(adapter.rank).folded,
         width=max(member.width for member in members_of(adapter)) if served_by_vllm(adapter) else 0,
         recipe=dict(adapter.recipe) if adapter.recipe else None,

@@ -119,7 +119,7 @@ class Cluster:
             yield float(_got(self._ray, found))
 
     def compute(self, cells: Sequence[PlannedCell], work: Work) -> None:
-        """Compute cells until each is done or has failed, as many at a time as there is room for."""
+        """Compute cells until each is done or has failed, as many at once as there is room for."""
         task = self._ray.remote(num_returns="streaming", max_retries=0, **self._how)(answer)
         leaves = self._inputs.leaves
 

@@ -122,11 +122,6 @@ class EvalTask:
         )
 
     @cached_property
-    def prompts_sha256(self) -> str:
-        """Of all requests in order."""
-        return sha256_text("\n".join(key.prompt for key in self.keys))
-
-    @cached_property
     def scoring(self) -> str:
         """How it makes scores of answers, as a hash."""
         return scoring_of(self.task)
