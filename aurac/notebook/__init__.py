@@ -14,7 +14,7 @@ from aurac.analysis.schema import Frames, Tables
 from aurac.curves.curve import Curve
 from aurac.errors import UsageError
 from aurac.records.folder import RunFolder
-from aurac.records.run import AdapterInfo, Failure, StoredRun, TaskInfo, read_run
+from aurac.records.run import Failure, StoredRun, read_run
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from aurac.curves.question import Question
+    from aurac.records.manifest import AdapterInfo, TaskInfo
 
 
 def load_run(folder: str | Path) -> Run:

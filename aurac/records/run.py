@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,42 +10,27 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
-from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from aurac.curves.curve import Curve
-from aurac.curves.display import common_name
 from aurac.curves.metrics import LOSS
-from aurac.curves.question import Key, Question, Renamed, recipes_of
+from aurac.curves.question import Question, recipes_of
 from aurac.errors import CurveError, RunFolderError, UsageError, first_line
 from aurac.records.cells import Cell, CellStore
+from aurac.records.documents import Documents
 from aurac.records.lines import DocumentKey, examples_sha256
 from aurac.records.manifest import (
     REPORT_FILE,
     RUN_FILE,
-    AdapterInfo,
     CutInfo,
     Examples,
     Manifest,
     TaskInfo,
+    recipe_groups,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = ["AdapterInfo", "Failure", "StoredRun", "TaskInfo", "TaskQuestions", "read_run"]
-
-
-class TaskQuestions(msgspec.Struct, frozen=True, kw_only=True):
-    """`documents/…json`: a set of a task's examples for people, and their identities."""
-
-    keys: list[DocumentKey]  #: n identities, as cells name them
-    questions: list[str | None] = []  #: n texts; None where the task has none
-    targets: list[str | None] = []  #: n texts; None where the task has none
-    choices: list[list[str] | None] | None = None  #: n lists of texts; None where there are none
-    #: field of the examples → n values, by which they can be clustered: of those fields that were
-    #: asked for or have a value twice
-    fields: dict[str, list[str]] = {}
 
 
 @dataclass(frozen=True)
@@ -100,8 +83,8 @@ class StoredRun:
         folder: The run folder.
         manifest: All that it holds, or what one command asked for.
         store: Its cells, of each of which the scores are read once.
+        documents: Its examples.
         question: Tasks, examples, metrics, clusters, groups and rows are those that it names.
-        documents: Files of examples that were read, by the beginning of their names.
         adapters: In the order of the commands.
         cuts: Every way in which an adapter was cut, its default one first.
     """
@@ -109,15 +92,14 @@ class StoredRun:
     folder: Path
     manifest: Manifest
     store: CellStore
+    documents: Documents
     question: Question = field(default_factory=Question)
-    documents: dict[str, TaskQuestions] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._tasks = {task.name: task for task in self.manifest.tasks}
-        self.cuts, self._adapters = _shown(self.manifest, self.question.rows)
+        self.cuts, self._adapters = self.manifest.shown(self.question.rows)
         self.adapters = tuple(self._adapters.values())
         self._tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
-        self._logs: dict[str, list[dict[str, Any]]] = {}
         self._check()
 
     def _check(self) -> None:
@@ -132,7 +114,7 @@ class StoredRun:
         for name in (*asked.tasks, *asked.metrics, *asked.clusters):
             task = self.task(name)
             stems = [each.documents[name] for each in task.sets if name in each.documents]
-            fields = {x for stem in stems for x in self._file(stem).fields}
+            fields = {x for stem in stems for x in self.documents[stem].fields}
             for what, wanted, there in (
                 ("metric", asked.metrics.get(name), {task.metric, *task.metrics}),
                 ("field", asked.clusters.get(name), fields),
@@ -147,7 +129,7 @@ class StoredRun:
             getattr(question, name) == getattr(self.question, name)
             for name in ("tasks", "limit", "metrics", "clusters", "rows")
         )
-        run = StoredRun(self.folder, self.manifest, self.store, question, self.documents)
+        run = StoredRun(self.folder, self.manifest, self.store, self.documents, question)
         if same and "curves" in self.__dict__:
             run.__dict__["curves"] = self.curves
         return run
@@ -232,7 +214,7 @@ class StoredRun:
 
     def _limited(self, task: TaskInfo, examples: Examples) -> Chosen:
         """A set, or its first examples where the question has a limit."""
-        sizes = {stem: len(self._file(stem).keys) for stem in examples.documents.values()}
+        sizes = {stem: len(self.documents[stem].keys) for stem in examples.documents.values()}
         return tuple(
             Part(
                 name, task.leaves[name], stem, min(sizes[stem], self.question.limit or sizes[stem])
@@ -242,7 +224,7 @@ class StoredRun:
 
     def keys(self, part: Part) -> list[DocumentKey]:
         """The examples of a part."""
-        return self._file(part.stem).keys[: part.size]
+        return self.documents[part.stem].keys[: part.size]
 
     def _chosen(
         self, task: TaskInfo, cut: CutInfo | None, ranks: Sequence[int]
@@ -268,14 +250,15 @@ class StoredRun:
         return not any(self._cell(part, cut, rank).missing(self.keys(part)) for part in chosen)
 
     def _one_generation(self, one: Chosen, other: Chosen) -> bool:
-        files = [(self._file(x.stem), self._file(y.stem)) for x, y in zip(one, other, strict=True)]
-        return all(x is y or all(map(DocumentKey.__eq__, x.keys, y.keys)) for x, y in files)
+        pairs = [(x.stem, y.stem) for x, y in zip(one, other, strict=True) if x.stem != y.stem]
+        keys = ((self.documents[x].keys, self.documents[y].keys) for x, y in pairs)
+        return all(all(map(DocumentKey.__eq__, *both)) for both in keys)
 
     def asked(self, task: str) -> dict[str, list[DocumentKey]]:
         """Hash → the examples of each set that was asked of a task, no group, or of its group."""
         infos = self._tasks.values()
         stems = [each.documents.get(task) for info in infos for each in info.sets]
-        sets = [self._file(stem).keys for stem in dict.fromkeys(stems) if stem]
+        sets = [self.documents[stem].keys for stem in dict.fromkeys(stems) if stem]
         return {examples_sha256(keys): keys for keys in sets}
 
     def limited(self, curve: Curve, limit: float | None) -> bool:
@@ -299,17 +282,6 @@ class StoredRun:
             key = cut.cells.get(part.cells, {}).get(rank)
         return Cell() if key is None else (self.store.read if whole else self.store.scores)(key)
 
-    def _file(self, stem: str) -> TaskQuestions:
-        """What is kept of a set of examples."""
-        if stem not in self.documents:
-            path = self.folder / f"{stem}.json"
-            try:
-                content = path.read_bytes()
-                self.documents[stem] = msgspec.json.decode(content, type=TaskQuestions)
-            except (OSError, msgspec.MsgspecError) as error:
-                raise RunFolderError(f"{path} cannot be read ({first_line(error)})") from error
-        return self.documents[stem]
-
     # Answers ------------------------------------------------------------------------------------
 
     def samples(
@@ -332,7 +304,7 @@ class StoredRun:
             what = f"{adapter if rank else 'the base'} at rank {rank} on {task}"
             raise RunFolderError(f"{what} is not there as a whole")
         for part in known[0]:
-            told, keys, count = self._file(part.stem), self.keys(part), part.size
+            told, keys, count = self.documents[part.stem], self.keys(part), part.size
             cell = self._cell(part, cut, rank, whole=True)
             read = cell.filtered(metric.partition(",")[2], keys)
             rows += zip(
@@ -357,18 +329,7 @@ class StoredRun:
             return None
         part = max(parts, key=lambda each: each.size)
         cell = self._cell(part, cut, rank, whole=True)
-        return Logged(cell, self.keys(part), self._rows(part.stem)[: part.size + 1])
-
-    def _rows(self, stem: str) -> list[dict[str, Any]]:
-        """What lm-eval's logs say of the task of a set, and then of each of its examples."""
-        if stem not in self._logs:
-            path = self.folder / f"{stem}.jsonl.gz"
-            try:
-                with gzip.open(path, "rb") as lines:
-                    self._logs[stem] = [json.loads(line) for line in lines]
-            except (OSError, EOFError, ValueError) as error:
-                raise RunFolderError(f"{path} cannot be read ({first_line(error)})") from error
-        return self._logs[stem]
+        return Logged(cell, self.keys(part), self.documents.rows(part.stem)[: part.size + 1])
 
     def _labels(self, task: TaskInfo, part: Part) -> list[str]:
         """The examples as curves name them: in a group with the task before them."""
@@ -460,7 +421,7 @@ class StoredRun:
         labels, clustered = list[str](), False
         for part in chosen:
             field = self.question.clusters.get(part.task, self._tasks[part.task].cluster)
-            own = self._file(part.stem).fields.get(field) if field else None
+            own = self.documents[part.stem].fields.get(field) if field else None
             clustered |= own is not None
             shown = own[: part.size] if own else [key.id for key in self.keys(part)]
             labels += [f"{part.task}:{x}" if task.members else x for x in shown]
@@ -483,26 +444,6 @@ def _nats(cells: Cells) -> float | None:
     [(cell, keys), *_] = cells
     losses = cell.values(f"{LOSS},none", keys)
     return None if losses is None else float(np.mean(losses))
-
-
-def _shown(
-    manifest: Manifest, rows: Sequence[Renamed]
-) -> tuple[tuple[CutInfo, ...], dict[str, AdapterInfo]]:
-    """The cuts and adapters of a run, or those that rows name, under their names."""
-    adapters = {adapter.name: adapter for adapter in manifest.adapters}
-    if not rows:
-        return tuple(manifest.cuts), adapters
-    tasks = {task.name: task for task in manifest.tasks}
-    cuts = {cut.row: cut for cut in manifest.cuts}
-    kept: dict[Key, CutInfo] = {}  # one for all tasks
-    for row in rows:
-        cut = cuts[Key(row.adapter, row.basis, row.rescale)]
-        cells = {name: cut.cells[name] for name in tasks[row.task].leaves.values()}
-        key = Key(row.name, row.basis, row.rescale)
-        known = kept[key].cells if key in kept else {}
-        kept[key] = replace(cut, adapter=row.name, cells={**known, **cells})
-    infos = {row.name: replace(adapters[row.adapter], name=row.name) for row in rows}
-    return tuple(kept.values()), infos
 
 
 class _Report(msgspec.Struct):
@@ -536,32 +477,10 @@ def read_run(folder: str | Path, question: Question | None = None) -> StoredRun:
     if (folder / RUN_FILE).is_file():
         manifest = Manifest.read(folder)
         asked = manifest.question if question is None else question
-        return StoredRun(folder, manifest, CellStore(folder), asked)
+        return StoredRun(folder, manifest, CellStore(folder), Documents(folder), asked)
     report = folder / REPORT_FILE
     try:
         content = msgspec.json.decode(report.read_bytes(), type=_Report)
         return read_run(folder / content.run, question or content.question)
     except (OSError, msgspec.MsgspecError, UsageError, CurveError) as error:
         raise RunFolderError(f"{report} cannot be read ({first_line(error)})") from error
-
-
-def recipe_groups(
-    adapters: Sequence[AdapterInfo], named: Mapping[str, Sequence[str]]
-) -> dict[str, tuple[str, ...]]:
-    """Recipe → adapters whose recorded recipes differ in the seed alone; `named` come before."""
-    there = {adapter.name for adapter in adapters}
-    given = {n: tuple(m for m in members if m in there) for n, members in named.items()}
-    groups = {name: members for name, members in given.items() if members}
-    taken = {member for members in groups.values() for member in members}
-    same: dict[str, list[AdapterInfo]] = {}
-    for adapter in adapters:
-        if adapter.recipe and adapter.seed is not None and adapter.name not in taken:
-            own = ("seed", "start_sha256")
-            recipe = {k: v for k, v in adapter.recipe.items() if k not in own}
-            key = json.dumps([adapter.method, recipe], sort_keys=True)
-            same.setdefault(key, []).append(adapter)
-    for seeds in same.values():
-        if len({adapter.seed for adapter in seeds}) == len(seeds) > 1:
-            names = tuple(adapter.name for adapter in seeds)
-            groups[common_name(names, taken={*groups, *there.difference(names)})] = names
-    return groups

@@ -18,9 +18,10 @@ import msgspec
 from aurac.curves.question import ALL_PAIRS
 from aurac.errors import UsageError
 from aurac.files import sweep_scraps
+from aurac.records.documents import Documents
 from aurac.records.folder import RunFolder
-from aurac.records.manifest import Manifest
-from aurac.records.run import StoredRun, recipe_groups
+from aurac.records.manifest import Manifest, recipe_groups
+from aurac.records.run import StoredRun
 from aurac.runs.check import alike, check
 from aurac.runs.compute import Work, compute
 from aurac.runs.fit import fitted
@@ -109,7 +110,8 @@ def run(
             cells = plan(inputs.cuts, inputs.leaves, inputs.digest, inputs.tokens, factors)
             documents = {t.name: write_documents(folder.path, t) for t in inputs.leaves}
             manifest = manifest_of(inputs, command, began, cells, documents)
-            held = StoredRun(folder.path, folder.record(manifest), folder.cells)
+            known = Documents(folder.path)
+            held = StoredRun(folder.path, folder.record(manifest), folder.cells, known)
             sweep_scraps(folder.path)
             work = Work(folder, {name: held.asked(name) for name in documents}, progress)
             _compute(inputs, distinct(cells), work, connected)
@@ -121,7 +123,8 @@ def run(
         from aurac.notebook import Run
 
         def read(held: Manifest) -> StoredRun:
-            return answerable(StoredRun(folder.path, held, folder.cells, held.question))
+            known = Documents(folder.path)  # another process may have added to them
+            return answerable(StoredRun(folder.path, held, folder.cells, known, held.question))
 
         shown = read(manifest)
         if shown.question.reference != settings.reference:

@@ -102,8 +102,6 @@ def compute(cells: Sequence[PlannedCell], backend: Backend, work: Work) -> None:
 
 def _attempt(cell: PlannedCell, backend: Backend, work: Work) -> bool:
     """Compute a cell under its lock; False where another process holds that."""
-    if work.settled(cell):
-        return True
     lock = work.folder.take(cell.key)
     if lock is None:
         return False

@@ -19,9 +19,9 @@ from aurac.curves.checks import only
 from aurac.curves.question import Key, Question
 from aurac.files import sha256_text, write_atomic
 from aurac.models.device import in_use, machine, versions
+from aurac.records.documents import TaskQuestions
 from aurac.records.lines import examples_sha256
 from aurac.records.manifest import AdapterInfo, CutInfo, Examples, Manifest, TaskInfo
-from aurac.records.run import TaskQuestions
 from aurac.runs.inputs import Inputs
 from aurac.runs.plan import Cuts, PlannedCell
 from aurac.tasks.evaltask import EvalTask, TaskGroup

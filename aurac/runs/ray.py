@@ -206,8 +206,6 @@ class _Driver:
     def _take(self, waiting: deque[PlannedCell]) -> None:
         """Submit the next cell; one that another process holds is tried again last."""
         cell = waiting.popleft()
-        if self._work.settled(cell):
-            return
         lock = self._work.folder.take(cell.key)
         if lock is None:
             waiting.append(cell)

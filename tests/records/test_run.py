@@ -14,8 +14,8 @@ from aurac.curves.question import Question
 from aurac.errors import RunFolderError
 from aurac.records.cells import CellStore
 from aurac.records.lines import DocumentKey, Failed
-from aurac.records.manifest import AdapterInfo, CutInfo, Examples, Manifest
-from aurac.records.run import read_run, recipe_groups
+from aurac.records.manifest import AdapterInfo, CutInfo, Examples, Manifest, recipe_groups
+from aurac.records.run import read_run
 
 SCORES = {"a": {1: [0, 1, 0], 2: [1, 1, 0]}, "b": {1: [0, 0, 0], 4: [1, 0, 1]}}
 
