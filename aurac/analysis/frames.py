@@ -82,7 +82,7 @@ def analyse(source: Any, question: Question | None = None) -> Analysis:
 
     Args:
         source: What `aurac.score` takes, or several of them in a list or under their names; a run,
-            or the path of one, under its own question unless another is asked.
+            or the path of one or of a report, under its own question unless another is asked.
         question: What is asked.
 
     Raises:

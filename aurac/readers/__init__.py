@@ -53,8 +53,8 @@ def read_curves(
         path: A .csv, .parquet or .jsonl table (columns ``adapter, task, rank, example, score[,
             seed, cluster, metric, sample]``, or ``rank, accuracy[, adapter, task]``, both with
             ``basis, rescale, bytes, trained_rank`` where known); a folder that has a folder
-            ``rank_N`` with ``samples_*.jsonl`` for each rank; or a run folder, an adapter's default
-            cut first.
+            ``rank_N`` with ``samples_*.jsonl`` for each rank; or a run folder or that of a report
+            or study, an adapter's default cut first.
         metric: Where the source holds several: ``[TASK=]NAME[,FILTER]``, or task → such.
         cluster: Of sample logs, task ("" for all) → field of its examples that clusters them.
 

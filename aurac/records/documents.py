@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from aurac.errors import RunFolderError, first_line
+from aurac.files import read_json
 from aurac.records.lines import DocumentKey
 
 if TYPE_CHECKING:
@@ -39,11 +40,7 @@ class Documents:
     def __getitem__(self, stem: str) -> TaskQuestions:
         """What is kept of a set of examples; a RunFolderError where it cannot be read."""
         if stem not in self.told:
-            path = self.folder / f"{stem}.json"
-            try:
-                self.told[stem] = msgspec.json.decode(path.read_bytes(), type=TaskQuestions)
-            except (OSError, msgspec.MsgspecError) as error:
-                raise RunFolderError(f"{path} cannot be read ({first_line(error)})") from error
+            self.told[stem] = read_json(self.folder / f"{stem}.json", TaskQuestions)
         return self.told[stem]
 
     def rows(self, stem: str) -> list[dict[str, Any]]:

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from aurac.curves.display import common_name
 from aurac.curves.question import Key, Question, Renamed
-from aurac.errors import CurveError, RunFolderError, UsageError, first_line
-from aurac.files import write_json
+from aurac.errors import RunFolderError
+from aurac.files import read_json, write_json
 
 RUN_FILE, REPORT_FILE = "run.json", "analysis.json"
 RUN_SCHEMA = 3
@@ -119,19 +119,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             RunFolderError: There is none, or another version of aurac wrote it.
         """
         path = folder / RUN_FILE
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise RunFolderError(
-                f"{folder} is no run folder with a {RUN_FILE} that can be read."
-            ) from error
-        try:
-            schema = msgspec.json.decode(content, type=_Schema).schema
-            if schema == RUN_SCHEMA:
-                return msgspec.json.decode(content, type=cls)
-        except (msgspec.MsgspecError, UsageError, CurveError) as error:
-            raise RunFolderError(f"{path} cannot be read ({first_line(error)})") from error
-        raise RunFolderError(f"{path} has schema {schema}; this aurac reads {RUN_SCHEMA}")
+        if (schema := read_json(path, _Schema).schema) != RUN_SCHEMA:
+            raise RunFolderError(f"{path} has schema {schema}; this aurac reads {RUN_SCHEMA}")
+        return read_json(path, cls)
 
     @property
     def held(self) -> set[tuple[str, str]]:

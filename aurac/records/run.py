@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from aurac.curves.curve import Curve
 from aurac.curves.metrics import LOSS
 from aurac.curves.question import Question, recipes_of
-from aurac.errors import CurveError, RunFolderError, UsageError, first_line
+from aurac.errors import RunFolderError, UsageError
+from aurac.files import read_json
 from aurac.records.cells import Cell, CellStore
 from aurac.records.documents import Documents
 from aurac.records.lines import DocumentKey, examples_sha256
@@ -160,12 +162,15 @@ class StoredRun:
     def failures(self) -> tuple[Failure, ...]:
         """Every cell that could not be completed, once; a shared one under its first name."""
         found: dict[str, Failure] = {}
-        for cut, name, rank, key in self._cells():
-            cell = self.store.scores(key)
-            sets = self._sets(self.task(name), None) if cell.failed else ()
-            if cell.failed and any(cell.missing(self.keys(part)) for part, *_ in sets):
-                who, basis, way = cut.row if cut else (None, None, None)
-                found.setdefault(key, Failure(who, basis, way, rank, name, cell.failed.reason))
+        sets = [chosen for task in self._tasks.values() for chosen in self._sets(task, None)]
+        parts = dict.fromkeys(part for chosen in sets for part in chosen)
+        for cut, part in product((None, *self.cuts), parts):
+            base = {0: self.manifest.base[part.task]}
+            for rank, key in (cut.cells.get(part.cells, {}) if cut else base).items():
+                cell = self.store.scores(key)
+                if cell.failed and cell.missing(self.keys(part)):
+                    who = cut.row if cut else (None, None, None)
+                    found.setdefault(key, Failure(*who, rank, part.task, cell.failed.reason))
         return tuple(found.values())
 
     @cached_property
@@ -173,16 +178,6 @@ class StoredRun:
         """Adapter → the recipe that it is a seed of, else itself."""
         named: dict[str | None, str] = {adapter.name: adapter.name for adapter in self.adapters}
         return named | recipes_of(self.groups, self._adapters)
-
-    def _cells(self) -> Iterator[tuple[CutInfo | None, str, int, str]]:
-        """Cut (None: the base), task, rank and key."""
-        for name, key in self.manifest.base.items():
-            yield None, name, 0, key
-        for cut in self.cuts:
-            for task in self._tasks.values():
-                for leaf, name in task.leaves.items():
-                    for rank, key in cut.cells.get(name, {}).items():
-                        yield cut, leaf, rank, key
 
     def task(self, name: str) -> TaskInfo:
         """A task or group of the run; a RunFolderError where it has none of that name."""
@@ -478,9 +473,5 @@ def read_run(folder: str | Path, question: Question | None = None) -> StoredRun:
         manifest = Manifest.read(folder)
         asked = manifest.question if question is None else question
         return StoredRun(folder, manifest, CellStore(folder), Documents(folder), asked)
-    report = folder / REPORT_FILE
-    try:
-        content = msgspec.json.decode(report.read_bytes(), type=_Report)
-        return read_run(folder / content.run, question or content.question)
-    except (OSError, msgspec.MsgspecError, UsageError, CurveError) as error:
-        raise RunFolderError(f"{report} cannot be read ({first_line(error)})") from error
+    report = read_json(folder / REPORT_FILE, _Report)
+    return read_run(folder / report.run, question or report.question)

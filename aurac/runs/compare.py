@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from filelock import FileLock
 
 from aurac.curves.question import ALL_PAIRS
 from aurac.errors import UsageError
@@ -132,7 +133,7 @@ def run(
         for line in alike(shown) if inputs.backend.checked else ():
             logger.warning("%s", line)
         if report:
-            with folder.reporting():
+            with FileLock(folder.locks / "report.lock"):
                 everything = Run(read(Manifest.read(folder.path)))
                 stored, analysis = everything.stored, everything.analysis
                 if everything.curves and not is_written(analysis, folder.path, stored):
