@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from filelock import FileLock
 
-from aurac.curves.question import ALL_PAIRS
+from aurac.curves.question import ALL_PAIRS, Key
 from aurac.errors import UsageError
 from aurac.files import sweep_scraps
 from aurac.records.documents import Documents
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from aurac.runs.plan import PlannedCell
 
 logger = logging.getLogger(__name__)
-
-_DRY_RUN = ("task", "adapter", "basis", "rescale", "rank", "examples", "missing")
 
 
 def compare(
@@ -196,7 +194,7 @@ def dry_run(settings: Settings) -> tuple[Path, list[dict[str, Any]]]:
     folder, rows = RunFolder(inputs.folder), []
     for cell in distinct(plan(inputs.cuts, inputs.leaves, inputs.digest, inputs.tokens)):
         left = len(folder.cells.scores(cell.key).missing(cell.documents))
-        row = cell.row or (None, None, None)
-        values = (cell.task.name, *row, cell.rank, len(cell.task), left)
-        rows.append(dict(zip(_DRY_RUN, values, strict=True)))
+        row = cell.row._asdict() if cell.row else dict.fromkeys(Key._fields)
+        counts = {"rank": cell.rank, "examples": len(cell.task), "missing": left}
+        rows.append({"task": cell.task.name, **row, **counts})
     return folder.path, rows

@@ -116,7 +116,11 @@ def task_info(
     """What readers need of a task or group."""
     leaves = task.members if isinstance(task, TaskGroup) else (task,)
     files = {leaf.name: documents[leaf.name] for leaf in leaves if leaf.name in documents}
-    info = TaskInfo(
+    own: dict[str, Any] = {}
+    if isinstance(task, EvalTask):
+        own = {"cluster": task.cluster, "scoring": task.scoring, "token_limit": task.token_limit}
+        own["prompting"] = {**task.prompting, **tokens}
+    return TaskInfo(
         name=task.name,
         metric=task.metric,
         metrics=tuple(task.usable),
@@ -125,15 +129,7 @@ def task_info(
         num_fewshot=only(leaf.num_fewshot for leaf in leaves),
         members=tuple(leaf.name for leaf in leaves if leaf is not task),
         rolling=leaves[0].rolling,
-    )
-    if isinstance(task, TaskGroup):
-        return info
-    return msgspec.structs.replace(
-        info,
-        cluster=task.cluster,
-        prompting={**task.prompting, **tokens},
-        scoring=task.scoring,
-        token_limit=task.token_limit,
+        **own,
     )
 
 
