@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from aurac.curves.curve import Curve
 from aurac.curves.metrics import LOSS
-from aurac.curves.question import Question, recipes_of
+from aurac.curves.question import Key, Question, recipes_of
 from aurac.errors import RunFolderError, UsageError
 from aurac.files import read_json
 from aurac.records.cells import Cell, CellStore
@@ -169,8 +169,9 @@ class StoredRun:
             for rank, key in (cut.cells.get(part.cells, {}) if cut else base).items():
                 cell = self.store.scores(key)
                 if cell.failed and cell.missing(self.keys(part)):
-                    who = cut.row if cut else (None, None, None)
-                    found.setdefault(key, Failure(*who, rank, part.task, cell.failed.reason))
+                    row = cut.row._asdict() if cut else dict.fromkeys(Key._fields)
+                    about: dict[str, Any] = {**row, "rank": rank, "task": part.task}
+                    found.setdefault(key, Failure(**about, reason=cell.failed.reason))
         return tuple(found.values())
 
     @cached_property
