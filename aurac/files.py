@@ -13,15 +13,18 @@ import tarfile
 import time
 from functools import lru_cache
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from aurac.errors import RunFolderError, first_line
+import msgspec
+
+from aurac.errors import AuracError, RunFolderError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 Json: TypeAlias = "str | float | Sequence[Json] | Mapping[str, Json] | None"
 
+T = TypeVar("T")
 _SCRAP = ".tmp"
 
 
@@ -49,6 +52,14 @@ def write_atomic(path: Path, data: str | bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON as `write_atomic`; a ValueError for NaN and infinities."""
     write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """What a JSON file of a run folder holds; a RunFolderError where it is not of that kind."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.MsgspecError, AuracError) as error:
+        raise RunFolderError(f"{path} cannot be read ({first_line(error)})") from error
 
 
 def flush_folder(folder: Path) -> None:

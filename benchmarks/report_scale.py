@@ -22,7 +22,7 @@ import pandas as pd
 from aurac.analysis import analyse
 from aurac.curves.curve import Curve
 from aurac.errors import RunFolderError
-from aurac.records.run import AdapterInfo, TaskInfo
+from aurac.records.manifest import AdapterInfo, TaskInfo
 from aurac.show import write_report
 
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from aurac.adapters.methods import Nesting
 from aurac.adapters.nesting import Rule, is_rank, scale
+from aurac.curves.checks import only
 from aurac.errors import CheckpointError, RankError
 from aurac.files import sha256_json
 
@@ -32,7 +33,6 @@ _DATA_ORDER = (
     *("base", "data_sha256", "prompt", "prompt_without", "target", "documents", "max_tokens"),
     *("steps", "epochs", "batch_size"),
 )
-T = TypeVar("T")
 Kind = Literal["linear", "embedding", "experts"]
 
 
@@ -259,12 +259,6 @@ class Adapter:
         self.check_rank(r)
         cuts = (t for f in self.modules.values() for t in f.tensors(r))
         return [*cuts, *self.extras.values()]
-
-
-def only(values: Iterable[T]) -> T | None:
-    """The one value that all are, or ``None`` when they differ."""
-    distinct = set(values)
-    return distinct.pop() if len(distinct) == 1 else None
 
 
 def _hash_tensor(digest: Any, tensor: Tensor) -> None:

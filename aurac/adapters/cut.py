@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from aurac.adapters.adapter import Adapter
 from aurac.adapters.family import Family
-from aurac.adapters.nesting import default_nested_ranks
+from aurac.adapters.nesting import named_ranks
 from aurac.adapters.truncate import (
     Basis,
     Prepared,
@@ -87,6 +87,4 @@ def parse_ranks(spec: str | Sequence[int], adapter: Adapter | Family) -> tuple[i
         return tuple(sorted({*map(adapter.check_rank, spec), adapter.rank}))
     if isinstance(adapter, Family):
         return adapter.ranks
-    return (
-        default_nested_ranks(adapter.rank) if spec == "pow2" else tuple(range(1, adapter.rank + 1))
-    )
+    return named_ranks(spec, adapter.rank)

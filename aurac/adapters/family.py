@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from aurac.adapters.adapter import Adapter, only
+from aurac.adapters.adapter import Adapter
+from aurac.curves.checks import only
 from aurac.errors import CheckpointError, RankError
 from aurac.files import sha256_text
 

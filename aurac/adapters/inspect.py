@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aurac.adapters.adapter import Adapter, Derived, Factors, only
+from aurac.adapters.adapter import Adapter, Derived, Factors
 from aurac.adapters.compatibility import served_by_vllm
 from aurac.adapters.formats import load_adapter
 from aurac.adapters.nesting import default_nested_ranks
 from aurac.adapters.truncate import by_rule, default_basis, default_rescale
+from aurac.curves.checks import only
 from aurac.curves.display import slot_bytes, slot_rank
 
 if TYPE_CHECKING:

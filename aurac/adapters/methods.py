@@ -23,7 +23,7 @@ from aurac.adapters.nesting import (
     Update,
     check_nested_ranks,
     check_weights,
-    default_nested_ranks,
+    named_ranks,
     rank_weights,
 )
 from aurac.errors import RecipeError, UsageError
@@ -191,7 +191,7 @@ class Nesting:
         if not method_named(method).nested:
             return cls(method, (R,))
         frozen = method == "dylora" and update == "frozen"
-        chosen = tuple(ranks) or (tuple(range(1, R + 1)) if frozen else default_nested_ranks(R))
+        chosen = tuple(ranks) or named_ranks("all" if frozen else "pow2", R)
         return cls(method, chosen, tuple(weights), update if method == "dylora" else None)
 
     def whole(self, R: int) -> Pass:

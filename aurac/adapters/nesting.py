@@ -63,6 +63,11 @@ def default_nested_ranks(R: int) -> tuple[int, ...]:
     return tuple(sorted({1 << k for k in range(R.bit_length())} | {R}))
 
 
+def named_ranks(name: str, R: int) -> tuple[int, ...]:
+    """The ranks `pow2` (1, 2, 4, … and R) or `all` (1 … R)."""
+    return {"pow2": default_nested_ranks(R), "all": tuple(range(1, R + 1))}[name]
+
+
 def is_rank(value: object) -> bool:
     """Whether ``value`` is a whole number of at least 1 (Python's or numpy's; no bool)."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= 1

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from aurac.curves.curve import Curve
+    from aurac.records.run import StoredRun
 
 MOST_ALL_PAIRS = 6  # adapters on a task of which all pairs are compared by default
 
@@ -81,7 +82,7 @@ def analyse(source: Any, question: Question | None = None) -> Analysis:
 
     Args:
         source: What `aurac.score` takes, or several of them in a list or under their names; a run,
-            or the path of one, under its own question unless another is asked.
+            or the path of one or of a report, under its own question unless another is asked.
         question: What is asked.
 
     Raises:
@@ -134,15 +135,26 @@ def analyse(source: Any, question: Question | None = None) -> Analysis:
 
 def _asked(source: Any, question: Question | None) -> tuple[Sequence[Curve], Question]:
     """The curves, and what is asked of them; a run has seeds that belong together."""
-    from aurac.records.run import StoredRun, read_run
+    from aurac.records.run import StoredRun, is_run, read_run
 
     run = getattr(source, "stored", source)  # of a `Run`
-    if isinstance(source, (str, Path)) and (Path(source) / "run.json").is_file():
-        run = read_run(source)
+    if isinstance(source, (str, Path)) and is_run(source):
+        run = answerable(read_run(source))
     if not isinstance(run, StoredRun):
         return curves_of(run), question or Question()
     run = run if question is None else run.under(question)
     return run.curves, run.question.but(groups=run.groups)
+
+
+def answerable(run: StoredRun) -> StoredRun:
+    """A run folder under its last question, without a reference or pairs that are no rows of it."""
+    try:
+        resolved(run.question, gather(run.curves, run.groups))
+    except UsageError:
+        if run.question == run.manifest.question:
+            return run.under(run.question.but(reference=None, pairs=()))
+        raise
+    return run
 
 
 def resolved(asked: Question, rows: Sequence[Row]) -> Question:
@@ -169,7 +181,7 @@ def resolved(asked: Question, rows: Sequence[Row]) -> Question:
     if asked.reference is not None:
         _ = asked.reference == ALL_PAIRS or known(asked.reference)
         return asked
-    complete = [row for row in rows if row.complete and row.outside is None]
+    complete = [row for row in rows if row.reason is None and row.outside is None]
     if max(Counter(row.task for row in complete).values(), default=0) <= MOST_ALL_PAIRS:
         return asked.but(reference=ALL_PAIRS)
     return asked.but(reference=Counter(row.name for row in complete).most_common(1)[0][0])
@@ -191,7 +203,7 @@ class _Task:
 
     def __init__(self, rows: Sequence[Row], ranks: Sequence[int]) -> None:
         self.name = rows[0].task
-        whole = [row for row in rows if row.complete]
+        whole = [row for row in rows if row.reason is None]
         inside = [row for row in whole if row.outside is None]
         common = set.intersection(*(set(row.ranks) for row in inside)) if inside else set()
         common = {*ranks} or common

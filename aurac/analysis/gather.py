@@ -6,14 +6,15 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aurac.curves.area import quadrature_weights
+from aurac.curves.checks import only
 from aurac.curves.display import cut_name
 from aurac.curves.matching import check_clusters, identities, on, shared
-from aurac.curves.question import Key
+from aurac.curves.question import Key, recipes_of
 from aurac.errors import CurveError
 from aurac.stats.estimate import Array, Components, components, minus
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from aurac.curves.curve import Curve
 
 Groups = Mapping[str, Sequence[str]]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class Row:
     @property
     def method(self) -> str | None:
         """The training method, where all seeds have the same."""
-        return same(curve.method for curve in self.curves)
+        return only(curve.method for curve in self.curves)
 
     @property
     def cut(self) -> str | None:
@@ -70,7 +70,7 @@ class Row:
 
     @property
     def seeds(self) -> int:
-        """S."""
+        """How many training seeds it has, S."""
         return len(self.curves)
 
     @property
@@ -83,11 +83,6 @@ class Row:
         """Ranks that all seeds have, ascending."""
         first, *others = self.curves
         return tuple(r for r in first.ranks if all(r in curve.ranks for curve in others))
-
-    @property
-    def complete(self) -> bool:
-        """Whether there is an area, see `reason`."""
-        return self.reason is None
 
     @property
     def reason(self) -> str | None:
@@ -111,8 +106,8 @@ class Row:
     def trained_rank(self) -> int | None:
         """The rank to which all seeds were trained; where none says it, the largest one."""
         if not any(curve.trained_rank for curve in self.curves):
-            return same(max((*curve.ranks, *curve.missing)) for curve in self.curves)
-        return same(curve.trained_rank for curve in self.curves)
+            return only(max((*curve.ranks, *curve.missing)) for curve in self.curves)
+        return only(curve.trained_rank for curve in self.curves)
 
     @property
     def examples(self) -> int | None:
@@ -225,11 +220,11 @@ def gather(curves: Iterable[Curve], groups: Groups) -> list[Row]:
         groups: Recipe → adapters that are its seeds.
 
     Raises:
-        CurveError: A curve that appears twice, a group that names an unknown adapter or one
-            of another group, or curves of one task on other examples.
+        CurveError: A curve appears twice, or curves of one task are on other examples.
+        UsageError: A group names an adapter of which there is no curve, or one of another group.
     """
     every = list(curves)
-    recipes = _recipes(groups, {curve.adapter for curve in every}) if every else {}
+    recipes = recipes_of(groups, dict.fromkeys(curve.adapter or "" for curve in every))
     tasks = [task for task, _ in {(curve.task, curve.metric) for curve in every}]
     members: dict[tuple[str, Key], list[Curve]] = {}
     first: dict[str, Key] = {}
@@ -254,19 +249,6 @@ def gather(curves: Iterable[Curve], groups: Groups) -> list[Row]:
     shared_rows = [_on_shared_examples([r for r in rows if r.task == t]) for t in each_task]
     placed = {(row.task, row.key): row for some in shared_rows for row in some}
     return [placed[row.task, row.key] for row in rows]
-
-
-def _recipes(groups: Groups, known: set[str | None]) -> dict[str, str]:
-    recipes: dict[str, str] = {}
-    for name, adapters in groups.items():
-        if name in known and name not in adapters:
-            raise CurveError(f"The group {name} has the name of an adapter that is none of it.")
-        for adapter in adapters:
-            if adapter not in known:
-                raise CurveError(f"The group {name} names {adapter}, of which there is no curve.")
-            if recipes.setdefault(adapter, name) != name:
-                raise CurveError(f"{adapter} is in the groups {recipes[adapter]} and {name}.")
-    return recipes
 
 
 def _on_shared_examples(rows: Sequence[Row]) -> list[Row]:
@@ -334,9 +316,3 @@ def _clustered(rows: Sequence[Row]) -> list[Row]:
         result.append(replace(row, clusters=None if own is None else own.cluster_codes))
     codes = None if found is None else found.cluster_codes
     return [row if row.outside else replace(row, clusters=codes) for row in result]
-
-
-def same(values: Iterable[T]) -> T | None:
-    """The value of all; None where they differ."""
-    known = set(values)
-    return known.pop() if len(known) == 1 else None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aurac.analysis.gather import same
 from aurac.analysis.schema import Advice, Point
+from aurac.curves.checks import only
 from aurac.curves.display import slot_rank
 from aurac.stats.estimate import FRACTION, Components, estimate, one_sided
 
@@ -55,7 +55,7 @@ def _point(row: Row, rank: int, level: float) -> Point:
         above_base=above,
         loss=lost,
         loss_bound=bound,
-        bytes=same(curve.sizes.get(rank) for curve in row.curves),
+        bytes=only(curve.sizes.get(rank) for curve in row.curves),
         slot=slot_rank(rank) if all(curve.width for curve in row.curves) else None,
         **row.about | _of_curves(row, rank) | ended,
     )

@@ -120,10 +120,10 @@ def score(
     """  # noqa: D301
     from aurac.analysis import Question, analyse
     from aurac.readers import read_curves
+    from aurac.records.run import is_run
 
     run: StoredRun | None = None
-    stored = any((source / name).is_file() for name in ("run.json", "analysis.json"))
-    if stored and metric is None and not cluster:
+    if is_run(source) and metric is None and not cluster:
         found = answered(source, groups, **asked)
         run, analysis = found.stored, found.analysis
     else:

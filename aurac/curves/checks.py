@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 import numpy as np
 
 from aurac.errors import CurveError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
+T = TypeVar("T")
 MEAN = "mean over tasks"
 MOST = 2**53  # above it a float64 is no exact whole number
 
@@ -52,6 +55,33 @@ def check_level(level: float) -> None:
     """Refuse a level of intervals that is no coverage, such as 95."""
     if not 0.5 <= level < 1.0:
         raise UsageError(f"The level {level:g} is no coverage such as 0.95.")
+
+
+def as_json(values: Any) -> Any:
+    """What users give as JSON has it: a path as text; a range, a set or an array as a list."""
+
+    def plain(value: Any) -> Any:
+        return list(value) if isinstance(value, Iterable) else str(value)
+
+    return msgspec.to_builtins(values, enc_hook=plain, str_keys=True)
+
+
+def refused(
+    error: msgspec.ValidationError, given: Mapping[str, Any], takes: Mapping[str, str] = {}
+) -> UsageError:
+    """What a word takes instead of what was given; msgspec names it as in "- at `$.ranks[0]`"."""
+    reason, _, place = str(error).partition(" - at `$.")
+    name = place.rstrip("`").partition("[")[0].partition(".")[0]
+    if name not in given:
+        return UsageError(str(error))
+    wanted = reason.removeprefix("Expected ").partition(", got")[0]
+    return UsageError(f"{name} takes {takes.get(name, wanted)}, not {given[name]!r}")
+
+
+def only(values: Iterable[T]) -> T | None:
+    """The value that all are; None where they differ."""
+    known = set(values)
+    return known.pop() if len(known) == 1 else None
 
 
 def is_missing(label: Any) -> bool:

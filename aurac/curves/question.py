@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 
-from aurac.curves.checks import check_level, check_ranks
+from aurac.curves.checks import as_json, check_level, check_ranks, refused
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 ALL_PAIRS = "all"
 
@@ -49,7 +49,8 @@ class Question(msgspec.Struct, frozen=True):
             reference, whatever the scores are.
         level: Coverage of the intervals.
         groups: Recipe → adapters that are its training seeds.
-        pairs: The rows that are compared, in the place of `reference`; empty: as it says.
+        pairs: The rows that are compared, by key or name, in the place of `reference`; empty: as
+            that says.
         family: How many comparisons the intervals and p values hold for together; None: as many as
             stand in a table.
         ranks: Those over which AURAC is taken; a row that lacks one has none. Empty: all ranks that
@@ -71,11 +72,11 @@ class Question(msgspec.Struct, frozen=True):
     reference: str | None = None
     level: float = 0.95
     groups: dict[str, tuple[str, ...]] = {}
-    pairs: tuple[tuple[Key, Key], ...] = ()
+    pairs: tuple[tuple[Key | str, Key | str], ...] = ()
     family: int | None = None
     ranks: tuple[int, ...] = ()
     tasks: tuple[str, ...] = ()
-    limit: int | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
     metrics: dict[str, str] = {}
     clusters: dict[str, str] = {}
     labels: dict[str, str] = {}
@@ -103,6 +104,36 @@ class Question(msgspec.Struct, frozen=True):
         taken = {name for members in groups.values() for name in members}
         return {n: some for n, some in self.groups.items() if taken.isdisjoint(some)}
 
-    def but(self, **changes: object) -> Question:
-        """The same question with other values of these fields."""
-        return msgspec.structs.replace(self, **changes)
+    def but(self, **changes: Any) -> Question:
+        """The same question with other values of these fields.
+
+        Raises:
+            UsageError: A field that a question does not have, or a value that it does not take.
+        """
+        fields = {name: getattr(self, name) for name in self.__struct_fields__}
+        for name in changes.keys() - fields.keys():
+            raise UsageError(f"A question has no {name!r}; it has {', '.join(fields)}.")
+        try:
+            return msgspec.convert(as_json(fields | changes), Question, strict=False)
+        except msgspec.ValidationError as error:
+            raise refused(error, changes) from error
+
+
+def recipes_of(groups: Mapping[str, Sequence[str]], adapters: Collection[str]) -> dict[str, str]:
+    """Adapter → the group that it is a training seed of.
+
+    Raises:
+        UsageError: A group has the name of an adapter that is none of its own, or names an adapter
+            that is not there or in another group.
+    """
+    recipes: dict[str, str] = {}
+    for group, members in groups.items():
+        if group in adapters and group not in members:
+            raise UsageError(f"The group {group} has the name of an adapter that is none of it.")
+        for name in members:
+            if name not in adapters:
+                there = ", ".join(adapters)
+                raise UsageError(f"The group {group} names {name}; there are {there}.")
+            if recipes.setdefault(name, group) != group:
+                raise UsageError(f"{name} is in the groups {recipes[name]} and {group}.")
+    return recipes

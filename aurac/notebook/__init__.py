@@ -7,23 +7,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from aurac.analysis import Analysis, analyse
-from aurac.analysis.frames import resolved
+from aurac.analysis.frames import answerable, resolved
 from aurac.analysis.gather import gather
 from aurac.analysis.schema import Frames, Tables
 from aurac.curves.curve import Curve
-from aurac.curves.question import Question  # noqa: TC001 - msgspec reads the type
-from aurac.errors import CurveError, RunFolderError, UsageError, first_line
+from aurac.errors import UsageError
 from aurac.records.folder import RunFolder
-from aurac.records.run import AdapterInfo, Failure, StoredRun, TaskInfo, read_run
+from aurac.records.run import Failure, StoredRun, read_run
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from matplotlib.axes import Axes
     from pandas import DataFrame
+
+    from aurac.curves.question import Question
+    from aurac.records.manifest import AdapterInfo, TaskInfo
 
 
 def load_run(folder: str | Path) -> Run:
@@ -32,51 +32,25 @@ def load_run(folder: str | Path) -> Run:
     Raises:
         RunFolderError: It is none of these, or a file of it cannot be read.
     """
-    folder = Path(folder).expanduser()
-    report = folder / "analysis.json"
-    if (folder / "run.json").is_file():
-        return Run(answerable(read_run(folder)))
-    if not report.is_file():
-        places = ("*/analysis.json", "*/run.json", "*/*/run.json")
-        inside = dict.fromkeys(
-            path.parent.relative_to(folder) for x in places for path in sorted(folder.glob(x))
-        )
-        there = f"; in it are {', '.join(map(str, inside))}" if inside else ""
-        raise RunFolderError(f"{folder} is no run folder and has no report{there}")
-    try:
-        content = msgspec.json.decode(report.read_bytes(), type=_Report)
-        return Run(read_run(folder / content.run, content.question))
-    except (OSError, KeyError, msgspec.MsgspecError, UsageError, CurveError) as error:
-        raise RunFolderError(f"{report} cannot be read ({first_line(error)})") from error
+    return Run(answerable(read_run(folder)))
 
 
-class _Report(msgspec.Struct):
-    """What is read of `analysis.json`."""
+class Curves(tuple[Curve, ...]):  # noqa: SLOT001 - a tuple with a name more
+    """Curves in a tuple, and as a table.
 
-    question: Question
-    run: str = "run"
+    Attributes:
+        recipes: Adapter → the recipe that it is a seed of, else itself.
+    """
 
-
-def answerable(stored: StoredRun) -> StoredRun:
-    """A run under its question, without a reference or pairs that are no rows of it."""
-    try:
-        resolved(stored.question, gather(stored.curves, stored.groups))
-    except UsageError:
-        return stored.under(stored.question.but(reference=None, pairs=()))
-    return stored
-
-
-class Curves(tuple[Curve, ...]):
-    """Curves in a tuple, and as a table."""
-
-    __slots__ = ()
+    recipes: Mapping[str | None, str]
 
     @property
     def frame(self) -> DataFrame:
         """A row for each curve, rank and example, rank 0 the base; `aurac.analyse` takes it."""
         import pandas as pd
 
-        return pd.concat([curve.frame for curve in self], ignore_index=True)
+        frames = [each.frame.assign(recipe=self.recipes[each.adapter]) for each in self]
+        return pd.concat(frames, ignore_index=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +93,9 @@ class Run(Frames):
     @property
     def curves(self) -> Curves:
         """A curve for each task, adapter and cut, with the score of every example."""
-        return Curves(self.stored.curves)
+        curves = Curves(self.stored.curves)
+        curves.recipes = self.stored.recipes
+        return curves
 
     @cached_property
     def analysis(self) -> Analysis:
@@ -137,7 +113,9 @@ class Run(Frames):
         Pairs take the place of a reference, and a reference that of pairs.
 
         Raises:
-            UsageError: A reference or a pair of which the run has no row.
+            UsageError: A field that a question does not have, a value that it does not take, or a
+                reference, pair, group, metric or field of examples that the run does not have.
+            RunFolderError: A task that the run does not have.
         """
         if changes.keys() & {"pairs", "reference"}:
             changes = {"pairs": (), "reference": None} | changes
@@ -163,10 +141,11 @@ class Run(Frames):
         """
         import pandas as pd
 
-        groups, frames, based = self.stored.groups, [], set[str]()
-        members = groups.get(adapter or "", [adapter])
+        frames: list[DataFrame] = []
+        based = set[str]()
         for curve in self.curves:
-            if task not in (None, curve.task) or (adapter and curve.adapter not in members):
+            names = (None, curve.adapter, self.stored.recipes[curve.adapter])
+            if task not in (None, curve.task) or adapter not in names:
                 continue
             base = (adapter is None or rank == 0) and curve.task not in based
             base = base and curve.baseline is not None
@@ -182,10 +161,12 @@ class Run(Frames):
     def _answers(self, curve: Curve, rank: int) -> DataFrame:
         task, adapter, nan = str(curve.task), curve.adapter, float("nan")
         answers = self.stored.samples(task, adapter, curve.basis, curve.rescale, rank)
-        names = ("adapter", "basis", "rescale", "cut")
-        about = {name: getattr(curve, name) if rank else nan for name in names}
+        about: dict[str, Any] = {"recipe": self.stored.recipes[adapter]}
+        names = ("adapter", "seed", "basis", "rescale", "cut")
+        about |= {name: getattr(curve, name) for name in names}
         columns = ["example", "score", "response", "read", "question", "target"]
-        return answers.assign(task=task, **about, rank=rank)[["task", *names, "rank", *columns]]
+        told = answers.assign(task=task, rank=rank, **about if rank else dict.fromkeys(about, nan))
+        return told[["task", *about, "rank", *columns]]
 
     def plot(
         self,
@@ -204,6 +185,9 @@ class Run(Frames):
             labels: Adapter → what the legend calls it.
             adapters: Those that are drawn; None: all.
             legend: Whether there is one in the axes.
+
+        Raises:
+            UsageError: A task or an adapter of which there is no curve.
         """
         from aurac.show.charts import plot
         from aurac.show.views import View, names_of
@@ -213,7 +197,11 @@ class Run(Frames):
 
             _, ax = plt.subplots(figsize=(7, 4), layout="constrained")
         names = names_of(self.analysis, {**self.question.labels, **(labels or {})})
-        of = View(self.analysis, task or str(self.curves[0].task), names)
+        tasks = list(self.analysis.ranks)
+        if not tasks or task not in (None, *tasks):
+            there = ", ".join(tasks)
+            raise UsageError(f"there is no curve on {task}; there are curves on {there}")
+        of = View(self.analysis, task or tasks[0], names)
         keys = [key for key in of.keys if adapters is None or key.adapter in adapters]
         if unknown := {*(adapters or ())} - {key.adapter for key in keys}:
             raise UsageError(f"{of.task} has no curve of {min(unknown)}")

@@ -53,8 +53,8 @@ def read_curves(
         path: A .csv, .parquet or .jsonl table (columns ``adapter, task, rank, example, score[,
             seed, cluster, metric, sample]``, or ``rank, accuracy[, adapter, task]``, both with
             ``basis, rescale, bytes, trained_rank`` where known); a folder that has a folder
-            ``rank_N`` with ``samples_*.jsonl`` for each rank; or a run folder, an adapter's default
-            cut first.
+            ``rank_N`` with ``samples_*.jsonl`` for each rank; or a run folder or that of a report
+            or study, an adapter's default cut first.
         metric: Where the source holds several: ``[TASK=]NAME[,FILTER]``, or task → such.
         cluster: Of sample logs, task ("" for all) → field of its examples that clusters them.
 
@@ -65,15 +65,15 @@ def read_curves(
     path, asked = Path(path).expanduser(), asked_metrics(metric)
     if not path.exists():
         raise DataError(f"There is no {path}.")
-    if path.is_dir() and not (path / "run.json").is_file():
+    from aurac.records.run import is_run, read_run
+
+    if path.is_dir() and not is_run(path):
         from aurac.readers.lm_eval_logs import read_samples
 
         return read_samples(path, asked, cluster or {})
     if cluster:
         raise DataError(f"{path} names its clusters itself; a field is only for sample logs.")
     if path.is_dir():
-        from aurac.records.run import read_run
-
         if asked:
             raise DataError(f"{path} is a run: compare with another --metric into another folder.")
         return list(read_run(path).curves)

@@ -73,10 +73,6 @@ class RunFolder:
                 manifest = Manifest.read(self.path)
                 msgspec.structs.replace(manifest, question=question).write(self.path)
 
-    def reporting(self) -> FileLock:
-        """Held while the folder is read for a report and this is written."""
-        return FileLock(self.locks / "report.lock")
-
     def take(self, key: str) -> FileLock | None:
         """The lock of a cell; None where another process holds it.
 

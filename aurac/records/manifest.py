@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
-from aurac.curves.question import Key, Question
-from aurac.errors import CurveError, RunFolderError, UsageError, first_line
-from aurac.files import write_json
+from aurac.curves.display import common_name
+from aurac.curves.question import Key, Question, Renamed
+from aurac.errors import RunFolderError
+from aurac.files import read_json, write_json
 
-RUN_FILE = "run.json"
+RUN_FILE, REPORT_FILE = "run.json", "analysis.json"
 RUN_SCHEMA = 3
 
 
@@ -30,7 +33,6 @@ class AdapterInfo(msgspec.Struct, frozen=True, kw_only=True):
     data_order: str | None = None  #: hash of what fixes, with the seed, the order of its data
     trained_rank: int  #: its largest rank
     sizes: dict[int, int] = {}  #: rank → bytes, at each rank that was evaluated
-    parameters: int = 0  #: of the trained rank
     #: inputs and outputs of all adapted modules; 0: vLLM does not serve it; None: not known
     width: int | None = None
     recipe: dict[str, Any] | None = None  #: of its training, where recorded
@@ -86,7 +88,7 @@ class CutInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def row(self) -> Key:
-        """Which curves are its."""
+        """The key of its curves, which they share with no other cut."""
         return Key(self.adapter, self.basis, self.rescale)
 
     @property
@@ -117,19 +119,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             RunFolderError: There is none, or another version of aurac wrote it.
         """
         path = folder / RUN_FILE
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise RunFolderError(
-                f"{folder} is no run folder with a {RUN_FILE} that can be read."
-            ) from error
-        try:
-            schema = msgspec.json.decode(content, type=_Schema).schema
-            if schema == RUN_SCHEMA:
-                return msgspec.json.decode(content, type=cls)
-        except (msgspec.MsgspecError, UsageError, CurveError) as error:
-            raise RunFolderError(f"{path} cannot be read ({first_line(error)})") from error
-        raise RunFolderError(f"{path} has schema {schema}; this aurac reads {RUN_SCHEMA}")
+        if (schema := read_json(path, _Schema).schema) != RUN_SCHEMA:
+            raise RunFolderError(f"{path} has schema {schema}; this aurac reads {RUN_SCHEMA}")
+        return read_json(path, cls)
 
     @property
     def held(self) -> set[tuple[str, str]]:
@@ -143,6 +135,23 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             for each in task.sets
             if rank in cut.asked.get(task.name, {}).get(each.name, ())
         }
+
+    def shown(self, rows: Sequence[Renamed]) -> tuple[tuple[CutInfo, ...], dict[str, AdapterInfo]]:
+        """Its cuts and adapters, or those that rows name, under their names."""
+        adapters = {adapter.name: adapter for adapter in self.adapters}
+        if not rows:
+            return tuple(self.cuts), adapters
+        tasks = {task.name: task for task in self.tasks}
+        cuts = {cut.row: cut for cut in self.cuts}
+        kept: dict[Key, CutInfo] = {}  # one for all tasks
+        for row in rows:
+            cut = cuts[Key(row.adapter, row.basis, row.rescale)]
+            cells = {name: cut.cells[name] for name in tasks[row.task].leaves.values()}
+            key = Key(row.name, row.basis, row.rescale)
+            known = kept[key].cells if key in kept else {}
+            kept[key] = replace(cut, adapter=row.name, cells={**known, **cells})
+        infos = {row.name: replace(adapters[row.adapter], name=row.name) for row in rows}
+        return tuple(kept.values()), infos
 
     def write(self, folder: Path) -> None:
         """Write it into a run folder."""
@@ -176,17 +185,17 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         for new in other.adapters:
             sizes = adapters[new.sha256].sizes if new.sha256 in adapters else {}
             changes = {"name": names[new.name], "sizes": {**sizes, **new.sizes}}
-            adapters[new.sha256] = msgspec.structs.replace(new, **changes)
+            adapters[new.sha256] = replace(new, **changes)
         tasks = {task.name: task for task in self.tasks}
         for task in other.tasks:
             sets = {each.name: each for each in getattr(tasks.get(task.name), "sets", [])}
             for new_set in task.sets:
                 before = sets.pop(new_set.name, new_set)  # the one that is asked for stands last
                 limits = [*dict.fromkeys([*before.limits, *new_set.limits])]
-                sets[new_set.name] = msgspec.structs.replace(new_set, limits=limits)
-            tasks[task.name] = msgspec.structs.replace(task, sets=[*sets.values()])
+                sets[new_set.name] = replace(new_set, limits=limits)
+            tasks[task.name] = replace(task, sets=[*sets.values()])
         cuts = {cut.row: cut for cut in self.cuts}
-        for cut in (msgspec.structs.replace(c, adapter=names[c.adapter]) for c in other.cuts):
+        for cut in (replace(c, adapter=names[c.adapter]) for c in other.cuts):
             cuts[cut.row] = _grown(cuts[cut.row], cut) if cut.row in cuts else cut
         return Manifest(
             settings=self.settings,
@@ -260,4 +269,26 @@ def _grown(before: CutInfo, cut: CutInfo) -> CutInfo:
         known = asked.get(task, {})
         both = {name: sorted({*known.get(name, ()), *ranks}) for name, ranks in sets.items()}
         asked[task] = known | both
-    return msgspec.structs.replace(cut, cells=cells, asked=asked)
+    return replace(cut, cells=cells, asked=asked)
+
+
+def recipe_groups(
+    adapters: Sequence[AdapterInfo], named: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[str, ...]]:
+    """Recipe → adapters whose recorded recipes differ in the seed alone; `named` come before."""
+    there = {adapter.name for adapter in adapters}
+    given = {n: tuple(m for m in members if m in there) for n, members in named.items()}
+    groups = {name: members for name, members in given.items() if members}
+    taken = {member for members in groups.values() for member in members}
+    same: dict[str, list[AdapterInfo]] = {}
+    for adapter in adapters:
+        if adapter.recipe and adapter.seed is not None and adapter.name not in taken:
+            own = ("seed", "start_sha256")
+            recipe = {k: v for k, v in adapter.recipe.items() if k not in own}
+            key = json.dumps([adapter.method, recipe], sort_keys=True)
+            same.setdefault(key, []).append(adapter)
+    for seeds in same.values():
+        if len({adapter.seed for adapter in seeds}) == len(seeds) > 1:
+            names = tuple(adapter.name for adapter in seeds)
+            groups[common_name(names, taken={*groups, *there.difference(names)})] = names
+    return groups

@@ -2,44 +2,37 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
-from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from aurac.curves.curve import Curve
-from aurac.curves.display import common_name
 from aurac.curves.metrics import LOSS
-from aurac.curves.question import Key, Question, Renamed
-from aurac.errors import RunFolderError, first_line
+from aurac.curves.question import Key, Question, recipes_of
+from aurac.errors import RunFolderError, UsageError
+from aurac.files import read_json
 from aurac.records.cells import Cell, CellStore
+from aurac.records.documents import Documents
 from aurac.records.lines import DocumentKey, examples_sha256
-from aurac.records.manifest import AdapterInfo, CutInfo, Examples, Manifest, TaskInfo
+from aurac.records.manifest import (
+    REPORT_FILE,
+    RUN_FILE,
+    CutInfo,
+    Examples,
+    Manifest,
+    TaskInfo,
+    recipe_groups,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = ["AdapterInfo", "Failure", "StoredRun", "TaskInfo", "TaskQuestions", "read_run"]
-
-
-class TaskQuestions(msgspec.Struct, frozen=True, kw_only=True):
-    """`documents/…json`: a set of a task's examples for people, and their identities."""
-
-    keys: list[DocumentKey]  #: n identities, as cells name them
-    questions: list[str | None] = []  #: n texts; None where the task has none
-    targets: list[str | None] = []  #: n texts; None where the task has none
-    choices: list[list[str] | None] | None = None  #: n lists of texts; None where there are none
-    #: field of the examples → n values, by which they can be clustered: of those fields that were
-    #: asked for or have a value twice
-    fields: dict[str, list[str]] = {}
 
 
 @dataclass(frozen=True)
@@ -79,6 +72,9 @@ class Part(NamedTuple):
 
 Chosen = tuple[Part, ...]
 """The examples on which a curve is read, task by task."""
+Cells = Sequence[tuple[Cell, list[DocumentKey]]]
+"""The cells of one rank, task by task, with the examples of which they are read."""
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -89,22 +85,45 @@ class StoredRun:
         folder: The run folder.
         manifest: All that it holds, or what one command asked for.
         store: Its cells, of each of which the scores are read once.
+        documents: Its examples.
         question: Tasks, examples, metrics, clusters, groups and rows are those that it names.
-        documents: Files of examples that were read, by the beginning of their names.
+        adapters: In the order of the commands.
+        cuts: Every way in which an adapter was cut, its default one first.
     """
 
     folder: Path
     manifest: Manifest
     store: CellStore
+    documents: Documents
     question: Question = field(default_factory=Question)
-    documents: dict[str, TaskQuestions] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._tasks = {task.name: task for task in self.manifest.tasks}
-        self._cuts, self._adapters = _shown(self.manifest, self.question.rows)
+        self.cuts, self._adapters = self.manifest.shown(self.question.rows)
+        self.adapters = tuple(self._adapters.values())
         self._tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
-        for name in self.question.tasks:
-            self.task(name)
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse a question that names what the run does not have.
+
+        Raises:
+            RunFolderError: A task.
+            UsageError: An adapter, a metric or a field of the examples.
+        """
+        asked = self.question
+        recipes_of(asked.groups, self._adapters)
+        for name in (*asked.tasks, *asked.metrics, *asked.clusters):
+            task = self.task(name)
+            stems = [each.documents[name] for each in task.sets if name in each.documents]
+            fields = {x for stem in stems for x in self.documents[stem].fields}
+            for what, wanted, there in (
+                ("metric", asked.metrics.get(name), {task.metric, *task.metrics}),
+                ("field", asked.clusters.get(name), fields),
+            ):
+                if wanted is not None and wanted not in there:
+                    known = ", ".join(sorted(there)) or "none"
+                    raise UsageError(f"The task {name} has no {what} {wanted!r}; it has {known}.")
 
     def under(self, question: Question) -> StoredRun:
         """The same run under another question."""
@@ -112,7 +131,7 @@ class StoredRun:
             getattr(question, name) == getattr(self.question, name)
             for name in ("tasks", "limit", "metrics", "clusters", "rows")
         )
-        run = StoredRun(self.folder, self.manifest, self.store, question, self.documents)
+        run = StoredRun(self.folder, self.manifest, self.store, self.documents, question)
         if same and "curves" in self.__dict__:
             run.__dict__["curves"] = self.curves
         return run
@@ -122,16 +141,6 @@ class StoredRun:
         """Command, started, seconds, versions, machine, device, dtype, base, base_sha256."""
         return self.manifest.log[-1]
 
-    @property
-    def adapters(self) -> tuple[AdapterInfo, ...]:
-        """In the order of the commands."""
-        return tuple(self._adapters.values())
-
-    @property
-    def cuts(self) -> tuple[CutInfo, ...]:
-        """Every way in which an adapter was cut, its default one first."""
-        return self._cuts
-
     @cached_property
     def tasks(self) -> tuple[TaskInfo, ...]:
         """The tasks and groups that were asked for."""
@@ -140,7 +149,7 @@ class StoredRun:
     @cached_property
     def curves(self) -> tuple[Curve, ...]:
         """One for each task, adapter and cut, an adapter's default cut first."""
-        made = (self.curve(task, cut) for task in self.tasks for cut in self._cuts)
+        made = (self.curve(task, cut) for task in self.tasks for cut in self.cuts)
         return tuple(curve for curve in made if curve is not None)
 
     @cached_property
@@ -153,23 +162,23 @@ class StoredRun:
     def failures(self) -> tuple[Failure, ...]:
         """Every cell that could not be completed, once; a shared one under its first name."""
         found: dict[str, Failure] = {}
-        for cut, name, rank, key in self._cells():
-            cell = self.store.scores(key)
-            sets = self._sets(self.task(name), None) if cell.failed else ()
-            if cell.failed and any(cell.missing(self.keys(part)) for part, *_ in sets):
-                who, basis, way = cut.row if cut else (None, None, None)
-                found.setdefault(key, Failure(who, basis, way, rank, name, cell.failed.reason))
+        sets = [chosen for task in self._tasks.values() for chosen in self._sets(task, None)]
+        parts = dict.fromkeys(part for chosen in sets for part in chosen)
+        for cut, part in product((None, *self.cuts), parts):
+            base = {0: self.manifest.base[part.task]}
+            for rank, key in (cut.cells.get(part.cells, {}) if cut else base).items():
+                cell = self.store.scores(key)
+                if cell.failed and cell.missing(self.keys(part)):
+                    row = cut.row._asdict() if cut else dict.fromkeys(Key._fields)
+                    about: dict[str, Any] = {**row, "rank": rank, "task": part.task}
+                    found.setdefault(key, Failure(**about, reason=cell.failed.reason))
         return tuple(found.values())
 
-    def _cells(self) -> Iterator[tuple[CutInfo | None, str, int, str]]:
-        """Cut (None: the base), task, rank and key."""
-        for name, key in self.manifest.base.items():
-            yield None, name, 0, key
-        for cut in self._cuts:
-            for task in self._tasks.values():
-                for leaf, name in task.leaves.items():
-                    for rank, key in cut.cells.get(name, {}).items():
-                        yield cut, leaf, rank, key
+    @cached_property
+    def recipes(self) -> dict[str | None, str]:
+        """Adapter → the recipe that it is a seed of, else itself."""
+        named: dict[str | None, str] = {adapter.name: adapter.name for adapter in self.adapters}
+        return named | recipes_of(self.groups, self._adapters)
 
     def task(self, name: str) -> TaskInfo:
         """A task or group of the run; a RunFolderError where it has none of that name."""
@@ -201,7 +210,7 @@ class StoredRun:
 
     def _limited(self, task: TaskInfo, examples: Examples) -> Chosen:
         """A set, or its first examples where the question has a limit."""
-        sizes = {stem: len(self._file(stem).keys) for stem in examples.documents.values()}
+        sizes = {stem: len(self.documents[stem].keys) for stem in examples.documents.values()}
         return tuple(
             Part(
                 name, task.leaves[name], stem, min(sizes[stem], self.question.limit or sizes[stem])
@@ -211,7 +220,7 @@ class StoredRun:
 
     def keys(self, part: Part) -> list[DocumentKey]:
         """The examples of a part."""
-        return self._file(part.stem).keys[: part.size]
+        return self.documents[part.stem].keys[: part.size]
 
     def _chosen(
         self, task: TaskInfo, cut: CutInfo | None, ranks: Sequence[int]
@@ -237,8 +246,16 @@ class StoredRun:
         return not any(self._cell(part, cut, rank).missing(self.keys(part)) for part in chosen)
 
     def _one_generation(self, one: Chosen, other: Chosen) -> bool:
-        files = [(self._file(x.stem), self._file(y.stem)) for x, y in zip(one, other, strict=True)]
-        return all(x is y or all(map(DocumentKey.__eq__, x.keys, y.keys)) for x, y in files)
+        pairs = [(x.stem, y.stem) for x, y in zip(one, other, strict=True) if x.stem != y.stem]
+        keys = ((self.documents[x].keys, self.documents[y].keys) for x, y in pairs)
+        return all(all(map(DocumentKey.__eq__, *both)) for both in keys)
+
+    def asked(self, task: str) -> dict[str, list[DocumentKey]]:
+        """Hash → the examples of each set that was asked of a task, no group, or of its group."""
+        infos = self._tasks.values()
+        stems = [each.documents.get(task) for info in infos for each in info.sets]
+        sets = [self.documents[stem].keys for stem in dict.fromkeys(stems) if stem]
+        return {examples_sha256(keys): keys for keys in sets}
 
     def limited(self, curve: Curve, limit: float | None) -> bool:
         """Whether all ranks of a curve have a whole set that was asked for with this limit."""
@@ -248,7 +265,7 @@ class StoredRun:
 
     def _cut(self, *row: str | None) -> CutInfo:
         """A cut of an adapter; a RunFolderError where there is none."""
-        for cut in self._cuts:
+        for cut in self.cuts:
             if cut.row == row:
                 return cut
         raise RunFolderError(f"the run has no cut {row[1]}, {row[2]} of {row[0]}")
@@ -260,17 +277,6 @@ class StoredRun:
         else:
             key = cut.cells.get(part.cells, {}).get(rank)
         return Cell() if key is None else (self.store.read if whole else self.store.scores)(key)
-
-    def _file(self, stem: str) -> TaskQuestions:
-        """What is kept of a set of examples."""
-        if stem not in self.documents:
-            path = self.folder / f"{stem}.json"
-            try:
-                content = path.read_bytes()
-                self.documents[stem] = msgspec.json.decode(content, type=TaskQuestions)
-            except (OSError, msgspec.MsgspecError) as error:
-                raise RunFolderError(f"{path} cannot be read ({first_line(error)})") from error
-        return self.documents[stem]
 
     # Answers ------------------------------------------------------------------------------------
 
@@ -294,7 +300,7 @@ class StoredRun:
             what = f"{adapter if rank else 'the base'} at rank {rank} on {task}"
             raise RunFolderError(f"{what} is not there as a whole")
         for part in known[0]:
-            told, keys, count = self._file(part.stem), self.keys(part), part.size
+            told, keys, count = self.documents[part.stem], self.keys(part), part.size
             cell = self._cell(part, cut, rank, whole=True)
             read = cell.filtered(metric.partition(",")[2], keys)
             rows += zip(
@@ -318,14 +324,8 @@ class StoredRun:
         if not parts:
             return None
         part = max(parts, key=lambda each: each.size)
-        path = self.folder / f"{part.stem}.jsonl.gz"
-        try:
-            with gzip.open(path, "rb") as lines:
-                rows = [json.loads(line) for line in lines]
-        except (OSError, EOFError, ValueError) as error:
-            raise RunFolderError(f"{path} cannot be read ({first_line(error)})") from error
         cell = self._cell(part, cut, rank, whole=True)
-        return Logged(cell, self.keys(part), rows[: part.size + 1])
+        return Logged(cell, self.keys(part), self.documents.rows(part.stem)[: part.size + 1])
 
     def _labels(self, task: TaskInfo, part: Part) -> list[str]:
         """The examples as curves name them: in a group with the task before them."""
@@ -343,13 +343,18 @@ class StoredRun:
         if known is None or (task.rolling and task.members):
             return None
         chosen, ranks = known
-        found = {rank: self._scores(task, cut, rank, chosen) for rank in (0, *ranks)}
+        cells = {
+            rank: [(self._cell(part, cut, rank), self.keys(part)) for part in chosen]
+            for rank in (0, *ranks)
+        }
+        found = {rank: self._scores(task, some) for rank, some in cells.items()}
         values: dict[int, Any] = {r: row for r, row in found.items() if not isinstance(row, str)}
+        cells = {rank: cells[rank] for rank in values}
         base = values.pop(0, None)
         if not values:
             return None
         adapter = self._adapters[cut.adapter]
-        made = {rank: self._cell(chosen[0], cut, rank).identity for rank in values}
+        made = {rank: cells[rank][0][0].identity for rank in values}
         keys = [key for part in chosen for key in self.keys(part)]
         about: dict[str, Any] = {
             **cut.row._asdict(),
@@ -378,22 +383,19 @@ class StoredRun:
             doc_hashes=self._same([key.content for key in keys]),
             clusters=self._clusters(task, chosen),
             base_scores=base,
-            unfinished=self._unfinished(cut, (0, *values), chosen),
-            nats=self._nats(cut, (0, *values), chosen),
+            unfinished=_known({rank: _unfinished(some) for rank, some in cells.items()}),
+            nats=_known({rank: _nats(some) for rank, some in cells.items()}),
             token_limit=max((leaf.token_limit or 0 for leaf in leaves), default=0) or None,
             **about,
         )
 
-    def _scores(
-        self, task: TaskInfo, cut: CutInfo, rank: int, chosen: Chosen
-    ) -> NDArray[np.float64] | float | str:
+    def _scores(self, task: TaskInfo, cells: Cells) -> NDArray[np.float64] | float | str:
         """(n,) scores, those of a group's tasks one after the other, or why there are none.
 
         Of a metric of whole texts lm-eval's own aggregate.
         """
         parts, metric = list[Any](), self.metric(task)
-        for part in chosen:
-            wanted, cell = self.keys(part), self._cell(part, cut, rank)
+        for cell, wanted in cells:
             if left := len(cell.missing(wanted)):
                 there = f"{len(wanted) - left} of {len(wanted)} examples"
                 return cell.failed.reason if cell.failed else f"not finished: {there}"
@@ -406,28 +408,6 @@ class StoredRun:
             parts += column
         return np.array(parts, dtype=np.float64)
 
-    def _unfinished(self, cut: CutInfo, ranks: Sequence[int], chosen: Chosen) -> dict[int, int]:
-        """Rank → answers that were cut off at the token limit, where that is known of all."""
-        found = {}
-        for rank in ranks:
-            if self._whole(chosen, cut, rank):
-                cells = [(self._cell(part, cut, rank), self.keys(part)) for part in chosen]
-                counts = [cell.unfinished(wanted) for cell, wanted in cells]
-                if None not in counts:
-                    found[rank] = sum(count or 0 for count in counts)
-        return found
-
-    def _nats(self, cut: CutInfo, ranks: Sequence[int], chosen: Chosen) -> dict[int, float]:
-        """Rank → mean loss of the user's own examples, which are in no group, where it is known."""
-        [part, *_] = chosen
-        found = {}
-        for rank in ranks:
-            if self._whole(chosen, cut, rank):
-                losses = self._cell(part, cut, rank).values(f"{LOSS},none", self.keys(part))
-                if losses is not None:
-                    found[rank] = float(np.mean(losses))
-        return found
-
     def _same(self, labels: Sequence[str]) -> tuple[str, ...]:
         """Equal labels as one object, which curves are then joined by quickly."""
         return self._tuples.setdefault(tuple(labels), tuple(labels))
@@ -437,61 +417,62 @@ class StoredRun:
         labels, clustered = list[str](), False
         for part in chosen:
             field = self.question.clusters.get(part.task, self._tasks[part.task].cluster)
-            own = self._file(part.stem).fields.get(field) if field else None
+            own = self.documents[part.stem].fields.get(field) if field else None
             clustered |= own is not None
             shown = own[: part.size] if own else [key.id for key in self.keys(part)]
             labels += [f"{part.task}:{x}" if task.members else x for x in shown]
         return self._same(labels) if clustered else None
 
 
-def _shown(
-    manifest: Manifest, rows: Sequence[Renamed]
-) -> tuple[tuple[CutInfo, ...], dict[str, AdapterInfo]]:
-    """The cuts and adapters of a run, or those that rows name, under their names."""
-    adapters = {adapter.name: adapter for adapter in manifest.adapters}
-    if not rows:
-        return tuple(manifest.cuts), adapters
-    tasks = {task.name: task for task in manifest.tasks}
-    cuts = {cut.row: cut for cut in manifest.cuts}
-    kept: dict[Key, CutInfo] = {}  # one for all tasks
-    for row in rows:
-        cut = cuts[Key(row.adapter, row.basis, row.rescale)]
-        cells = {name: cut.cells[name] for name in tasks[row.task].leaves.values()}
-        key = Key(row.name, row.basis, row.rescale)
-        known = kept[key].cells if key in kept else {}
-        kept[key] = replace(cut, adapter=row.name, cells={**known, **cells})
-    infos = {row.name: replace(adapters[row.adapter], name=row.name) for row in rows}
-    return tuple(kept.values()), infos
+def _known(values: Mapping[int, T | None]) -> dict[int, T]:
+    """Those that are known."""
+    return {rank: value for rank, value in values.items() if value is not None}
+
+
+def _unfinished(cells: Cells) -> int | None:
+    """How many answers were cut off at the token limit, where that is known of all."""
+    counts = [cell.unfinished(keys) for cell, keys in cells]
+    return None if None in counts else sum(count or 0 for count in counts)
+
+
+def _nats(cells: Cells) -> float | None:
+    """The mean loss of the user's own examples, which are in no group, where it is known."""
+    [(cell, keys), *_] = cells
+    losses = cell.values(f"{LOSS},none", keys)
+    return None if losses is None else float(np.mean(losses))
+
+
+class _Report(msgspec.Struct):
+    """What is read of `analysis.json`."""
+
+    question: Question
+    run: str = "run"
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether `read_run` reads it."""
+    return any((Path(path).expanduser() / name).is_file() for name in (RUN_FILE, REPORT_FILE))
 
 
 def read_run(folder: str | Path, question: Question | None = None) -> StoredRun:
-    """All that a run folder holds, under its last question or another one.
+    """All that a run folder holds, or the run of a report or study.
+
+    It is read under the last question of the folder, or that of the report, or another one.
 
     Raises:
-        RunFolderError: It is no run folder, of another version, or a file of it cannot be read.
+        RunFolderError: It is none of these, of another version, or a file of it cannot be read.
     """
-    manifest = Manifest.read(Path(folder))
-    asked = manifest.question if question is None else question
-    return StoredRun(Path(folder), manifest, CellStore(Path(folder)), asked)
-
-
-def recipe_groups(
-    adapters: Sequence[AdapterInfo], named: Mapping[str, Sequence[str]]
-) -> dict[str, tuple[str, ...]]:
-    """Recipe → adapters whose recorded recipes differ in the seed alone; `named` come before."""
-    there = {adapter.name for adapter in adapters}
-    given = {n: tuple(m for m in members if m in there) for n, members in named.items()}
-    groups = {name: members for name, members in given.items() if members}
-    taken = {member for members in groups.values() for member in members}
-    same: dict[str, list[AdapterInfo]] = {}
-    for adapter in adapters:
-        if adapter.recipe and adapter.seed is not None and adapter.name not in taken:
-            own = ("seed", "start_sha256")
-            recipe = {k: v for k, v in adapter.recipe.items() if k not in own}
-            key = json.dumps([adapter.method, recipe], sort_keys=True)
-            same.setdefault(key, []).append(adapter)
-    for seeds in same.values():
-        if len({adapter.seed for adapter in seeds}) == len(seeds) > 1:
-            names = tuple(adapter.name for adapter in seeds)
-            groups[common_name(names, taken={*groups, *there.difference(names)})] = names
-    return groups
+    folder = Path(folder).expanduser()
+    if not is_run(folder):
+        places = (f"*/{REPORT_FILE}", f"*/{RUN_FILE}", f"*/*/{RUN_FILE}")
+        inside = dict.fromkeys(
+            path.parent.relative_to(folder) for x in places for path in sorted(folder.glob(x))
+        )
+        there = f"; in it are {', '.join(map(str, inside))}" if inside else ""
+        raise RunFolderError(f"{folder} is no run folder and has no report{there}")
+    if (folder / RUN_FILE).is_file():
+        manifest = Manifest.read(folder)
+        asked = manifest.question if question is None else question
+        return StoredRun(folder, manifest, CellStore(folder), Documents(folder), asked)
+    report = read_json(folder / REPORT_FILE, _Report)
+    return read_run(folder / report.run, question or report.question)

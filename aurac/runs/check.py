@@ -66,7 +66,7 @@ def check(inputs: Inputs, cells: Sequence[PlannedCell], progress: Progress) -> N
 
 
 def _key(inputs: Inputs, cut: Cut) -> str:
-    """Of a server or model with its version, a base, a dtype and a cut of an adapter."""
+    """The name in `checked.json` of a cut of an adapter, for this server or model and this base."""
     where: Any = [inputs.settings.model_args.get("base_url"), inputs.identity]
     return sha256_json([where, served_dtype(inputs), cut.truncation, cut.rank, cut.factor])
 

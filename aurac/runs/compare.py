@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from filelock import FileLock
 
-from aurac.curves.question import ALL_PAIRS
+from aurac.curves.question import ALL_PAIRS, Key
 from aurac.errors import UsageError
 from aurac.files import sweep_scraps
+from aurac.records.documents import Documents
 from aurac.records.folder import RunFolder
-from aurac.records.manifest import Manifest
-from aurac.records.run import StoredRun, recipe_groups
+from aurac.records.manifest import Manifest, recipe_groups
+from aurac.records.run import StoredRun
 from aurac.runs.check import alike, check
 from aurac.runs.compute import Work, compute
 from aurac.runs.fit import fitted
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
     from aurac.runs.plan import PlannedCell
 
 logger = logging.getLogger(__name__)
-
-_DRY_RUN = ("task", "adapter", "basis", "rescale", "rank", "examples", "missing")
 
 
 def compare(
@@ -109,17 +109,21 @@ def run(
             cells = plan(inputs.cuts, inputs.leaves, inputs.digest, inputs.tokens, factors)
             documents = {t.name: write_documents(folder.path, t) for t in inputs.leaves}
             manifest = manifest_of(inputs, command, began, cells, documents)
-            folder.record(manifest)
+            known = Documents(folder.path)
+            held = StoredRun(folder.path, folder.record(manifest), folder.cells, known)
             sweep_scraps(folder.path)
-            _compute(inputs, distinct(cells), Work(folder, progress), connected)
+            work = Work(folder, {name: held.asked(name) for name in documents}, progress)
+            _compute(inputs, distinct(cells), work, connected)
         progress.step("writing the report")
         entry = manifest.log[-1] | {"seconds": round(time.time() - began, 1)}
         manifest = msgspec.structs.replace(manifest, log=[entry])
         folder.record(manifest)
-        from aurac.notebook import Run, answerable
+        from aurac.analysis.frames import answerable
+        from aurac.notebook import Run
 
         def read(held: Manifest) -> StoredRun:
-            return answerable(StoredRun(folder.path, held, folder.cells, held.question))
+            known = Documents(folder.path)  # another process may have added to them
+            return answerable(StoredRun(folder.path, held, folder.cells, known, held.question))
 
         shown = read(manifest)
         if shown.question.reference != settings.reference:
@@ -127,7 +131,7 @@ def run(
         for line in alike(shown) if inputs.backend.checked else ():
             logger.warning("%s", line)
         if report:
-            with folder.reporting():
+            with FileLock(folder.locks / "report.lock"):
                 everything = Run(read(Manifest.read(folder.path)))
                 stored, analysis = everything.stored, everything.analysis
                 if everything.curves and not is_written(analysis, folder.path, stored):
@@ -164,9 +168,8 @@ def _compute(
             compute(todo, inputs.backend, work)
         else:
             connected().compute(todo, work)
-    for cell, count in zip(cells, left, strict=True):
-        if not count:
-            work.aggregate(cell)  # of fewer examples than before it is not there yet
+    for cell in cells:
+        work.aggregate(cell)  # of examples that were there before it may not be known yet
 
 
 @contextlib.contextmanager
@@ -191,7 +194,7 @@ def dry_run(settings: Settings) -> tuple[Path, list[dict[str, Any]]]:
     folder, rows = RunFolder(inputs.folder), []
     for cell in distinct(plan(inputs.cuts, inputs.leaves, inputs.digest, inputs.tokens)):
         left = len(folder.cells.scores(cell.key).missing(cell.documents))
-        row = cell.row or (None, None, None)
-        values = (cell.task.name, *row, cell.rank, len(cell.task), left)
-        rows.append(dict(zip(_DRY_RUN, values, strict=True)))
+        row = cell.row._asdict() if cell.row else dict.fromkeys(Key._fields)
+        counts = {"rank": cell.rank, "examples": len(cell.task), "missing": left}
+        rows.append({"task": cell.task.name, **row, **counts})
     return folder.path, rows

@@ -24,7 +24,7 @@ from aurac.files import sha256_json, write_json
 from aurac.records.cells import writing
 from aurac.records.folder import RunFolder
 from aurac.runs.inputs import Inputs
-from aurac.runs.plan import Factors, asked_as
+from aurac.runs.plan import Factors
 
 if TYPE_CHECKING:
     from aurac.tasks.evaltask import EvalTask
@@ -90,7 +90,7 @@ def fits(inputs: Inputs) -> dict[str, Fit]:
     found, rows = dict[str, Fit](), [row for row in inputs.cuts if row.rescale == "fit"]
     asked: dict[str, list[EvalTask]] = {}
     for task in inputs.leaves if rows else ():
-        asked.setdefault(asked_as(task), []).append(task)
+        asked.setdefault(task.group or task.name, []).append(task)
     for name, tasks in asked.items():
         pairs = held_out(tasks)
         about = sha256_json([inputs.digest, inputs.tokens, pairs])

@@ -15,8 +15,7 @@ from aurac.adapters.checkpoints import common_base, load_adapters, named, named_
 from aurac.adapters.cut import Cut, cuts_of
 from aurac.backends.backend import Backend
 from aurac.backends.opening import open_backend
-from aurac.curves.question import Key
-from aurac.errors import UsageError
+from aurac.curves.question import Key, recipes_of
 from aurac.files import sha256_json
 from aurac.models.base import LoadedBase, load_base, outline_base
 from aurac.models.device import pick_device
@@ -65,7 +64,7 @@ class Inputs:
 
     @property
     def tokens(self) -> dict[str, Any]:
-        """What makes tokens of prompts, where that is not the base's own."""
+        """The tokenizer and the rows that tokens need, where they are not the base's own."""
         parts = {"tokenizer": self.tokenizer.sha256, "embedding_rows": self.tokenizer.rows}
         return {name: part for name, part in parts.items() if part is not None}
 
@@ -135,20 +134,8 @@ def load(
     progress.step("reading the adapters")
     loaded = load_adapters(settings.checkpoints, settings.base)
     adapters = named(loaded, {})
-    from aurac.tasks.own_data import is_conversation
-
-    chat = settings.apply_chat_template or any(
-        is_conversation(Path(task)) for task in filter(is_data, tasks_asked)
-    )
+    chat = _in_chats(settings, tasks_asked, adapters)
     base, tokenizer = _base(settings, adapters, progress, chat_template=chat)
-    every = named_members(adapters).items()
-    with_template = [name for name, adapter in every if has_template(adapter.source)]
-    if with_template and not chat and not all(map(is_data, tasks_asked)):
-        logger.warning(
-            "%s: the folder has a chat template; if the adapter was trained with it, give "
-            "--apply-chat-template",
-            ", ".join(with_template),
-        )
     progress.step("building the prompts")
     from aurac.tasks.build import build_tasks
 
@@ -166,16 +153,28 @@ def load(
         max_length=settings.max_length,
     )
     inputs = Inputs(settings, loaded, names, base, tokenizer, tasks, backend)
-    taken: dict[str, str] = {}
-    for recipe, members in settings.groups.items():
-        for name in members:
-            if taken.setdefault(name, recipe) != recipe:
-                raise UsageError(f"{name} is in the groups {taken[name]} and {recipe}")
-        for name in set(members) - inputs.adapters.keys():
-            raise UsageError(
-                f"group {recipe} names {name!r}, and the adapters are {', '.join(inputs.adapters)}"
-            )
+    recipes_of(settings.groups, inputs.adapters)
     return inputs
+
+
+def _in_chats(
+    settings: Settings, tasks: Sequence[str], adapters: Mapping[str, Adapter | Family]
+) -> bool:
+    """Whether some prompts are chats; adapters with a template that no prompt has are named."""
+    from aurac.tasks.own_data import is_conversation
+
+    own = [*filter(is_data, tasks)]
+    if settings.apply_chat_template or any(is_conversation(Path(task)) for task in own):
+        return True
+    every = named_members(adapters).items()
+    with_template = [name for name, adapter in every if has_template(adapter.source)]
+    if with_template and len(own) < len(tasks):
+        logger.warning(
+            "%s: the folder has a chat template; if the adapter was trained with it, give "
+            "--apply-chat-template",
+            ", ".join(with_template),
+        )
+    return False
 
 
 def _base(

@@ -15,14 +15,15 @@ import msgspec
 from aurac.adapters import Adapter, Family, members_of
 from aurac.adapters.compatibility import served_by_vllm
 from aurac.backends.keys import redacted
+from aurac.curves.checks import only
 from aurac.curves.question import Key, Question
 from aurac.files import sha256_text, write_atomic
 from aurac.models.device import in_use, machine, versions
+from aurac.records.documents import TaskQuestions
 from aurac.records.lines import examples_sha256
 from aurac.records.manifest import AdapterInfo, CutInfo, Examples, Manifest, TaskInfo
-from aurac.records.run import TaskQuestions
 from aurac.runs.inputs import Inputs
-from aurac.runs.plan import Cuts, PlannedCell, keys_of
+from aurac.runs.plan import Cuts, PlannedCell
 from aurac.tasks.evaltask import EvalTask, TaskGroup
 
 _LONGEST_LABEL = 64  # characters of a value by which examples are clustered
@@ -98,7 +99,6 @@ def adapter_info(name: str, adapter: Adapter | Family, cuts: Cuts) -> AdapterInf
         path=_shown_path(adapter.source),
         trained_rank=adapter.rank,
         sizes={rank: adapter.member(rank).bytes(rank) for rank in ranks},
-        parameters=adapter.member(adapter.rank).parameters(adapter.rank),
         folded=adapter.member(adapter.rank).folded,
         width=max(member.width for member in members_of(adapter)) if served_by_vllm(adapter) else 0,
         recipe=dict(adapter.recipe) if adapter.recipe else None,
@@ -116,31 +116,26 @@ def task_info(
     """What readers need of a task or group."""
     leaves = task.members if isinstance(task, TaskGroup) else (task,)
     files = {leaf.name: documents[leaf.name] for leaf in leaves if leaf.name in documents}
-    shots = {leaf.num_fewshot for leaf in leaves}
-    info = TaskInfo(
+    own: dict[str, Any] = {}
+    if isinstance(task, EvalTask):
+        own = {"cluster": task.cluster, "scoring": task.scoring, "token_limit": task.token_limit}
+        own["prompting"] = {**task.prompting, **tokens}
+    return TaskInfo(
         name=task.name,
         metric=task.metric,
         metrics=tuple(task.usable),
         version=task.version,
         sets=[Examples(documents=files, limits=[limit])] if files else [],
-        num_fewshot=shots.pop() if len(shots) == 1 else None,
+        num_fewshot=only(leaf.num_fewshot for leaf in leaves),
         members=tuple(leaf.name for leaf in leaves if leaf is not task),
         rolling=leaves[0].rolling,
-    )
-    if isinstance(task, TaskGroup):
-        return info
-    return msgspec.structs.replace(
-        info,
-        cluster=task.cluster,
-        prompting={**task.prompting, **tokens},
-        scoring=task.scoring,
-        token_limit=task.token_limit,
+        **own,
     )
 
 
 def write_documents(folder: Path, task: EvalTask) -> str:
     """Keep the questions and the prompts of a task; the beginning of the files' names."""
-    keys = list(keys_of(task))
+    keys = list(task.keys)
     stem = f"documents/{task.name.replace('/', '_')}-{examples_sha256(keys)[:12]}"
     questions, requests = folder / f"{stem}.json", folder / f"{stem}.jsonl.gz"
     told: list[Any] = task.questions()

@@ -71,7 +71,7 @@ class PlannedCell:
     @property
     def documents(self) -> tuple[DocumentKey, ...]:
         """The n examples that are asked for."""
-        return keys_of(self.task)
+        return self.task.keys
 
     @property
     def who(self) -> str:
@@ -96,20 +96,6 @@ class PlannedCell:
         return [list(block) for _, block in groupby(places, lambda place: place // size)]
 
 
-def asked_as(task: EvalTask) -> str:
-    """The group that brought a task along, or the task itself."""
-    return task.group or task.name
-
-
-def keys_of(task: EvalTask) -> tuple[DocumentKey, ...]:
-    """The n examples of a task, as cells name them."""
-    known: dict[str, Any] = vars(task)
-    if "_keys" not in known:
-        columns = task.doc_ids, task.doc_hashes, task.prompt_hashes
-        known["_keys"] = tuple(map(DocumentKey, *columns))
-    return tuple(known["_keys"])
-
-
 def plan(
     cuts: Cuts,
     tasks: Sequence[EvalTask],
@@ -126,7 +112,7 @@ def plan(
     for row, by_rank in cuts.items():
         for rank, level in coarse_levels([*by_rank]).items():
             for task in tasks:
-                factor = factors.get((row, rank, asked_as(task)))
+                factor = factors.get((row, rank, task.group or task.name))
                 cut = replace(by_rank[rank], factor=factor)
                 cells.append((level, PlannedCell(task, settings, tokens, row, cut)))
     return [cell for _, cell in sorted(cells, key=lambda pair: pair[0])]

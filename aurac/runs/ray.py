@@ -23,6 +23,7 @@ import msgspec
 from aurac.curves.question import Key
 from aurac.errors import AuracError, UsageError, first_line
 from aurac.models.device import WAIT_POLICY
+from aurac.records.folder import MOST_DEATHS
 from aurac.records.lines import Block
 from aurac.runs.compute import LostDeviceError, Work, blocks, raise_if_lost, reason_of
 from aurac.runs.fit import Fit, fits
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 
-MOST_DEATHS = 4  # workers that may die in a row within one cell before it counts as failed
 _PATIENCE = 1.0  # seconds between looks at signals and at cells of other processes
 _LOST_AFTER = 5.0  # seconds without an answer of the head; Ray itself waits a minute
 _ANSWERS_IN = 5.0  # seconds
@@ -119,7 +119,7 @@ class Cluster:
             yield float(_got(self._ray, found))
 
     def compute(self, cells: Sequence[PlannedCell], work: Work) -> None:
-        """Until every cell is done or failed, as many at a time as the cluster has room for."""
+        """Compute cells until each is done or has failed, as many at once as there is room for."""
         task = self._ray.remote(num_returns="streaming", max_retries=0, **self._how)(answer)
         leaves = self._inputs.leaves
 
@@ -188,7 +188,7 @@ class _Driver:
         self._open: dict[Any, _Open] = {}
 
     def run(self, cells: Sequence[PlannedCell], most: int, head: _Head) -> None:
-        """Until every cell is settled, here or in another process."""
+        """Work until every cell is settled, here or in another process."""
         waiting = deque(cells)
         while waiting or self._open:
             for _ in range(len(waiting)):
@@ -206,8 +206,6 @@ class _Driver:
     def _take(self, waiting: deque[PlannedCell]) -> None:
         """Submit the next cell; one that another process holds is tried again last."""
         cell = waiting.popleft()
-        if self._work.settled(cell):
-            return
         lock = self._work.folder.take(cell.key)
         if lock is None:
             waiting.append(cell)

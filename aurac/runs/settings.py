@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from aurac.curves.checks import as_json, refused
 from aurac.curves.metrics import asked_metrics
 from aurac.errors import UsageError
 from aurac.tasks.options import TaskOptions, parse_pairs
@@ -101,7 +102,7 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if not given or not names:
             raise UsageError("compare needs at least one checkpoint and one task")
         words |= {"checkpoints": given, "tasks": names}
-        words = msgspec.to_builtins(words, enc_hook=_plain, str_keys=True)
+        words = as_json(words)
         if isinstance(data := words.get("data"), str) and "=" not in data:
             if len(names) > 1:
                 raise UsageError("data of one folder for several tasks: give TASK=FOLDER")
@@ -109,11 +110,11 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         for name in words.keys() - set(cls.__struct_fields__):
             raise UsageError(f"compare has no option {name!r}")
         there = {name: value for name, value in words.items() if value is not None}
-        read = {name: _READ.get(name, _same)(value) for name, value in there.items()}
+        read = there | {name: _READ[name](there[name]) for name in there.keys() & _READ.keys()}
         try:
             settings: Settings = msgspec.convert(read, cls, strict=False)
         except msgspec.ValidationError as error:
-            raise _refused(str(error), words) from error
+            raise refused(error, words, _TAKES) from error
         if (limit := settings.limit) and limit >= 1 and limit % 1:
             raise UsageError(f"limit takes {_TAKES['limit']}, not {limit:g}")
         settings._check_model()
@@ -132,15 +133,6 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise UsageError(f"--ray computes with the engine, and not with --model {model}")
         if "fit" in self.rescale and model not in ("hf", "hflm"):
             raise UsageError(f"rescale fit needs the model hf or hflm, and not {model}")
-
-
-def _refused(reason: str, words: Mapping[str, Any]) -> UsageError:
-    """What a word takes instead of what was given; msgspec names it as in "- at `$.ranks[0]`"."""
-    name = reason.rpartition("`$.")[2].rstrip("`").partition("[")[0].partition(".")[0]
-    if name not in words:
-        return UsageError(reason)
-    takes = _TAKES.get(name) or reason.partition(" - at")[0].removeprefix("Expected ")
-    return UsageError(f"{name} takes {takes}, not {words[name]!r}")
 
 
 def several(given: Any) -> tuple[str, ...]:
@@ -170,15 +162,6 @@ def _device_map(value: Any) -> Any:
         return dict(json.loads(value))
     except (ValueError, TypeError) as error:
         raise UsageError(f"device_map takes {_TAKES['device_map']}, not {value!r}") from error
-
-
-def _plain(value: Any) -> Any:
-    """A path as text; a range or an array as a list."""
-    return list(value) if isinstance(value, Iterable) else str(value)
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 _READ: Mapping[str, Callable[[Any], Any]] = {

@@ -12,7 +12,7 @@ import torch
 
 from aurac.adapters import Adapter, Factors
 from aurac.adapters.cut import cuts_of
-from aurac.adapters.nesting import default_nested_ranks
+from aurac.adapters.nesting import named_ranks
 from aurac.adapters.truncate import Basis, default_rescale
 from aurac.curves.question import Key
 from aurac.runs.settings import Settings
@@ -224,6 +224,4 @@ def words_of(point: Point) -> list[str]:
 
 
 def _ranks(given: str | tuple[int, ...], rank: int) -> tuple[int, ...]:
-    if isinstance(given, str):
-        return default_nested_ranks(rank) if given == "pow2" else tuple(range(1, rank + 1))
-    return tuple(sorted(set(given)))
+    return named_ranks(given, rank) if isinstance(given, str) else tuple(sorted(set(given)))

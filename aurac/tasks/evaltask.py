@@ -18,6 +18,7 @@ import numpy as np
 from aurac.engine.tokens import most_new_tokens
 from aurac.errors import AuracError, CellError, TaskError
 from aurac.files import Json, sha256_text
+from aurac.records.lines import DocumentKey
 from aurac.tasks.metrics import plain, scoring_of, usable_metrics
 from aurac.tasks.options import TaskOptions
 from aurac.tasks.seeds import OTHER_SEED, PYTHON_SEED, seeded
@@ -114,24 +115,11 @@ class EvalTask:
         return most_new_tokens(kwargs[0]) if kwargs and isinstance(kwargs[0], dict) else None
 
     @cached_property
-    def doc_ids(self) -> tuple[str, ...]:
-        """The n ``doc_id`` of lm-eval."""
-        return tuple(str(example.doc_id) for example in self.examples)
-
-    @cached_property
-    def doc_hashes(self) -> tuple[str, ...]:
-        """The n SHA-256 of the examples."""
-        return tuple(example.doc_hash for example in self.examples)
-
-    @cached_property
-    def prompt_hashes(self) -> tuple[str, ...]:
-        """The n SHA-256 of the examples' requests."""
-        return tuple(example.prompt_hash for example in self.examples)
-
-    @cached_property
-    def prompts_sha256(self) -> str:
-        """Of all requests in order."""
-        return sha256_text("\n".join(self.prompt_hashes))
+    def keys(self) -> tuple[DocumentKey, ...]:
+        """The n examples, as cells name them."""
+        return tuple(
+            DocumentKey(str(each.doc_id), each.doc_hash, each.prompt_hash) for each in self.examples
+        )
 
     @cached_property
     def scoring(self) -> str:

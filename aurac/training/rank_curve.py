@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerCallback
 
 from aurac.adapters.attach import cuts, peft_layers
 from aurac.adapters.formats.peft import NESTED
-from aurac.adapters.nesting import default_nested_ranks
+from aurac.adapters.nesting import named_ranks
 
 
 class RankCurve(TrainerCallback):
@@ -46,7 +46,7 @@ class RankCurve(TrainerCallback):
             return
         name = nested.adapter_name if nested else model.active_adapter
         R = max(layer.r[name] for layer in peft_layers(model, name).values())
-        named = {"pow2": default_nested_ranks(R), "all": range(1, R + 1)}
+        ranks = named_ranks(self.ranks, R) if isinstance(self.ranks, str) else self.ranks
         # TRL averages what it measures on the way (`_metrics`) into the log that comes next.
         measured = copy.deepcopy(getattr(trainer, "_metrics", None))
         loop = partial(trainer.evaluation_loop, given["eval_dataloader"], prediction_loss_only=True)
@@ -54,7 +54,7 @@ class RankCurve(TrainerCallback):
         callbacks = trainer.callback_handler.callbacks
         bars = [each for each in callbacks if hasattr(each, "prediction_bar")]
         with torch.random.fork_rng(devices=[]), live as set_rank:  # a data loader draws a seed
-            for r in named[self.ranks] if isinstance(self.ranks, str) else self.ranks:
+            for r in ranks:
                 self.losses[r] = metrics[key]
                 if r != R:
                     set_rank(r)

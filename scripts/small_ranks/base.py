@@ -97,7 +97,7 @@ def _add(stored: Stored, run: StoredRun, curve: Curve, way: Way, cells: dict[int
 
 def _grades(run: StoredRun, cell: str, text: Array, keys: list[DocumentKey]) -> Array:
     """(3, n) scores of a cell: by value, by text as the task's metric has it, by the result."""
-    known = next((told for stem, told in run.documents.items() if "/mawps-" in stem), None)
+    known = next((told for stem, told in run.documents.told.items() if "/mawps-" in stem), None)
     targets = dict(zip(known.keys, known.targets, strict=True)) if known else {}
     if keys[0] not in targets:
         return np.stack([text] * len(GRADES))

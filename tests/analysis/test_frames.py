@@ -223,11 +223,11 @@ def test_rolling_metrics_have_points_and_no_area():
 def test_what_would_be_wrong_in_silence_is_refused():
     with pytest.raises(CurveError, match="two curves of a on gsm8k"):
         analyse([made("a"), made("a", draw=1)])
-    with pytest.raises(CurveError, match="names x, of which there is no curve"):
+    with pytest.raises(UsageError, match="group r names x; there are a"):
         analyse([made("a")], Question(groups={"r": ["a", "x"]}))
-    with pytest.raises(CurveError, match="in the groups r and s"):
+    with pytest.raises(UsageError, match="a is in the groups r and s"):
         analyse([made("a")], Question(groups={"r": ["a"], "s": ["a"]}))
-    with pytest.raises(CurveError, match="group a has the name of an adapter"):
+    with pytest.raises(UsageError, match="group a has the name of an adapter"):
         analyse([made("a"), made("bb")], Question(groups={"a": ["bb"]}))
     with pytest.raises(UsageError, match="margin 2"):
         Question(margin=2.0)

@@ -9,13 +9,14 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
 from support.made_runs import make_run
 
 import aurac
 from aurac.analysis import Question
 from aurac.curves.question import Key
-from aurac.errors import CurveError, RunFolderError, UsageError
+from aurac.errors import AuracError, CurveError, RunFolderError, UsageError
 from aurac.notebook import load_run
 
 KEPT = Path(__file__).parents[2] / "reports/word_problems"
@@ -57,8 +58,37 @@ def test_another_question_is_asked_of_the_same_run(run):
     both = run.ask(margin=0.1).ask(reference="lora").ask(level=0.9)
     assert both.question == Question(margin=0.1, reference="lora", level=0.9)
     assert both.ask(margin=None).question.margin is None
-    with pytest.raises(TypeError):
-        run.ask(margins=0.1)
+    taken = run.ask(limit=np.int64(9), ranks=np.array([1, 2]), margin=np.float64(0.1)).question
+    assert taken == Question(limit=9, ranks=(1, 2), margin=0.1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"margins": 0.1}, r"no 'margins'; it has margin, reference, level"),
+        ({"margin": "much"}, r"margin takes .*, not 'much'"),
+        ({"limit": 0}, r"limit takes .* 1, not 0"),
+        ({"limit": "few"}, r"limit takes .*, not 'few'"),
+        ({"ranks": "1,2"}, r"ranks takes .*, not '1,2'"),
+        ({"pairs": [("lora",)]}, r"pairs takes .*, not \[\('lora',\)\]"),
+        ({"groups": {"g": "lora"}}, r"groups takes .*, not \{'g': 'lora'\}"),
+        ({"groups": {"g": ["loora"]}}, r"group g names loora; there are lora, dylora, matryoshka"),
+        ({"tasks": ["t"]}, r"no task 't'; it has aurac_word_problems"),
+        ({"metrics": {"t": "acc,none"}}, r"no task 't'; it has aurac_word_problems"),
+        (
+            {"metrics": {"aurac_word_problems": "acc,none"}},
+            r"aurac_word_problems has no metric 'acc,none'; it has exact_match,",
+        ),
+        ({"clusters": {"t": "kind"}}, r"no task 't'; it has aurac_word_problems"),
+        (
+            {"clusters": {"aurac_word_problems": "kind"}},
+            r"aurac_word_problems has no field 'kind'; it has ",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_by_name(run, wrong, said):
+    with pytest.raises(AuracError, match=said):
+        run.ask(**wrong)
 
 
 def test_pairs_are_asked_for_by_names_and_a_wrong_name_is_said_at_once(run):
@@ -102,6 +132,9 @@ def test_a_run_and_its_curves_are_analysed_and_scored(run):
 def test_the_folder_of_a_report_is_its_run_under_its_question(run, tmp_path):
     asked = run.ask(margin=0.15, reference="lora")
     asked.report(tmp_path / "report", labels={"lora": "LoRA"})
+    for place in (tmp_path / "report", str(tmp_path / "report")):
+        assert aurac.analyse(place).recommended.equals(asked.recommended)
+    assert [c.label for c in aurac.read_curves(place)] == [c.label for c in run.curves]
     assert "LoRA" in (tmp_path / "report/report.md").read_text()
     again = load_run(tmp_path / "report")
     assert again.folder.resolve() == KEPT.resolve()
@@ -128,7 +161,7 @@ def test_samples_are_the_answers_behind_the_accuracies(run):
     assert {*base["read"]} == {"[invalid]"}  # the base writes no "#### "
     few = run.samples("aurac_word_problems", "lora", 4)
     assert list(few.columns) == [
-        "task", "adapter", "basis", "rescale", "cut", "rank", "example", "score",
+        "task", "recipe", "adapter", "seed", "basis", "rescale", "cut", "rank", "example", "score",
         "response", "read", "question", "target",
     ]  # fmt: skip
     right = few[few["score"] == 1.0]  # the task's filter reads the number after "#### "
@@ -143,6 +176,20 @@ def test_samples_are_the_answers_behind_the_accuracies(run):
             run.samples(**unknown)
     with pytest.raises(UsageError, match="no curve of LoRA"):
         run.plot(adapters=["lora", "LoRA"])
+    with pytest.raises(UsageError, match=r"no curve on nope; there are curves on aurac_word_pro"):
+        run.plot(task="nope")
+
+
+def test_rows_of_examples_name_their_recipe_and_seed_as_rows_of_scores_do(run):
+    grouped = run.ask(groups={"both": ("lora", "dylora")})
+    assert {*grouped.scores.adapter} == {"both", "matryoshka"}
+    for frame in (grouped.samples(), grouped.curves.frame):
+        named = frame[frame["rank"] > 0][["adapter", "recipe", "seed"]].drop_duplicates()
+        assert {*named.itertuples(index=False, name=None)} == {
+            ("lora", "both", 42), ("dylora", "both", 42), ("matryoshka", "matryoshka", 42),
+        }  # fmt: skip
+    few = grouped.samples(adapter="both", rank=4)
+    assert {*few.adapter} == {"lora", "dylora"}
 
 
 def test_answers_are_those_there_where_the_base_has_none(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import msgspec
@@ -13,8 +14,8 @@ from aurac.curves.question import Question
 from aurac.errors import RunFolderError
 from aurac.records.cells import CellStore
 from aurac.records.lines import DocumentKey, Failed
-from aurac.records.manifest import AdapterInfo, CutInfo, Examples, Manifest
-from aurac.records.run import read_run, recipe_groups
+from aurac.records.manifest import AdapterInfo, CutInfo, Examples, Manifest, recipe_groups
+from aurac.records.run import read_run
 
 SCORES = {"a": {1: [0, 1, 0], 2: [1, 1, 0]}, "b": {1: [0, 0, 0], 4: [1, 0, 1]}}
 
@@ -175,6 +176,17 @@ def test_seeds_of_one_recipe_are_a_group():
     named = [*every, adapter("x", 1, steps=3)]  # is no seed of theirs
     assert recipe_groups(named, {}) == {"x-seed1 + x-seed2": ("x-seed1", "x-seed2")}
     assert recipe_groups(every, {"mine": ["y", "x-seed1", "gone"]}) == {"mine": ("y", "x-seed1")}
+
+
+def test_prompts_are_parsed_once_for_all_ranks(folder, monkeypatch):
+    with gzip.open(folder / "documents" / "t.jsonl.gz", "wt") as lines:
+        lines.write("{}\n" * 4)
+    opened, read = [], gzip.open
+    monkeypatch.setattr(gzip, "open", lambda *given: opened.append(given) or read(*given))
+    run = read_run(folder)
+    logged = [run.logged("t", cut, rank) for cut in run.cuts for rank in cut.ranks]
+    assert [len(each.rows) for each in logged] == [4] * 4
+    assert len(opened) == 1
 
 
 def test_keys_of_examples_tell_prompts_apart(folder):

@@ -107,7 +107,7 @@ def test_what_cannot_be_used_leaves_no_folder(adapters, tiny_base_folder, tmp_pa
         (CheckpointError, "folder or file", [tmp_path / "nothing"], {}),
         (RankError, "9 is none", [lora], {"ranks": "9"}),
         (TaskError, "nothing_like_it", [lora], {"tasks": ("nothing_like_it",)}),
-        (UsageError, "group g names 'x'", [lora], {"groups": {"g": ["lora", "x"]}}),
+        (UsageError, "group g names x", [lora], {"groups": {"g": ["lora", "x"]}}),
         (UsageError, "needs basis prefix", [copy], {"basis": "svd", "rescale": "trained"}),
     ]:
         with pytest.raises(error, match=message):

@@ -18,6 +18,7 @@ from support.small_runs import run_small
 import aurac
 from aurac.adapters import load_adapter, truncate
 from aurac.analysis import analyse
+from aurac.records.cells import CellStore
 from aurac.records.run import read_run
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -134,3 +135,13 @@ def test_a_base_that_accelerate_spreads_gives_the_same(place, tmp_path):
     whole = run_on(place, tmp_path / "whole", ["tiny_choice"])
     spread = run_on(place, tmp_path / "spread", ["tiny_choice"], device_map={**layers, **rest})
     assert spread.curves[0].outcomes.tolist() == whole.curves[0].outcomes.tolist()
+
+
+def test_a_base_that_failed_at_first_has_a_perplexity_on_every_set_that_was_asked(place, tmp_path):
+    run = run_on(place, tmp_path / "run", ["tiny_rolling"], limit=3)
+    base = CellStore(run.folder).path(run.manifest.base["tiny_rolling"])
+    base.write_bytes(base.read_bytes().splitlines(keepends=True)[0])  # nothing was kept of it
+    run_on(place, tmp_path / "run", ["tiny_rolling"], limit=5, basis="prefix")
+    first, second = read_run(run.folder).curves
+    assert first.baseline == run.curves[0].baseline
+    assert second.baseline not in (None, first.baseline)

@@ -13,13 +13,13 @@ from support.small_runs import SMALL, TASK
 from aurac.adapters import load_adapter, save_adapter
 from aurac.backends.engine import EngineBackend
 from aurac.records.cells import CellStore
-from aurac.records.folder import RunFolder
+from aurac.records.folder import MOST_DEATHS, RunFolder
 from aurac.runs import ray
 from aurac.runs.compute import blocks
 from aurac.runs.fit import fits, fitted
 from aurac.runs.inputs import load
 from aurac.runs.plan import plan
-from aurac.runs.ray import MOST_DEATHS, ClusterError, _Driver, _Head
+from aurac.runs.ray import ClusterError, _Driver, _Head
 from aurac.runs.settings import Settings
 
 exceptions = pytest.importorskip("ray.exceptions", reason="needs aurac[ray]")
@@ -65,7 +65,7 @@ class Alive:
 def compute(folder, cells, **options):
     """How cells were settled."""
     fake = FakeRay(**options)
-    work, ended = work_in(folder)
+    work, ended = work_in(folder, cells)
     driver = _Driver(fake, fake.submit, work, "cpu")
     driver.run(cells, 3, Alive())
     driver.close()

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 from aurac.backends.backend import Backend as AnyBackend
 from aurac.records.folder import RunFolder
+from aurac.records.lines import DocumentKey, examples_sha256
 from aurac.runs.compute import Work, compute
 from aurac.runs.plan import PlannedCell
 
@@ -33,10 +34,8 @@ class Task:
         return self.n
 
     @property
-    def doc_ids(self):
-        return tuple(map(str, range(self.n)))
-
-    doc_hashes = prompt_hashes = doc_ids
+    def keys(self):
+        return tuple(DocumentKey(*3 * (str(place),)) for place in range(self.n))
 
     def instances(self, places):
         return [SimpleNamespace(args=("question",)) for _ in places]
@@ -68,9 +67,10 @@ class Backend(AnyBackend):
         yield cut
 
 
-def work_in(folder):
+def work_in(folder, cells=()):
     """Where cells are kept, and how they are settled, in order."""
-    work, ended = Work(RunFolder(folder)), []
+    sets = {cell.task.name: {examples_sha256(cell.documents): cell.documents} for cell in cells}
+    work, ended = Work(RunFolder(folder), sets), []
     (folder / "locks").mkdir(parents=True, exist_ok=True)
     work.progress.settled = lambda cell, how: ended.append((cell.task.name, how))
     return work, ended
@@ -83,6 +83,6 @@ def planned(*tasks):
 
 def compute_all(folder, cells):
     """Compute cells; how they were settled."""
-    work, ended = work_in(folder)
+    work, ended = work_in(folder, cells)
     compute(cells, Backend(), work)
     return ended

@@ -12,7 +12,8 @@ import pandas as pd
 from aurac.analysis import Question, analyse
 from aurac.curves.curve import Curve
 from aurac.errors import RunFolderError
-from aurac.records.run import AdapterInfo, Failure, TaskInfo, read_run
+from aurac.records.manifest import AdapterInfo, TaskInfo
+from aurac.records.run import Failure, read_run
 
 REPORTS = Path(__file__).parents[2] / "reports"
 RANKS = (1, 2, 4, 8, 16)

@@ -37,8 +37,8 @@ def assert_equal(task, outcome, results):
     for sample in results["samples"][task.name]:
         rows_of.setdefault(sample["filter"], []).append(sample)
     for name, rows in rows_of.items():
-        assert [str(row["doc_id"]) for row in rows] == list(task.doc_ids)
-        assert [row["doc_hash"] for row in rows] == list(task.doc_hashes)
+        assert [str(row["doc_id"]) for row in rows] == [key.id for key in task.keys]
+        assert [row["doc_hash"] for row in rows] == [key.content for key in task.keys]
         for metric in rows[0]["metrics"]:
             column = outcome.metrics[f"{metric},{name}"]
             assert column == [plain(row[metric]) for row in rows]
@@ -104,7 +104,7 @@ def test_a_chat_models_set_up_equals_simple_evaluate(tmp_path, models, write, ch
     assert_equal(task, evaluate(task, engine(models[0], tokenizer)), theirs)
     plainly = built(path, tokenizer, apply_chat_template=chat is not None)
     same = not options or (set(options) == {"gen_kwargs"} and write is write_choice_task)
-    assert (task.prompts_sha256 == plainly.prompts_sha256) is same
+    assert (prompts(task) == prompts(plainly)) is same
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
@@ -224,4 +224,4 @@ def test_what_scores_an_answer_is_hashed(tmp_path):
     path.write_text(text.replace('"(.)"', '"(..)"'))
     after = built(path)
     assert before.scoring != after.scoring
-    assert before.prompts_sha256 == after.prompts_sha256
+    assert prompts(before) == prompts(after)

@@ -145,7 +145,7 @@ def test_every_format_of_file_has_the_same_requests(tmp_path):
         made = []
         for ending in ("jsonl", "parquet", "csv"):
             [task] = build_tasks([str(tmp_path / f"{name}.{ending}")], tokenizer=tok)
-            made.append((task.name, task.prompt_hashes, task.doc_hashes))
+            made.append((task.name, task.keys))
         assert made[0] == made[1] == made[2]
     options = TaskOptions(cluster={"texts": "topic"})
     [task] = build_tasks([str(tmp_path / "texts.csv")], tokenizer=tok, options=options)

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from aurac.adapters.adapter import Adapter, Derived, Factors
+from aurac.adapters.adapter import Adapter, Derived
 from aurac.adapters.formats.peft_config import NOTE
 from aurac.adapters.formats.storage import checked
 from aurac.adapters.methods import Nesting
@@ -100,7 +100,14 @@ def recorded(adapter: Adapter, record: Sidecar, where: object) -> Adapter:
         for name, f in adapter.modules.items():
             own = peft_alpha(f.rule, f.alpha, f.rank) / (f.rank if rule == "none" else 1)
             alpha = own if record.alpha is None else record.alpha
-            modules[name] = with_rule(name, f, rule, alpha, where)
+            scales = [peft_alpha(*each, f.rank) for each in ((f.rule, f.alpha), (rule, alpha))]
+            same_rule = (f.rule == "sqrt") == (rule == "sqrt")
+            if not same_rule or not math.isclose(*scales, rel_tol=1e-9):
+                raise CheckpointError(
+                    f"{where}: PEFT's config scales {name} by lora_alpha {scales[0]:g} ({f.rule}), "
+                    f"which is not rule {rule} with alpha {alpha:g} at rank {f.rank}"
+                )
+            modules[name] = replace(f, rule=rule, alpha=alpha)
     same = adapter.base in (None, record.base, published(record.base))
     return replace(
         adapter,
@@ -113,15 +120,3 @@ def recorded(adapter: Adapter, record: Sidecar, where: object) -> Adapter:
         seed=record.seed,
         derived=record.derived,
     )
-
-
-def with_rule(module: str, f: Factors, rule: Rule, alpha: float, where: object) -> Factors:
-    """The factors under the rule that training used, which has to give PEFT's own scale."""
-    own, lora_alpha = (peft_alpha(*each, f.rank) for each in ((f.rule, f.alpha), (rule, alpha)))
-    same_rule = (f.rule == "sqrt") == (rule == "sqrt")
-    if not same_rule or not math.isclose(own, lora_alpha, rel_tol=1e-9):
-        raise CheckpointError(
-            f"{where}: PEFT's config scales {module} by lora_alpha {own:g} ({f.rule}), which "
-            f"is not rule {rule} with alpha {alpha:g} at rank {f.rank}"
-        )
-    return replace(f, rule=rule, alpha=alpha)
