@@ -149,8 +149,7 @@ class Plan:
             recipe = make_recipe(values)
         else:
             changes = {key: value for key, value in values.items() if key not in ("method", "rank")}
-            largest = _ranks(self.ranks, source.recipe.rank)[-1]
-            ((_, recipe),) = tails(source.recipe, "svd", [largest], changes)
+            ((_, recipe),) = tails(source.recipe, "svd", source.ranks[-1:], changes)
         recipe, ranks = replace(recipe, folder=self.beside), _ranks(self.ranks, recipe.rank)
         return Planned(self, name, recipe, ranks, source, self.asked, RUN, point)
 

@@ -19,7 +19,7 @@ from aurac.study.file import refused_at
 from aurac.study.search import OVER, Survey, survey
 from aurac.study.work import Step, Work
 from aurac.tasks.build import build_tasks
-from aurac.training.data import identified, render, source_rows
+from aurac.training.data import render, source_rows
 
 TO_DO = ("search", "train", "evaluate")
 
@@ -42,7 +42,7 @@ def run_study(work: Work) -> list[StoredRun]:
     work.refresh()  # another process may have added to it
     if names := [step.adapter.name for step in steps(work) if step.state not in OVER]:
         work.say(f"left, which failed or which another process has: {', '.join(names)}")
-    made = (_report(work, part) for part in work.study.parts)
+    made = (_report(work, part) for part in work.study.parts if part.plans)
     return [each for each in made if each is not None]
 
 
@@ -84,8 +84,7 @@ def left(work: Work) -> list[Step]:
     for adapter in {tuple(getattr(x.recipe, n) for n in data): x for x in todo}.values():
         if not (work.out / adapter.folder).exists():
             with refused_at(f"{path}: {adapter.name} cannot be trained"):
-                rows = source_rows(adapter.recipe)
-                render(identified(adapter.recipe, rows), rows[0], 1)
+                render(adapter.recipe, source_rows(adapter.recipe)[0], 1)
     for adapter in {(x.plan.task, x.where): x for x in todo}.values():
         with refused_at(f"{path}: tasks.{(name := adapter.plan.task)}"):
             options = replace(adapter.asked, apply_chat_template=False)

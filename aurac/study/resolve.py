@@ -18,9 +18,8 @@ from aurac.study.file import Cut, Search, StudyFile, read_study, refused_at
 from aurac.training.data import identified, located_data
 from aurac.training.recipe import Recipe
 
-_OF_THE_STUDY = {"checkpoints", "tasks", "base", "ranks", "basis", "rescale"}
-_OPTIONS = set(Settings.__struct_fields__) - _OF_THE_STUDY - {"margin", "reference", "group"}
-_OPTIONS -= {"out", "split"}
+_OF_THE_STUDY = {"checkpoints", "tasks", "base", "ranks", "basis", "rescale", "split", "groups"}
+_OF_THE_STUDY |= {"margin", "reference", "device", "out"}
 Identify = Callable[[Recipe], Recipe]
 
 
@@ -177,11 +176,12 @@ class _Resolver:
     def _asked(self, alias: str, shots: int | None, task: str) -> Settings:
         """How a task is evaluated: folders as they are found beside the study."""
         options = {} if self.file.num_fewshot is None else {"num_fewshot": shots}
-        beside, allowed = self.path.parent, _OPTIONS - options.keys()
+        beside, elsewhere = self.path.parent, _OF_THE_STUDY | options.keys()
         of = {"options": self.file.options, f"tasks.{task}.options": self.file.tasks[task].options}
         for key, given in of.items():
-            if unknown := sorted(given.keys() - allowed):
-                raise RecipeError(f"{key}.{unknown[0]}: this is no option here")
+            for name in given:
+                if name in elsewhere or name not in Settings.__struct_fields__:
+                    raise RecipeError(f"{key}.{name}: this is no option here")
             options |= given
             with refused_at(key):
                 asked = Settings.of("ADAPTER", task, base=self.bases[alias], **options)

@@ -114,15 +114,13 @@ def survey(work: Work, part: Part) -> Survey:
         waits = any(plan.source and plan.source.group in waiting for plan in plans)
         settings = [plan.trial(point, chosen) for plan in plans for point in plan.points]
         trials = [work.step(part, adapter, waits=waits) for adapter in settings]
-        if trials:
-            whole = all(step.state in OVER for step in trials)
-            if whole and (won := choose(_tried(trials))):
-                found.winners[group] = won
-                chosen |= {(task, group): point for task, point in won.points.items()}
-            else:
-                waits = True
-        if waits:
-            waiting.add(group)
+        whole = all(step.state in OVER for step in trials)
+        if trials and whole and (won := choose(_tried(trials))):
+            found.winners[group] = won
+            chosen |= {(task, group): point for task, point in won.points.items()}
+        elif trials:
+            waits = True
+        waiting |= {group} if waits else set()
         adapters = [plan.adapter(seed, chosen) for plan in plans for seed in plan.seeds]
         found.steps.extend(trials)
         found.steps.extend(work.step(part, x, waits=waits) for x in adapters)

@@ -112,15 +112,14 @@ class Work:
         """Train what is not there yet; False where that diverges."""
         from aurac.training.job import train
 
-        folder = self.out / job.folder
+        folder, start = self.out / job.folder, None
         with FileLock(f"{folder}.lock"):  # another recipe's process may want it, too
             self.refresh()
             if self._diverged(job) or folder.exists():
                 return not self._diverged(job)
             self.say(f"training {job.folder} ({name})")
-            start = (
-                truncate(self.out / job.start, job.recipe.rank, basis="svd") if job.start else None
-            )
+            if job.start:
+                start = truncate(self.out / job.start, job.recipe.rank, basis="svd")
             told: dict[str, Any] = {"device": self.device, "progress": self.progress}
             try:
                 done = (self.train or train)(job.recipe, folder, start=start, **told)
@@ -135,12 +134,11 @@ class Work:
     def _keep(self, job: Training, facts: dict[str, Any]) -> None:
         """Add a training to `trainings.jsonl`."""
         recipe, path = job.recipe, self.out / TRAININGS
-        made_by = {"recipe": recipe.name, "seed": recipe.seed, "sha256": recipe.sha256}
-        data = {"data_sha256": recipe.data_sha256}
-        line = json.dumps({"folder": job.folder, **made_by, **data, **facts}) + "\n"
+        told = {"folder": job.folder, "recipe": recipe.name, "seed": recipe.seed}
+        told |= {"sha256": recipe.sha256, "data_sha256": recipe.data_sha256, **facts}
         torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
         with path.open("a", encoding="utf-8") as lines:
-            lines.write("\n" * torn + line)
+            lines.write("\n" * torn + json.dumps(told) + "\n")
 
     def _evaluate(self, part: Part, adapter: Planned) -> None:
         """Evaluate an adapter under each of its cuts in the `run` or `search` of a part."""

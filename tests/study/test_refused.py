@@ -59,6 +59,8 @@ WRONG = {
     "labels.lira": {"labels": {"lira": "LoRA"}},
     "options.ranks": {"options": {"ranks": [1]}},
     "options.split": {"options": {"split": "test"}},
+    "options.groups": {"options": {"groups": {"lora": ["a"]}}},
+    "options.device": {"options": {"device": "cpu"}},
     "options.lmit": {"options": {"lmit": 3}},
     "options: limit takes": {"options": {"limit": -3}},
     "recipe.learning_rte": {"recipe": FILE["recipe"] | {"learning_rte": 1}},

@@ -92,6 +92,7 @@ def test_a_study_searches_and_then_trains_its_seeds(written, tmp_path):
         known = won["tasks"]["aurac_word_problems"]
         best = max(known["trials"], key=lambda trial: trial["scores"][" ".join(won["cut"])])
         assert known["chosen"] == {"learning_rate": best["learning_rate"]}
+        assert [trial["learning_rate"] for trial in known["trials"]] == [1e-2, 2e-2]
     rates = {a.name: a.recipe["learning_rate"] for a in run.adapters}
     for name in ("lora", "tails", "published"):
         chosen = found[name]["tasks"]["aurac_word_problems"]["chosen"]["learning_rate"]
@@ -104,26 +105,12 @@ def test_a_study_searches_and_then_trains_its_seeds(written, tmp_path):
     assert "Which is best?" in text
     assert "Primary comparisons" in text
     assert "for all 2 together" in text
+    assert "which is at an end of its list" in text  # either rate is
     count, said[:] = sum("training" in each for each in said), []
     assert count == len((out / "trainings.jsonl").read_text().splitlines())
     assert [step.state for step in left(Work(loaded, out))] == ["done"] * 13
     run_study(Work(loaded, out, say=said.append))
     assert said == []
-
-
-def test_a_search_lists_its_grid_and_says_which_trial_diverged(written, tmp_path):
-    recipes = {"lora": {"method": "lora"}}
-    search = {"learning_rate": [1e-3, 1e30], "limit": 2}
-    loaded = written({**FILE, "search": search, "recipes": recipes, "primary": [], "seeds": [1]})
-    (run,) = run_study(Work(loaded, out := tmp_path / "out"))
-    known = json.loads((out / "search.json").read_text())["lora"]["tasks"]["aurac_word_problems"]
-    assert known["chosen"] == {"learning_rate": 1e-3}
-    assert [trial["learning_rate"] for trial in known["trials"]] == [1e-3, 1e30]
-    assert "its loss is nan at step" in known["trials"][1]["diverged"]
-    page = (out / "report.md").read_text()
-    assert "chose learning_rate=0.001, which is at an end of its list" in page.replace("\\", "")
-    assert "learning_rate=1e+30: The training diverged: its loss is" in page.replace("\\", "")
-    assert [adapter.seed for adapter in run.adapters] == [1]
 
 
 def test_each_base_and_number_of_examples_has_a_folder(written, tmp_path, tiny_base_folder):
