@@ -178,18 +178,19 @@ def study(study: Path, out: Path | None, device: str | None, dry_run: bool) -> i
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.study import Work, left, load_study, run_study, steps
 
-    loaded = load_study(study)
-    work = Work(loaded, out or Path("runs") / loaded.file.name)
+    loaded, say = load_study(study), functools.partial(click.echo, err=True)
+    folder = out or Path("runs") / loaded.file.name
+    work = Work(loaded, folder, device=device or "auto", progress=True, say=say)
     if dry_run:
         for step in (every := left(work)):
             task, name = step.adapter.plan.task, step.adapter.name
             click.echo(f"{step.state:8}  {name}{'' if task in name else f' on {task}'}")
         for what, where in (("trials", "search"), ("adapters", "run")):
-            states = [step.state for step in every if step.where == where]
+            states = [step.state for step in every if step.adapter.where == where]
             if states:
                 click.echo(f"{len(states)} {what}, {states.count('done')} of them done")
         return 0
-    say = functools.partial(click.echo, err=True)
-    for part in run_study(loaded, work.out, device=device or "auto", progress=True, say=say):
-        click.echo(part.run.folder.with_name("report.md"))
-    return 3 if any(each.where == "run" and each.state != "done" for each in steps(work)) else 0
+    for run in run_study(work):
+        click.echo(run.folder.with_name("report.md"))
+    over = {step.state for step in steps(work) if step.adapter.where == "run"}
+    return 3 if over - {"done"} else 0

@@ -2,18 +2,7 @@
 
 from aurac.study.design import Study
 from aurac.study.execution import left, run_study, steps
-from aurac.study.report import Reported
 from aurac.study.resolve import load_study
-from aurac.study.search import Step
-from aurac.study.work import Work
+from aurac.study.work import Step, Work
 
-__all__ = [
-    "Reported",
-    "Step",
-    "Study",
-    "Work",
-    "left",
-    "load_study",
-    "run_study",
-    "steps",
-]
+__all__ = ["Step", "Study", "Work", "left", "load_study", "run_study", "steps"]

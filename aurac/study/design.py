@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import torch
+from msgspec import structs
 
 from aurac.adapters import Adapter, Factors
-from aurac.adapters.cut import cuts_of
 from aurac.adapters.nesting import named_ranks
-from aurac.adapters.truncate import Basis, default_rescale
+from aurac.curves.curve import Curve
 from aurac.curves.question import Key
+from aurac.records.run import StoredRun
 from aurac.runs.settings import Settings
 from aurac.study.file import Cut, Search, StudyFile
 from aurac.training.recipe import Recipe, family_members, make_recipe, tails
-
-if TYPE_CHECKING:
-    from aurac.curves.curve import Curve
-    from aurac.records.run import StoredRun
 
 RUN, SEARCH = "run", "search"  # below the folder of a part
 
@@ -29,19 +26,18 @@ Point = Mapping[str, Any]  # a setting of each searched field
 Chosen = Mapping[tuple[str, str], Point]  # task and recipe → what a search has chosen
 
 
-@dataclass(frozen=True)
-class Training:
+class Training(NamedTuple):
     """One adapter to train.
 
     Attributes:
         folder: Where it is saved, below the study's.
         recipe: How it is trained, with its seed and the hash of its data.
-        start: The folder of the adapter that it goes on from, and the basis of the cut.
+        start: The folder of the adapter from whose cut by SVD it goes on.
     """
 
     folder: str
     recipe: Recipe
-    start: tuple[str, Basis] | None = None
+    start: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,13 +50,19 @@ class Planned:
         recipe: How it is trained; of a family at the largest rank.
         ranks: At which it is evaluated.
         source: The adapter whose cuts are trained on.
+        asked: The settings of its evaluation.
+        where: `run`, or of a trial `search`.
+        point: The value of each searched field.
     """
 
     plan: Plan
     name: str
     recipe: Recipe
     ranks: tuple[int, ...]
-    source: Planned | None = None
+    source: Planned | None
+    asked: Settings
+    where: str
+    point: Point
 
     @property
     def folder(self) -> str:
@@ -74,33 +76,26 @@ class Planned:
         if not self.plan.family:
             return [Training(self.folder, self.recipe)]
         before = self.source.trainings if self.source else []
-        start: tuple[str, Basis] | None = (before[-1].folder, "svd") if before else None
+        start = before[-1].folder if before else None
         members = family_members(self.recipe, self.ranks)
         return [*before, *(Training(f"{self.folder}/{name}", x, start) for name, x in members)]
 
-    def stored(self, run: StoredRun, where: str) -> str | None:
-        """Its name in a run that has all of its cells, as they are asked for; None otherwise.
+    def stored(self, run: StoredRun) -> dict[Cut, Curve]:
+        """Its curves in a run that has all of its cells, as they are asked for; else none.
 
         Adapters are recognised by the hash of their recipe and their seed.
         """
-        hashes = {self.recipe.sha256, self.trainings[-1].recipe.sha256}
-        limit, family = self.plan.asked[where].limit, self.plan.family
+        made = self.trainings[-1].recipe.sha256, self.recipe.seed, self.plan.family
         for adapter in run.adapters:
-            made_by = (adapter.recipe or {}).get("sha256")
-            mine = made_by in hashes and adapter.seed == self.recipe.seed
-            if not mine or (adapter.format == "family") != family:
+            by = (adapter.recipe or {}).get("sha256")
+            if made != (by, adapter.seed, adapter.format == "family"):
                 continue
-            curves = [
-                c for c in run.curves if (c.adapter, c.task) == (adapter.name, self.plan.task)
-            ]
-            whole = [c for c in curves if self._covered(c) and run.limited(c, limit)]
-            if {(c.basis, c.rescale) for c in whole}.issuperset(self.plan.cuts):
-                return adapter.name
-        return None
-
-    def _covered(self, curve: Curve) -> bool:
-        """Whether a curve has all ranks."""
-        return set(self.ranks) <= set(curve.ranks) and not curve.missing
+            mine = (x for x in run.curves if (x.adapter, x.task) == (adapter.name, self.plan.task))
+            whole = [x for x in mine if set(self.ranks) <= set(x.ranks) and not x.missing]
+            known = {(x.basis, x.rescale): x for x in whole if run.limited(x, self.asked.limit)}
+            if known.keys() >= {*self.plan.cuts}:
+                return {cut: known[cut] for cut in self.plan.cuts}
+        return {}
 
 
 @dataclass(frozen=True)
@@ -110,28 +105,30 @@ class Plan:
     Attributes:
         task: lm-eval's name.
         group: The recipe's name in the study.
-        prefix: What stands before the names of its adapters.
+        name: What its adapters are called before their seeds.
         fields: Of the recipe, with its base and the hash of its data.
         seeds: Those that are trained.
         ranks: As the study names them.
         family: Whether one adapter is trained for each rank.
         source: The recipe whose cuts are trained on.
         beside: The folder of the study's file.
-        asked: `run`, and `search` if there is one → the settings of its evaluation.
+        asked: The settings of its evaluation.
+        search: How a setting is chosen.
         grid: Field → the values that are tried; None: there is nothing to choose.
         cuts: Those that are evaluated.
     """
 
     task: str
     group: str
-    prefix: str
+    name: str
     fields: Mapping[str, Any]
     seeds: tuple[int, ...]
     ranks: str | tuple[int, ...]
     family: bool
     source: Plan | None
     beside: Path
-    asked: Mapping[str, Settings]
+    asked: Settings
+    search: Search
     grid: Mapping[str, Sequence[Any]] | None = None
     cuts: tuple[Cut, ...] = ()
 
@@ -145,39 +142,37 @@ class Plan:
 
     def adapter(self, seed: int, chosen: Chosen) -> Planned:
         """One seed, with the settings that were chosen for it."""
-        name, settings = f"{self.prefix}{self.group}", chosen.get((self.task, self.group), {})
-        values = {**self.fields, **settings, "name": name, "seed": seed}
-        before = self.source.adapter(seed, chosen) if self.source else None
-        if before is None:
+        name, point = f"{self.name}-seed{seed}", chosen.get((self.task, self.group), {})
+        values = {**self.fields, **point, "name": self.name, "seed": seed}
+        source = self.source.adapter(seed, chosen) if self.source else None
+        if source is None:
             recipe = make_recipe(values)
         else:
             changes = {key: value for key, value in values.items() if key not in ("method", "rank")}
-            ranks = _ranks(self.ranks, before.recipe.rank)
-            recipe = tails(before.recipe, "svd", ranks, changes)[-1][1]
+            ((_, recipe),) = tails(source.recipe, "svd", source.ranks[-1:], changes)
         recipe, ranks = replace(recipe, folder=self.beside), _ranks(self.ranks, recipe.rank)
-        return Planned(self, f"{name}-seed{seed}", recipe, ranks, before)
+        return Planned(self, name, recipe, ranks, source, self.asked, RUN, point)
 
-    def trial(self, seed: int, chosen: Chosen, point: Point) -> Planned:
+    def trial(self, point: Point, chosen: Chosen) -> Planned:
         """The adapter on which a setting is tried."""
-        made = self.adapter(seed, {**chosen, (self.task, self.group): point})
-        return replace(made, name=" ".join([made.name, *words_of(point)]))
+        made = self.adapter(self.search.seed, {**chosen, (self.task, self.group): point})
+        name, of = " ".join([made.name, *words_of(point)]), self.search
+        asked = structs.replace(self.asked, split=of.split, limit=of.limit)
+        return replace(made, name=name, asked=asked, where=SEARCH)
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """One base and number of few-shot examples of a study: a run folder and a report.
 
     Attributes:
         name: Of its folder; empty where it is the only one.
-        alias: What the study calls the base.
         plans: Every recipe on every task, each after the one that it goes on from.
         primary: The rows of each declared comparison; the cut of one is None if a search finds it.
     """
 
     name: str
-    alias: str
     plans: tuple[Plan, ...]
-    primary: list[tuple[Key, Key]] = field(default_factory=list)
+    primary: list[tuple[Key, Key]]
 
     @property
     def groups(self) -> dict[str, list[Plan]]:
@@ -186,29 +181,18 @@ class Part:
         return {name: [plan for plan in self.plans if plan.group == name] for name in names}
 
 
-@dataclass(frozen=True)
-class Study:
+class Study(NamedTuple):
     """An experiment, as all of aurac reads it.
 
     Attributes:
         path: Where its file is.
         file: What this says of the whole: name, question, labels, margin, reference.
-        search: How settings are chosen.
         parts: Each base with each number of few-shot examples.
     """
 
     path: Path
     file: StudyFile
-    search: Search | None
     parts: list[Part]
-
-
-def own_cuts(recipe: Recipe, *, family: bool) -> tuple[Cut, ...]:
-    """How `aurac.compare` cuts an adapter of a recipe; each of a family as it was trained."""
-    adapter = outline(recipe)
-    if family:
-        return (("prefix", default_rescale(adapter)),)
-    return tuple(cuts_of(adapter))
 
 
 def outline(recipe: Recipe) -> Adapter:

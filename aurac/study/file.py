@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from difflib import get_close_matches
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, Meta, UnsetType, structs
 
 from aurac.adapters.truncate import Basis, Rescale
 from aurac.errors import AuracError, RecipeError
-from aurac.training.recipe import Count, Number, Recipe, read_yaml
+from aurac.training.recipe import SETTINGS, Count, Number, read_yaml
 
 Cut = tuple[Basis, Rescale]
 Cuts = Annotated[tuple[Cut, ...], Meta(min_length=1)]
@@ -23,16 +22,43 @@ Ranks = Annotated[tuple[Number, ...], Meta(min_length=1)]
 Named = Annotated[dict[str, Any], Meta(min_length=1)]
 Fraction = Annotated[float, Meta(gt=0, lt=1)]
 T = TypeVar("T")
-_OF_THE_STUDY = {"name", "base", "seed", "start", "folder"}
+_OF_THE_STUDY = {"name", "base", "seed", "start"}
 _NO_GRID = {"method", "task", "data", "data_sha256"}  # each recipe has one
-_FIELDS = {
-    name: kind
-    for name, kind in get_type_hints(Recipe, include_extras=True).items()
-    if name not in _OF_THE_STUDY
+
+
+class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What has no other keys."""
+
+
+def _optional(kinds: dict[str, Any]) -> Any:
+    """A struct all of whose fields may be left out."""
+    fields = [(name, kind | UnsetType, UNSET) for name, kind in kinds.items()]
+    return msgspec.defstruct("Fields", fields, bases=(_Strict,))
+
+
+_RECIPE = {name: kind for name, kind in SETTINGS.items() if name not in _OF_THE_STUDY}
+_MORE = {"seeds": Seeds, "cuts": Cuts, "family": bool}
+_GRID: dict[str, Any] = {
+    name: Annotated[tuple[kind, ...], Meta(min_length=1)]  # type: ignore[valid-type]
+    for name, kind in _RECIPE.items()
+    if name not in _NO_GRID
 }
 
 
-class TaskFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Fields(_optional({**_RECIPE, **_MORE})):  # type: ignore[misc]
+    """Fields of recipes, of which each may be left out.
+
+    Besides those of `Recipe` these are `seeds`, `family` (train one adapter for each rank; together
+    they are one curve), and `cuts` (pairs of basis and rescale that are evaluated instead of the
+    one that `aurac.compare` takes).
+    """
+
+
+class RecipeFile(_optional({**_RECIPE, **_MORE, "from": str})):  # type: ignore[misc]
+    """A recipe; `from`: train the cuts by SVD of that recipe's adapters on, as a family."""
+
+
+class TaskFile(_Strict, frozen=True):
     """What is trained for a task, and how it is evaluated.
 
     Attributes:
@@ -44,31 +70,34 @@ class TaskFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     bases: tuple[str, ...] = ()
-    recipe: Any = {}
+    recipe: Fields = Fields()
     recipes: dict[str, Any] = {}
     options: dict[str, Any] = {}
 
 
-class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Search(_optional(_GRID)):  # type: ignore[misc]
     """The settings that are tried for each recipe on each task before its seeds are trained.
 
     Attributes:
-        grid: Field of the recipe → values; every combination is a trial. In the file these fields
-            stand beside the others.
         seed: Of the trials' training.
         split: Of the task, on which they are evaluated.
         at: What decides: `aurac`, or the accuracy at a rank.
         limit: The first so many examples of the split; 0 takes all.
     """
 
-    grid: dict[str, tuple[Any, ...]]
     seed: Seed = 1
     split: str = "validation"
     at: Literal["aurac"] | Number = "aurac"
     limit: Count = 0
 
+    @property
+    def grid(self) -> dict[str, tuple[Any, ...]]:
+        """Field of the recipe → values; in the file these fields stand beside the others."""
+        given = msgspec.to_builtins(self)
+        return {name: values for name, values in given.items() if name in _GRID}
 
-class Primary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+
+class Primary(_Strict, frozen=True):
     """A comparison that is declared before the results: recipe `a` minus recipe `b`.
 
     Both are cut as `cut` says, a basis and a rescale. Without it each is cut its own way: with a
@@ -80,7 +109,7 @@ class Primary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     cut: Cut | None = None
 
 
-class StudyFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StudyFile(_Strict, frozen=True, kw_only=True):
     """An experiment.
 
     Attributes:
@@ -90,10 +119,7 @@ class StudyFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         num_fewshot: Few-shot examples in each prompt, or several such numbers; None: the task's.
         seeds: Training seeds of every recipe that names none.
         recipe: Fields of every recipe.
-        recipes: Name → its fields. Besides those of `Recipe` these may be `seeds`, `family` (train
-            one adapter for each rank; together they are one curve), `from` (train the cuts by SVD
-            of this recipe's adapters on: a family), and `cuts` (pairs of basis and rescale that are
-            evaluated instead of the one that `aurac.compare` takes).
+        recipes: Name → its fields, as `RecipeFile`.
         tasks: lm-eval's name of a task → what is done for it.
         search: Settings that are chosen for each recipe first.
         primary: The comparisons that the study is for; they are one family.
@@ -109,10 +135,10 @@ class StudyFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     base: str | Annotated[dict[str, str], Meta(min_length=1)] = "smollm2-135m-instruct-q4_1"
     num_fewshot: Count | Annotated[list[Count], Meta(min_length=1)] | None = None
     seeds: Seeds = (42,)
-    recipe: Any = {}
+    recipe: Fields = Fields()
     recipes: Named
     tasks: Named
-    search: Any = None
+    search: Search | None = None
     primary: tuple[Primary, ...] = ()
     ranks: Literal["pow2", "all"] | Ranks = "pow2"
     margin: Fraction | None = None
@@ -121,88 +147,44 @@ class StudyFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     options: dict[str, Any] = {}
 
 
-def _optional(kinds: dict[str, Any]) -> Any:
-    """A struct all of whose fields may be left out."""
-    fields = [(name, kind | UnsetType, UNSET) for name, kind in kinds.items()]
-    return msgspec.defstruct("Fields", fields, kw_only=True, forbid_unknown_fields=True)
-
-
-_SEARCH = get_type_hints(Search, include_extras=True)
-_GRID: dict[str, Any] = {
-    name: Annotated[tuple[kind, ...], Meta(min_length=1)]  # type: ignore[valid-type]
-    for name, kind in _FIELDS.items()
-}
-_Fields = _optional({**_FIELDS, "seeds": Seeds, "cuts": Cuts, "family": bool})
-_Recipe = _optional({**_FIELDS, "seeds": Seeds, "cuts": Cuts, "family": bool, "from": str})
-_Search = _optional({k: v for k, v in {**_GRID, **_SEARCH}.items() if k not in {"grid", *_NO_GRID}})
-
-
-class Reader:
-    """A study's file, of which every value has its type.
-
-    Attributes:
-        path: Where it is.
-        file: What it says; recipes, tasks and search are in the next attributes.
-        common: The fields of every recipe that the file sets.
-        recipes: Recipe → its fields that the file sets.
-        tasks: By name.
-        search: Its settings and grid.
+def converted(given: Any, kind: type[T], at: str) -> T:
+    """What stands at a key, with texts read as numbers: YAML has 1e-3 as a text.
 
     Raises:
         RecipeError: A key is unknown or missing, or has a value that it does not take.
     """
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError as error:
+        reason, _, below = str(error).replace("`", "").partition(" - at $")
+        if unknown := reason.partition("unknown field ")[2]:
+            below, reason = f"{below}.{unknown}", "there is no such key"
+        key = f"{at}{below}".removeprefix(".") or "the file"
+        raise RecipeError(f"{key}: {reason}") from error
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.file = file = self._read(read_yaml(path), StudyFile, "")
-        self.common = self._set(file.recipe, _Fields, "recipe")
-        every = file.recipes.items()
-        self.recipes = {name: self._set(x, _Recipe, f"recipes.{name}") for name, x in every}
-        self.tasks = {name: self._task(x, f"tasks.{name}") for name, x in file.tasks.items()}
-        self.search: Search | None = None
-        if file.search is not None:
-            grid = self._set(file.search, _Search, "search")
-            own = {name: grid.pop(name) for name in _SEARCH if name in grid}
-            self.search = Search(grid=grid, **own)
 
-    def _task(self, given: Any, at: str) -> TaskFile:
-        task = self._read(given, TaskFile, at)
-        recipes = {n: self._set(x, _Fields, f"{at}.recipes.{n}") for n, x in task.recipes.items()}
-        recipe = self._set(task.recipe, _Fields, f"{at}.recipe")
-        return msgspec.structs.replace(task, recipe=recipe, recipes=recipes)
+def read_study(path: Path) -> StudyFile:
+    """The file of a study, of which every value has its type."""
+    content = read_yaml(path)
+    with refused_at(path):
+        file = converted(content, StudyFile, "")
+        recipes = _each(file.recipes, RecipeFile, "recipes")
+        tasks = _each(file.tasks, TaskFile, "tasks")
+        for name, task in tasks.items():
+            own = _each(task.recipes, Fields, f"tasks.{name}.recipes")
+            tasks[name] = structs.replace(task, recipes=own)
+        return structs.replace(file, recipes=recipes, tasks=tasks)
 
-    def _set(self, given: Any, kind: Any, at: str) -> dict[str, Any]:
-        """The fields that are set."""
-        values = msgspec.structs.asdict(self._read(given, kind, at))
-        return {name: value for name, value in values.items() if value is not UNSET}
 
-    def _read(self, given: Any, kind: type[T], at: str) -> T:
-        """A value of a type, with texts read as numbers: YAML has 1e-3 as a text."""
-        try:
-            return msgspec.convert(given, kind, strict=False)
-        except msgspec.ValidationError as error:
-            reason, _, below = str(error).replace("`", "").partition(" - at $")
-            key = f"{at}{below}"
-            if "unknown field " in reason:
-                unknown = reason.partition("unknown field ")[2]
-                near = get_close_matches(unknown, kind.__struct_fields__, 1)  # type: ignore[attr-defined]
-                instead = f"; did you mean {near[0]}?" if near else ""
-                key, reason = f"{key}.{unknown}", f"there is no such key{instead}"
-            self.refuse(key.removeprefix("."), reason)
-
-    def refuse(self, key: str, why: object) -> NoReturn:
-        """Refuse what stands at a key."""
-        raise RecipeError(f"{self.path}: {key or 'the file'}: {why}")
-
-    def at(self, key: str) -> AbstractContextManager[None]:
-        """Refuse under this key what is refused in the block."""
-        return refused_at(self.path, key)
+def _each(given: dict[str, Any], kind: type[T], at: str) -> dict[str, T]:
+    """A mapping whose keys are names; msgspec's errors do not have these."""
+    return {name: converted(value, kind, f"{at}.{name}") for name, value in given.items()}
 
 
 @contextmanager
-def refused_at(path: Path, key: str) -> Iterator[None]:
-    """Refuse the file of a study, under this key, for what is refused in the block."""
+def refused_at(place: object) -> Iterator[None]:
+    """Refuse under its place, a file or a key, what is refused in the block."""
     try:
         yield
     except AuracError as error:
-        raise RecipeError(f"{path}: {key}: {error}") from error
+        raise RecipeError(f"{place}: {error}") from error

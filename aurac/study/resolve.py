@@ -6,20 +6,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from msgspec import structs
+from msgspec import structs, to_builtins
 
-from aurac.adapters.truncate import check_cut
+from aurac.adapters.cut import cuts_of
+from aurac.adapters.truncate import check_cut, default_rescale
 from aurac.curves.question import ALL_PAIRS, Key
-from aurac.errors import DataError
+from aurac.errors import DataError, RecipeError
 from aurac.runs.settings import Settings
-from aurac.study.design import RUN, SEARCH, Part, Plan, Planned, Study, outline, own_cuts, words_of
-from aurac.study.file import Primary, Reader
+from aurac.study.design import Part, Plan, Planned, Study, outline, words_of
+from aurac.study.file import Cut, Search, StudyFile, read_study, refused_at
 from aurac.training.data import identified, located_data
 from aurac.training.recipe import Recipe
 
-_OF_THE_STUDY = {"checkpoints", "tasks", "base", "ranks", "basis", "rescale"}
-_OPTIONS = set(Settings.__struct_fields__) - _OF_THE_STUDY - {"margin", "reference", "group"}
-_OPTIONS -= {"out", "split"}
+_OF_THE_STUDY = {"checkpoints", "tasks", "base", "ranks", "basis", "rescale", "split", "groups"}
+_OF_THE_STUDY |= {"margin", "reference", "device", "out"}
 Identify = Callable[[Recipe], Recipe]
 
 
@@ -35,84 +35,92 @@ def load_study(path: str | Path, identify: Identify = identified) -> Study:
         RecipeError: The file cannot be read, has an unknown or missing key, a value out of range,
             a name that stands for nothing, or data that are not there.
     """
-    return _Resolver(Path(path), identify).study()
+    file = read_study(path := Path(path))
+    with refused_at(path):
+        return _Resolver(path, file, identify).study()
 
 
-class _Resolver(Reader):
-    """Merges the fields of a file, and checks what they say together."""
+class _Resolver:
+    """Merges the fields of a file, and checks what they say together.
 
-    def __init__(self, path: Path, identify: Identify) -> None:
-        super().__init__(path)
-        self.identify, self.hashes = identify, dict[tuple[str, ...], str]()
-        self.groups = sorted(self.recipes, key=lambda name: "from" in self.recipes[name])
-        bases, shots = self.file.base, self.file.num_fewshot
-        self.bases = bases if isinstance(bases, dict) else {"": bases}
+    Attributes:
+        told: The file in plain values, without what it does not set.
+        sources: Recipe → the one of which it trains the cuts on.
+        groups: The recipes, each after the one that it goes on from.
+    """
+
+    def __init__(self, path: Path, file: StudyFile, identify: Identify) -> None:
+        self.path, self.file, self.identify = path, file, identify
+        self.hashes, self.told = dict[tuple[str, ...], str](), to_builtins(file)
+        recipes = self.told["recipes"]
+        self.sources = {name: own["from"] for name, own in recipes.items() if "from" in own}
+        self.groups = sorted(recipes, key=lambda name: name in self.sources)
+        self.bases = file.base if isinstance(file.base, dict) else {"": file.base}
+        shots = file.num_fewshot
         self.shots = [*dict.fromkeys(shots)] if isinstance(shots, list) else [shots]
 
     def study(self) -> Study:
         """The record."""
-        file = self.file
         self._check_names()
         parts = [self._part(alias, shots) for alias in self.bases for shots in self.shots]
-        for i, pair in enumerate(file.primary):
-            there = [self._declare(part, pair, f"primary[{i}]") for part in parts]
+        for i, pair in enumerate(self.file.primary):
+            at = f"primary[{i}]"
+            if pair.a == pair.b:
+                raise RecipeError(f"{at}: {pair.a} is compared with itself")
+            there = [self._declare(part, (pair.a, pair.b), pair.cut, at) for part in parts]
             if not any(there):
-                self.refuse(f"primary[{i}]", f"no task has both {pair.a} and {pair.b}")
-        return Study(self.path, file, self.search, parts)
+                raise RecipeError(f"{at}: no task has both {pair.a} and {pair.b}")
+        return Study(self.path, self.file, parts)
 
     def _check_names(self) -> None:
         """Refuse what stands for no recipe and no base, and a recipe that goes on from a tail."""
-        file, tasks = self.file, self.tasks.items()
-        sources = {name: own["from"] for name, own in self.recipes.items() if "from" in own}
+        file, tasks, sources = self.file, self.file.tasks.items(), self.sources
+        pairs = enumerate(file.primary)
         used = {f"recipes.{name}.from": source for name, source in sources.items()}
         used |= {f"labels.{name}": name for name in file.labels}
         used |= {f"tasks.{t}.recipes.{name}": name for t, task in tasks for name in task.recipes}
-        used |= {
-            f"primary[{i}].{x}": getattr(p, x) for i, p in enumerate(file.primary) for x in "ab"
-        }
+        used |= {f"primary[{i}].{side}": getattr(pair, side) for i, pair in pairs for side in "ab"}
         used |= {"reference": file.reference} if file.reference not in (None, ALL_PAIRS) else {}
         for key, name in used.items():
-            if name not in self.recipes:
-                there = ", ".join(self.recipes)
-                self.refuse(key, f"there is no recipe {name}; there are {there}")
+            if name not in self.groups:
+                there = ", ".join(file.recipes)
+                raise RecipeError(f"{key}: there is no recipe {name}; there are {there}")
             if key.endswith(".from") and name in sources:
-                self.refuse(key, f"{name} itself goes on from another recipe")
+                raise RecipeError(f"{key}: {name} itself goes on from another recipe")
         for t, task in tasks:
             if unknown := set(task.bases) - self.bases.keys():
-                self.refuse(f"tasks.{t}.bases", f"there is no base {min(unknown)}")
+                raise RecipeError(f"tasks.{t}.bases: there is no base {min(unknown)}")
             for name in task.recipes:
-                if task.recipes.keys().isdisjoint({sources.get(name, name)}):
-                    self.refuse(
-                        f"tasks.{t}.recipes.{name}", f"{sources[name]} has to be there, too"
-                    )
+                if (source := sources.get(name, name)) not in task.recipes:
+                    raise RecipeError(f"tasks.{t}.recipes.{name}: {source} has to be there, too")
 
     def _part(self, alias: str, shots: int | None) -> Part:
+        several = f"{shots}shot" if len(self.shots) > 1 else ""
         plans = []
-        for name, task in self.tasks.items():
+        for name, task in self.file.tasks.items():
             if alias in (task.bases or self.bases):
                 asked = self._asked(alias, shots, name)
                 there = [group for group in self.groups if group in (task.recipes or self.groups)]
                 plans += [self._plan(alias, asked, name, group) for group in there]
-        several = f"{shots}shot" if len(self.shots) > 1 else ""
-        return Part("-".join(filter(None, (alias, several))), alias, tuple(plans))
+        return Part("-".join(filter(None, (alias, several))), tuple(plans), [])
 
-    def _plan(self, alias: str, asked: dict[str, Settings], task: str, group: str) -> Plan:
+    def _plan(self, alias: str, asked: Settings, task: str, group: str) -> Plan:
         """A recipe on a task, with the fields of the study, the task, the recipe and both."""
-        of = self.tasks[task]
-        layers = {"recipe": self.common, f"tasks.{task}.recipe": of.recipe}
-        mine = {f"recipes.{group}": self.recipes[group]}
-        mine[f"tasks.{task}.recipes.{group}"] = of.recipes.get(group, {})
+        of = self.told["tasks"][task]
+        layers = {"recipe": self.told["recipe"], f"tasks.{task}.recipe": of["recipe"]}
+        mine = {f"recipes.{group}": self.told["recipes"][group]}
+        mine[f"tasks.{task}.recipes.{group}"] = of["recipes"].get(group, {})
         layers |= mine
         at = {name: f"{key}.{name}" for key, each in layers.items() for name in each}
         fields = {name: value for each in layers.values() for name, value in each.items()}
         special = {name for each in mine.values() for name in each}
         source, family = fields.pop("from", None), fields.pop("family", False)
         seeds, cuts = fields.pop("seeds", self.file.seeds), fields.pop("cuts", ())
-        own = self.search or of.recipe or of.recipes.get(group)
+        own = self.file.search or of["recipe"] or of["recipes"].get(group)
         plan = Plan(
             task=task,
             group=group,
-            prefix="".join(f"{word}-" for word in (alias, task if own else "") if word),
+            name="-".join(filter(None, (alias, own and task, group))),
             fields={**fields, "base": self.bases[alias]},
             seeds=tuple(dict.fromkeys(seeds)),
             ranks=self.file.ranks,
@@ -120,40 +128,38 @@ class _Resolver(Reader):
             source=self._plan(alias, asked, task, source) if source else None,
             beside=self.path.parent,
             asked=asked,
+            search=self.file.search or Search(),
         )
         for name in ("method", "rank", "cuts") if source else ("cuts",) if family else ():
             if name in special:
-                self.refuse(at[name], "a family has its own")
-        with self.at(f"recipes.{group} on {task}"):
+                raise RecipeError(f"{at[name]}: a family has its own")
+        with refused_at(f"recipes.{group} on {task}"):
             made = plan.adapter(seeds[0], {})
-        self._check_ranks(made)
-        with self.at(at["data" if made.recipe.data else "task"]):
-            plan = replace(plan, fields={**plan.fields, "data_sha256": self._contents(made.recipe)})
+        _check_ranks(made)
+        with refused_at(at["data" if made.recipe.data else "task"]):
+            contents = self._contents(made.recipe)
         for i, cut in enumerate(cuts):
-            with self.at(f"{at['cuts']}[{i}]"):
+            with refused_at(f"{at['cuts']}[{i}]"):
                 check_cut(outline(made.recipe), *cut)
-        if plan.family or not cuts:
-            cuts = own_cuts(made.trainings[-1].recipe, family=plan.family)
-        plan = replace(plan, cuts=tuple(dict.fromkeys(cuts)))
+        if plan.family:
+            cuts = [("prefix", default_rescale(outline(made.trainings[-1].recipe)))]
+        cuts = tuple(dict.fromkeys(cuts or cuts_of(outline(made.recipe))))
+        plan = replace(plan, fields={**plan.fields, "data_sha256": contents}, cuts=cuts)
         return self._searched(plan, special)
 
     def _searched(self, plan: Plan, special: set[str]) -> Plan:
         """A plan with its grid: the fields that its recipe does not set."""
-        if (search := self.search) is None:
-            return plan
-        grid = {name: each for name, each in search.grid.items() if name not in special}
-        plan = replace(plan, grid=grid if grid or len(plan.cuts) > 1 else None)
+        grid = {name: each for name, each in plan.search.grid.items() if name not in special}
+        if self.file.search and (grid or len(plan.cuts) > 1):
+            plan = replace(plan, grid=grid)
         for point in plan.points:
-            with self.at(f"search: {' '.join(words_of(point))} for {plan.group} on {plan.task}"):
-                trial = plan.trial(search.seed, {}, point)
-            self._check_ranks(trial)
-            if search.at not in ("aurac", *trial.ranks):
-                self.refuse("search.at", f"rank {search.at} is not in ranks")
+            words = " ".join(words_of(point))
+            with refused_at(f"search: {words} for {plan.group} on {plan.task}"):
+                trial = plan.trial(point, {})
+            _check_ranks(trial)
+            if plan.search.at not in ("aurac", *trial.ranks):
+                raise RecipeError(f"search.at: rank {plan.search.at} is not in ranks")
         return plan
-
-    def _check_ranks(self, made: Planned) -> None:
-        if (last := made.ranks[-1]) > (rank := made.recipe.rank):
-            self.refuse("ranks", f"{last} is above {rank}, the rank of {made.plan.group}")
 
     def _contents(self, recipe: Recipe) -> str:
         """The hash of a recipe's data."""
@@ -167,43 +173,48 @@ class _Resolver(Reader):
                 self.hashes[data] = recipe.data_sha256
         return self.hashes[data]
 
-    def _asked(self, alias: str, shots: int | None, task: str) -> dict[str, Settings]:
+    def _asked(self, alias: str, shots: int | None, task: str) -> Settings:
         """How a task is evaluated: folders as they are found beside the study."""
         options = {} if self.file.num_fewshot is None else {"num_fewshot": shots}
-        beside, allowed = self.path.parent, _OPTIONS - options.keys()
-        for key, given in (("", self.file.options), (f"tasks.{task}.", self.tasks[task].options)):
-            if unknown := sorted(given.keys() - allowed):
-                self.refuse(f"{key}options.{unknown[0]}", "this is no option here")
+        beside, elsewhere = self.path.parent, _OF_THE_STUDY | options.keys()
+        of = {"options": self.file.options, f"tasks.{task}.options": self.file.tasks[task].options}
+        for key, given in of.items():
+            for name in given:
+                if name in elsewhere or name not in Settings.__struct_fields__:
+                    raise RecipeError(f"{key}.{name}: this is no option here")
             options |= given
-            with self.at(f"{key}options"):
+            with refused_at(key):
                 asked = Settings.of("ADAPTER", task, base=self.bases[alias], **options)
         data = {name: str(located_data(at, beside)) for name, at in asked.data.items()}
         include = asked.include_path and str(located_data(asked.include_path, beside))
-        asked = structs.replace(asked, data=data, include_path=include)
-        if self.search is None:
-            return {RUN: asked}
-        split, limit = self.search.split, self.search.limit
-        return {RUN: asked, SEARCH: structs.replace(asked, split=split, limit=limit)}
+        return structs.replace(asked, data=data, include_path=include)
 
-    def _declare(self, part: Part, pair: Primary, at: str) -> bool:
+    def _declare(self, part: Part, pair: tuple[str, str], cut: Cut | None, at: str) -> bool:
         """Add the two rows of a declared comparison to a part; whether a task has both."""
-        both = [part.groups.get(name, []) for name in (pair.a, pair.b)]
-        tasks = set.intersection(*({plan.task for plan in plans} for plans in both))
-        if pair.a == pair.b:
-            self.refuse(at, f"{pair.a} is compared with itself")
-        if not tasks:
-            return False
-        keys = []
-        for name, plans in zip((pair.a, pair.b), both, strict=True):
-            there = {plan.task: plan.cuts for plan in plans if plan.task in tasks}
-            for task, cuts in there.items():
-                if pair.cut not in (None, *cuts):
-                    wrong = f"{name} is cut by {', '.join(map(' '.join, cuts))} on {task}"
-                    self.refuse(f"{at}.cut", f"{wrong}, not by {' '.join(pair.cut or ())}")
-            first = {pair.cut or cuts[0] for cuts in there.values()}
-            searched = not pair.cut and any(plan.grid is not None for plan in plans)
-            if len(first) > 1 and not searched:
-                self.refuse(at, f"{name} has another first cut on each task: name one")
-            keys.append(Key(name) if searched else Key(name, *first.pop()))
-        part.primary.append((keys[0], keys[1]))
-        return True
+        plans = [part.groups.get(name, []) for name in pair]
+        tasks = set.intersection(*({plan.task for plan in each} for each in plans))
+        if tasks:
+            a, b = ([plan for plan in each if plan.task in tasks] for each in plans)
+            part.primary.append((_row(a, cut, at), _row(b, cut, at)))
+        return bool(tasks)
+
+
+def _row(plans: list[Plan], cut: Cut | None, at: str) -> Key:
+    """The row of a recipe in a declared comparison; without its cut where a search finds this."""
+    name = plans[0].group
+    for plan in plans:
+        if cut not in (None, *plan.cuts):
+            there = ", ".join(map(" ".join, plan.cuts))
+            wrong = f"{name} is cut by {there} on {plan.task}, not by {' '.join(cut or ())}"
+            raise RecipeError(f"{at}.cut: {wrong}")
+    first = {cut or plan.cuts[0] for plan in plans}
+    if not cut and any(plan.grid is not None for plan in plans):
+        return Key(name)
+    if len(first) > 1:
+        raise RecipeError(f"{at}: {name} has another first cut on each task: name one")
+    return Key(name, *first.pop())
+
+
+def _check_ranks(made: Planned) -> None:
+    if (last := made.ranks[-1]) > (rank := made.recipe.rank):
+        raise RecipeError(f"ranks: {last} is above {rank}, the rank of {made.plan.group}")

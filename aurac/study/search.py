@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from aurac.curves.area import quadrature_weights
-from aurac.study.design import RUN, SEARCH, Part, Planned, Point, words_of
+from aurac.curves.curve import Curve
+from aurac.study.design import Part, Point, words_of
 from aurac.study.file import Cut
-from aurac.study.work import Work
+from aurac.study.work import Step, Work
 
-if TYPE_CHECKING:
-    from aurac.curves.curve import Curve
-    from aurac.study.file import Search
+OVER = ("done", "diverged")
 
 
 class Trial(NamedTuple):
@@ -67,18 +66,17 @@ class Winner(NamedTuple):
                     yield f"The search of {recipe} on {task} chose {word}, {end}"
 
 
-def choose(trials: Mapping[str, Sequence[Trial | None]]) -> Winner | None:
+def choose(tried: Mapping[str, Sequence[Trial]]) -> Winner | None:
     """The cut that is best over the tasks, each at its best setting, and these settings.
 
     Args:
-        trials: Task → all that are tried; None: one that is missing. One without a score is below
-            all others; of equal ones the first is chosen.
+        tried: Task → its trials. One without a score is below all others; of equal ones the first
+            is chosen.
 
     Returns:
-        None where a trial is missing, or a task has none with a score.
+        None where a task has no trial with a score.
     """
-    tried = {task: [trial for trial in each if trial] for task, each in trials.items()}
-    if tried != trials or not all(any(x.scores for x in each) for each in tried.values()):
+    if not all(any(trial.scores for trial in each) for each in tried.values()):
         return None
 
     def best(task: str, cut: Cut) -> Trial:
@@ -88,22 +86,6 @@ def choose(trials: Mapping[str, Sequence[Trial | None]]) -> Winner | None:
     means = {cut: sum(best(task, cut).scores.get(cut, -1.0) for task in tried) for cut in cuts}
     cut = max(means, key=lambda each: means[each])
     return Winner(cut, {task: best(task, cut).point for task in tried}, tried)
-
-
-class Step(NamedTuple):
-    """An adapter of a part, and what is left of it.
-
-    Attributes:
-        state: `search`, `train`, `evaluate`, or `wait` for a search; else `done`, or `diverged`.
-        adapter: A seed of a recipe, or a trial.
-        where: `run`, or of a trial `search`.
-        why: How its training diverged.
-    """
-
-    state: str
-    adapter: Planned
-    where: str
-    why: str = ""
 
 
 class Survey(NamedTuple):
@@ -116,11 +98,6 @@ class Survey(NamedTuple):
 
     winners: dict[str, Winner]
     steps: list[Step]
-
-    @property
-    def adapters(self) -> list[Planned]:
-        """All but the trials."""
-        return [step.adapter for step in self.steps if step.where == RUN]
 
     def said(self) -> tuple[str, ...]:
         """What a reader of the results should know."""
@@ -135,40 +112,29 @@ def survey(work: Work, part: Part) -> Survey:
     chosen: dict[tuple[str, str], Point] = {}
     for group, plans in part.groups.items():
         waits = any(plan.source and plan.source.group in waiting for plan in plans)
-        trials: dict[str, list[Trial | None]] = {}
-        for plan, point in ((p, x) for p in plans for x in p.points):
-            search = cast("Search", work.study.search)  # else there are no points
-            adapter = plan.trial(search.seed, chosen, point)
-            step = _step(work, part, adapter, SEARCH, waits=waits)
-            found.steps.append(step)
-            trials.setdefault(plan.task, []).append(_trial(work, part, step, point, search.at))
-        if trials:
-            if (won := choose(trials)) is None:
-                waits = True
-            else:
-                found.winners[group] = won
-                chosen |= {(task, group): point for task, point in won.points.items()}
+        settings = [plan.trial(point, chosen) for plan in plans for point in plan.points]
+        trials = [work.step(part, adapter, waits=waits) for adapter in settings]
+        whole = all(step.state in OVER for step in trials)
+        if trials and whole and (won := choose(_tried(trials))):
+            found.winners[group] = won
+            chosen |= {(task, group): point for task, point in won.points.items()}
+        elif trials:
+            waits = True
         waiting |= {group} if waits else set()
         adapters = [plan.adapter(seed, chosen) for plan in plans for seed in plan.seeds]
-        found.steps.extend(_step(work, part, x, RUN, waits=waits) for x in adapters)
+        found.steps.extend(trials)
+        found.steps.extend(work.step(part, x, waits=waits) for x in adapters)
     return found
 
 
-def _step(work: Work, part: Part, adapter: Planned, where: str, *, waits: bool) -> Step:
-    state, why = ("wait", "") if waits else work.state(part, adapter, where)
-    searched = where == SEARCH and state in ("train", "evaluate")
-    return Step("search" if searched else state, adapter, where, why)
-
-
-def _trial(work: Work, part: Part, step: Step, point: Point, at: str | int) -> Trial | None:
-    """How a setting scored; None if it is missing."""
-    run, adapter = work.stored(part, SEARCH), step.adapter
-    if step.state != "done" or run is None:
-        return Trial(point, {}, step.why) if step.why else None
-    name, task = adapter.stored(run, SEARCH), adapter.plan.task
-    curves = [c for c in run.curves if (c.adapter, c.task) == (name, task)]
-    known = {(c.basis, c.rescale): c for c in curves}
-    return Trial(point, {x: score(known[x], adapter.ranks, at) for x in adapter.plan.cuts})
+def _tried(steps: Sequence[Step]) -> dict[str, list[Trial]]:
+    """Task → how each setting scored."""
+    tried: dict[str, list[Trial]] = {}
+    for _, adapter, curves, why in steps:
+        at = adapter.plan.search.at
+        scores = {cut: score(curve, adapter.ranks, at) for cut, curve in curves.items()}
+        tried.setdefault(adapter.plan.task, []).append(Trial(adapter.point, scores, why))
+    return tried
 
 
 def score(curve: Curve, ranks: Sequence[int], at: str | int) -> float:

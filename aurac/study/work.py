@@ -4,28 +4,42 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock
 from msgspec import structs
 
+from aurac.adapters import truncate
+from aurac.curves.curve import Curve
 from aurac.curves.question import Question
 from aurac.errors import DivergedError
+from aurac.records.run import StoredRun, read_run
 from aurac.study.design import SEARCH, Part, Planned, Study, Training
-
-if TYPE_CHECKING:
-    from aurac.records.run import StoredRun
-    from aurac.training.job import TrainingResult
-
-    Train = Callable[..., TrainingResult]
+from aurac.study.file import Cut
 
 logger = logging.getLogger(__name__)
 
 TRAININGS = "trainings.jsonl"  # below the study's
+
+
+class Step(NamedTuple):
+    """An adapter of a part, and what is left of it.
+
+    Attributes:
+        state: `search`, `train`, `evaluate`, or `wait` for a search; else `done`, or `diverged`.
+        adapter: A seed of a recipe, or a trial.
+        curves: Of one that is done, that of each cut.
+        why: How its training diverged.
+    """
+
+    state: str
+    adapter: Planned
+    curves: Mapping[Cut, Curve] = {}
+    why: str = ""
 
 
 @dataclass
@@ -40,7 +54,7 @@ class Work:
         progress: Whether to show bars.
         say: Called with what is done next.
         train: Trains a recipe to a folder, as `aurac.train` does; None: that.
-        runs, made: What was read, until `refresh`: the runs, and of each training its record.
+        runs, made: What was read, until `refresh`: the runs, and how each training diverged.
     """
 
     study: Study
@@ -48,9 +62,9 @@ class Work:
     device: str | None = None
     progress: bool = False
     say: Callable[[str], None] = logger.info
-    train: Train | None = None
+    train: Callable[..., Any] | None = None
     runs: dict[Path, StoredRun] = field(default_factory=dict)
-    made: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+    made: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def refresh(self) -> None:
         """Forget what was read: another process may have added to it."""
@@ -59,95 +73,84 @@ class Work:
 
     def stored(self, part: Part, where: str) -> StoredRun | None:
         """The run in the `run` or `search` of a part, if there is one."""
-        from aurac.records.run import read_run
-
         folder = self.out / part.name / where
         if folder not in self.runs and (folder / "run.json").is_file():
-            search = self.study.search if where == SEARCH else None
+            search = self.study.file.search if where == SEARCH else None
             asked = Question(limit=search.limit or None) if search else None
             self.runs[folder] = read_run(folder, asked)
         return self.runs.get(folder)
 
-    def trained(self) -> dict[tuple[str, int], dict[str, Any]]:
-        """Hash of the recipe and seed of each training → what `trainings.jsonl` says of it."""
+    def step(self, part: Part, adapter: Planned, *, waits: bool = False) -> Step:
+        """What is left of an adapter, which may wait for a search."""
+        if waits:
+            return Step("wait", adapter)
+        run = self.stored(part, adapter.where)
+        if run and (curves := adapter.stored(run)):
+            return Step("done", adapter, curves)
+        if why := next(filter(None, map(self._diverged, adapter.trainings)), ""):
+            return Step("diverged", adapter, why=why)
+        there = all((self.out / job.folder).exists() for job in adapter.trainings)
+        state = "evaluate" if there else "train"
+        return Step("search" if adapter.where == SEARCH else state, adapter)
+
+    def _diverged(self, job: Training) -> str:
+        """How a training diverged, by `trainings.jsonl`; empty where it did not."""
         path = self.out / TRAININGS
         if not self.made and path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
                 with suppress(ValueError):  # one that was cut off
                     record = json.loads(line)
-                    self.made[record["sha256"], record["seed"]] = record
-        return self.made
+                    self.made[record["sha256"], record["seed"]] = record.get("diverged", "")
+        return self.made.get((job.recipe.sha256, job.recipe.seed), "")
 
-    def state(self, part: Part, adapter: Planned, where: str) -> tuple[str, str]:
-        """What is left of an adapter: `train` or `evaluate`; else `done`, or `diverged` and how."""
-        run = self.stored(part, where)
-        if run and adapter.stored(run, where):
-            return "done", ""
-        if why := next(filter(None, map(self._diverged, adapter.trainings)), ""):
-            return "diverged", why
-        there = all((self.out / job.folder).exists() for job in adapter.trainings)
-        return "evaluate" if there else "train", ""
-
-    def _diverged(self, job: Training) -> str:
-        """How a training diverged; empty where it did not."""
-        made = self.trained().get((job.recipe.sha256, job.recipe.seed), {})
-        return str(made.get("diverged", ""))
-
-    def do(self, part: Part, adapter: Planned, where: str) -> None:
+    def do(self, part: Part, adapter: Planned) -> None:
         """Train what an adapter needs and evaluate it, unless the training diverges."""
-        for job in adapter.trainings:
-            folder = self.out / job.folder
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{folder}.lock"):  # another recipe's process may want it, too
-                self.refresh()
-                if self._diverged(job) or not (
-                    folder.exists() or self._train(job, folder, adapter.name)
-                ):
-                    return
-        self._evaluate(part, adapter, where)
+        if all(self._trained(job, adapter.name) for job in adapter.trainings):
+            self._evaluate(part, adapter)
 
-    def _train(self, job: Training, folder: Path, name: str) -> bool:
-        from aurac.adapters import load_adapter, truncate
+    def _trained(self, job: Training, name: str) -> bool:
+        """Train what is not there yet; False where that diverges."""
         from aurac.training.job import train
 
-        self.say(f"training {job.folder} ({name})")
-        start = None
-        if job.start:
-            start = truncate(
-                load_adapter(self.out / job.start[0]), job.recipe.rank, basis=job.start[1]
-            )
-        told: dict[str, Any] = {"device": self.device, "progress": self.progress}
-        try:
-            done = (self.train or train)(job.recipe, folder, start=start, **told)
-        except DivergedError as error:
-            self.say(str(error))
-            self._keep(job, {"diverged": str(error)})
-            return False
-        facts = {"seconds": round(done.seconds, 1), "tokens": done.tokens}
-        self._keep(job, {**facts, "memory": done.memory, "losses": done.losses})
-        return True
+        folder, start = self.out / job.folder, None
+        with FileLock(f"{folder}.lock"):  # another recipe's process may want it, too
+            self.refresh()
+            if self._diverged(job) or folder.exists():
+                return not self._diverged(job)
+            self.say(f"training {job.folder} ({name})")
+            if job.start:
+                start = truncate(self.out / job.start, job.recipe.rank, basis="svd")
+            told: dict[str, Any] = {"device": self.device, "progress": self.progress}
+            try:
+                done = (self.train or train)(job.recipe, folder, start=start, **told)
+            except DivergedError as error:
+                self.say(str(error))
+                self._keep(job, {"diverged": str(error)})
+                return False
+            facts = {"seconds": round(done.seconds, 1), "tokens": done.tokens}
+            self._keep(job, {**facts, "memory": done.memory, "losses": done.losses})
+            return True
 
     def _keep(self, job: Training, facts: dict[str, Any]) -> None:
         """Add a training to `trainings.jsonl`."""
         recipe, path = job.recipe, self.out / TRAININGS
-        made_by = {"recipe": recipe.name, "seed": recipe.seed, "sha256": recipe.sha256}
-        data = {"data_sha256": recipe.data_sha256}
-        line = json.dumps({"folder": job.folder, **made_by, **data, **facts}) + "\n"
+        told = {"folder": job.folder, "recipe": recipe.name, "seed": recipe.seed}
+        told |= {"sha256": recipe.sha256, "data_sha256": recipe.data_sha256, **facts}
         torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
         with path.open("a", encoding="utf-8") as lines:
-            lines.write("\n" * torn + line)
+            lines.write("\n" * torn + json.dumps(told) + "\n")
 
-    def _evaluate(self, part: Part, adapter: Planned, where: str) -> None:
+    def _evaluate(self, part: Part, adapter: Planned) -> None:
         """Evaluate an adapter under each of its cuts in the `run` or `search` of a part."""
         from aurac.runs.compare import run
         from aurac.runs.progress import Bar, Progress
 
         settings = structs.replace(
-            adapter.plan.asked[where],
+            adapter.asked,
             checkpoints=(f"{Path(adapter.folder).name}={self.out / adapter.folder}",),
             ranks=adapter.ranks,
             device=self.device,
-            out=str(self.out / part.name / where),
+            out=str(self.out / part.name / adapter.where),
         )
         for basis, rescale in adapter.plan.cuts:
             if not adapter.plan.family:

@@ -51,14 +51,15 @@ def main(out: Path = base.FOLDER) -> None:
 def page(stored: base.Stored, known: Known, accuracies: Accuracies) -> dict[str, Any]:
     """What stands in the places of readme.md; `n` and `v` have every difference by its names."""
     test = known[Asked("test", *claims.DECLARED)]
-    first = [known[Asked("first", *pair)] for pair in KINDS["first"]["pairs"][:2]]
+    tasks = "both" if known[Asked("explored", "with P", "eight")] else ALONE
+    own, fitted = (known[Asked("first", *pair)] for pair in KINDS["first"]["pairs"][:2])
+    theirs = known[Asked("explored", *ASKED["paper"][0][1], tasks)]
     way = "nested" if verdict(test) == "better" else "lora"
     each = {rank: known[Asked("rank", "each", way, ALONE, rank)] for rank in EACH}
     beaten = [rank for rank, found in each.items() if verdict(found) == "better"]
     cut = [rank for rank in EACH if rank not in beaten]
     closest = max(cut or EACH, key=lambda rank: c.value if (c := each[rank]) else -1)
     lost = [f"{inline(known[Asked('loss', way, way, 'both', r)])} at {r}" for r in EACH[::-1]]
-    tasks = "both" if known[Asked("explored", "with P", "eight")] else ALONE
     searched = [r for r in EACH if (ALONE, base.WAYS["searched"], r) in accuracies]
     fresh = f"{len(claims.fresh_seeds(stored))} of {len(FRESH)} seeds"
     sets = claims.fresh_sets(stored)
@@ -73,8 +74,10 @@ def page(stored: base.Stored, known: Known, accuracies: Accuracies) -> dict[str,
         "first": {"lora": "plain LoRA", "nested": "MatryoshkaLoRA"}[way],
         "because": {"lora": ": it needs no special training, nor labelled examples"}.get(way, ""),
         "lost": numbers.listed(lost),
-        "nested": SAID[verdict(test or first[0])],
-        "pays": "does not exclude" if any(x.high >= PAYS for x in first) else "excludes",
+        "nested": SAID[verdict(test or own)],
+        "pays": "does not exclude"
+        if any(c and c.high >= PAYS for c in (own, fitted))
+        else "excludes",
         "alone": f"rank {numbers.listed(beaten)}".replace("and", "or") if beaten else "no rank",
         "at_ranks": at_ranks({rank: each[rank] for rank in beaten or EACH}),
         "each_seeds": len(found.seeds) if (found := each["1"]) else 0,
@@ -93,7 +96,7 @@ def page(stored: base.Stored, known: Known, accuracies: Accuracies) -> dict[str,
         "paper": tables.shown(paper(known, tasks)),
         "family": KINDS["explored"]["family"],
         "pairs": len({asked[1:3] for asked in explored}),
-        "paper_seeds": len(known[explored[0]].seeds),
+        "paper_seeds": len(theirs.seeds) if theirs else 0,
         "rate": base.rate("dylora_eight").strip(" ()"),
         "base": numbers.percent(stored.base["aurac_word_problems"][0].mean()),
         "searched": f" (rank {numbers.listed(searched)}: its own, too)" if searched else "",

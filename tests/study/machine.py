@@ -33,7 +33,7 @@ from support.table_world import MODULE, SIDE, Table
 import aurac
 from aurac.cli import main
 from aurac.errors import DivergedError
-from aurac.study import load_study, run_study
+from aurac.study import Work, load_study, run_study
 
 SIDES = np.random.default_rng(5).normal(size=(64, SIDE * SIDE))  # of example i
 BEST = {"lora": ("svd", "keep"), "dylora": ("prefix", "rule")}
@@ -426,6 +426,9 @@ class Sequence:
     def write(self, content):
         self.file.write_text(yaml.safe_dump(content, sort_keys=False))
 
+    def work(self):
+        return Work(load_study(self.file), self.out, train=self.train)
+
     def run(self, steps):
         """Do some steps, and the study to its end after each."""
         for _ in range(steps):
@@ -461,7 +464,7 @@ class Sequence:
         self.write(self.content)
         try:
             with ending(writes or math.inf):
-                run_study(load_study(self.file), self.out, train=self.train)
+                run_study(self.work())
         except EndedError:
             self.ended += 1
         self.train.ends = None
@@ -469,16 +472,16 @@ class Sequence:
     def second(self):
         """A second process does the study while the first one trains, and then both end."""
         self.write(self.content)
-        study = load_study(self.file)
+        work = self.work()
         if "tail" not in self.content["recipes"]:  # it would wait for this thread
-            self.train.other = lambda: run_study(study, self.out, train=self.train)
+            self.train.other = lambda: run_study(work)
         self.finish()
         self.train.other = None
 
     def finish(self):
         """The study to its end, and all that it says."""
         self.write(self.content)
-        run_study(load_study(self.file), self.out, train=self.train)
+        run_study(self.work())
         oracle = Oracle(self.content, self.rows)
         status, told, said = program("study", self.file, "--out", self.out, "--dry-run")
         assert status == 0, said

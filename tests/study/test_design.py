@@ -87,15 +87,16 @@ def run_of(recipe, ranks=(1, 2, 4), asked=50, basis="svd", **more):
 
 def test_an_adapter_is_recognised_by_its_recipe_and_seed_where_all_cells_are_there(study):
     one, two = (a for a in planned(study()) if a.plan.task == "other" and a.plan.group == "lora")
-    assert one.stored(run_of(one.recipe), "run") == "stored"
-    assert one.stored(run_of(one.recipe, ranks=(1, 2, 3, 4)), "run") == "stored"
+    for ranks in ((1, 2, 4), (1, 2, 3, 4)):
+        run = run_of(one.recipe, ranks=ranks)
+        assert one.stored(run) == {("svd", "keep"): run.curves[0]}
     for other in (
         run_of(two.recipe),
         run_of(one.recipe, ranks=(1, 4)),
         run_of(one.recipe, asked=49),
         run_of(one.recipe, missing={8: "no number"}),
     ):
-        assert one.stored(other, "run") is None
+        assert one.stored(other) == {}
 
 
 def test_the_cuts_that_are_wanted_are_those_of_compare(study):
@@ -116,7 +117,7 @@ def test_the_cuts_that_are_wanted_are_those_of_compare(study):
     one = next(a for a in planned(loaded) if a.plan.group == "both")
     stored = run_of(one.recipe, basis="prefix", rescale="trained")
     stored.curves[0].task = "t"
-    assert one.stored(stored, "run") is None  # rescale `rule` is missing
+    assert one.stored(stored) == {}  # rescale `rule` is missing
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_the_papers_studies_have_the_batches_and_prompts_of_its_code(name, shots
             recipe = adapter.recipe
             assert (recipe.batch_size, recipe.accumulation, recipe.epochs) == (32, 8, 3)
             folders.add(adapter.folder)
-            shown = adapter.plan.asked["run"].num_fewshot
+            shown = adapter.asked.num_fewshot
             found.setdefault((adapter.plan.task, shown), []).append(recipe.seed)
     assert list(found) == shots
     assert all(sorted(set(seeds)) == [42, 666, 2408] for seeds in found.values())

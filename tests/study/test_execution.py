@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from harness_doubles import write_text_task
 
+from aurac.analysis import analyse
 from aurac.cli import cli
 from aurac.errors import RecipeError
 from aurac.study import Work, left, run_study
@@ -30,7 +31,7 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(written, tmp_path)
     *left_over, count = [line.split() for line in done.output.splitlines()]
     assert count == ["3", "adapters,", "0", "of", "them", "done"]
     assert left_over == [["train", name, "on", "aurac_word_problems"] for name in names]
-    ((run, analysis, *_),) = run_study(study, out, say=trained.append)
+    (run,) = run_study(Work(study, out, say=trained.append))
     done = [said.split()[1] for said in trained if said.startswith("training ")]
     ends = ["seed1", "seed2", *(f"family-seed1/r{rank}" for rank in (1, 2, 4))]
     assert [name.split("-", 2)[2] for name in done] == ends
@@ -38,15 +39,16 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(written, tmp_path)
     kept = [json.loads(line) for line in (out / "trainings.jsonl").read_text().splitlines()]
     assert [one["folder"] for one in kept] == done
     assert all(one["tokens"] > 0 and one["losses"] and one["seconds"] >= 0 for one in kept)
+    analysis = analyse(run.curves, run.question)
     assert {row.name: row.seeds for row in analysis.rows} == {
         "lora": 2, "lora (prefix)": 2, "each": 1
     }  # fmt: skip
     assert run.failures == ()
     assert "LoRA" in (out / "report.md").read_text()
     shutil.rmtree(out / "adapters")
-    ((_, same, *_),) = run_study(study, out, say=trained.append)
+    (same,) = run_study(Work(study, out, say=trained.append))
     assert len(trained) == 5 + 3  # nothing more
-    assert same.scores.equals(analysis.scores)
+    assert analyse(same.curves, same.question).scores.equals(analysis.scores)
     task = "aurac_word_problems"
     more = written(FILE | {"tasks": {task: {"options": {"limit": 4}}}})
     todo = [(step.state, step.adapter.name) for step in left(Work(more, out))]
@@ -65,7 +67,7 @@ def test_a_limit_above_the_examples_takes_all(written, tmp_path):
     write_text_task(tmp_path)
     recipes = {"lora": {"method": "lora"}}
     study = written({"recipes": recipes, "tasks": task, "seeds": [1], "ranks": [1]})
-    ((run, *_),) = run_study(study, out := tmp_path / "out")
+    (run,) = run_study(Work(study, out := tmp_path / "out"))
     assert [curve.n_docs for curve in run.curves] == [8]
     assert [step.state for step in left(Work(study, out))] == ["done"]
 
@@ -74,7 +76,7 @@ def test_a_training_that_diverged_is_tried_again_with_other_settings(written, tm
     recipes = {"lora": {"method": "lora", "learning_rate": 1e30}, "fine": {"method": "lora"}}
     content = {"recipes": recipes, "tasks": FILE["tasks"], "seeds": [1], "ranks": [1]}
     study = written(content)
-    run_study(study, out := tmp_path / "out")
+    run_study(Work(study, out := tmp_path / "out"))
     assert "lora-seed1: The training diverged: its loss is nan" in (out / "report.md").read_text()
     with (out / "trainings.jsonl").open("a") as lines:
         lines.write('{"folder": "adapters/lo')  # a line that was cut off
@@ -82,7 +84,7 @@ def test_a_training_that_diverged_is_tried_again_with_other_settings(written, tm
     recipes["lora"]["learning_rate"] = 1e-2
     study = written(content)
     assert [step.state for step in left(Work(study, out))] == ["train", "done"]
-    run_study(study, out)
+    run_study(Work(study, out))
     assert "The training diverged" not in (out / "report.md").read_text()
     last = json.loads((out / "trainings.jsonl").read_text().splitlines()[-1])
     assert last["folder"].startswith("adapters/lora-")
@@ -111,4 +113,4 @@ def test_a_task_that_has_another_name_is_refused_before_its_training(written, tm
     with pytest.raises(
         RecipeError, match=r"tiny_text\.yaml: this stands for tiny_text: name these"
     ):
-        run_study(study, tmp_path / "out")
+        run_study(Work(study, tmp_path / "out"))

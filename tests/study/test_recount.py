@@ -175,6 +175,13 @@ def sides_of(row):
     return tasks, seeds
 
 
+def compared(row, grade=grader.same_value):
+    """For each task (S, n) values of a difference in the tables."""
+    tasks, seeds = sides_of(row)
+    whole = "16" if row["kind"] == "loss" else row["ranks"]
+    return shared([(row["a"], whole), (row["b"], row["ranks"])], tasks, seeds, grade)
+
+
 def close(text, number, within):
     assert float(text) == pytest.approx(100 * number, abs=within)
 
@@ -184,10 +191,7 @@ def test_differences_with_their_ends_p_and_verdict():
     assert len(rows) > 150
     explored = len({(row["a"], row["b"]) for row in rows if row["kind"] == "explored"})
     for row in rows:
-        tasks, seeds = sides_of(row)
-        whole = "16" if row["kind"] == "loss" else row["ranks"]
-        sides = [(row["a"], whole), (row["b"], row["ranks"])]
-        each = shared(sides, tasks, seeds, grader.same_value)
+        each = compared(row)
         assert len(each[0]) == int(row["seeds"])
         family = FAMILIES.get(row["kind"]) or max(explored, 22)  # two wait for LoRA-Squeeze
         low, high = (end(each, x, 0.025 / family, family) for x in (-1, 1))
@@ -218,9 +222,7 @@ def test_differences_by_text():
     rows = [row for row in rows_of("differences") if row["by text"]]
     assert len(rows) > 50
     for row in rows[:40]:
-        tasks, seeds = sides_of(row)
-        whole = "16" if row["kind"] == "loss" else row["ranks"]
-        each = shared([(row["a"], whole), (row["b"], row["ranks"])], tasks, seeds, grader.same_text)
+        each = compared(row, grader.same_text)
         close(row["by text"], np.mean([D.mean() for D in each]), 0.001)
 
 
@@ -228,10 +230,8 @@ def test_bootstrap():
     """Beside one of other draws, a loop over seeds and templates: two thousand draws vary."""
     random, templates = np.random.default_rng(1), grader.templates(STUDY / "smollm2/run")
     for row in rows_of("differences")[:1]:
-        tasks, seeds = sides_of(row)
-        sides = [(row["a"], row["ranks"]), (row["b"], row["ranks"])]
         means = []
-        for task, D in zip(tasks, shared(sides, tasks, seeds, grader.same_value), strict=True):
+        for task, D in zip(sides_of(row)[0], compared(row), strict=True):
             groups = defaultdict(list)
             for place, key in enumerate(sorted(templates[task])):
                 groups[templates[task][key]].append(place)

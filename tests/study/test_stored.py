@@ -19,7 +19,7 @@ STUDY = Path(__file__).parents[2] / "reports/small_ranks"
 
 def test_a_stored_study_is_done_and_read_as_its_report_says():
     work = Work(load_study(STUDY / "study.yaml"), STUDY)
-    (part,) = (part for part in work.study.parts if part.alias == "smollm2")
+    (part,) = (part for part in work.study.parts if part.name == "smollm2")
     there, out = survey(work, part), STUDY / part.name
     found = json.loads((out / "search.json").read_text())
     for group in ("lora", "matryoshka", "dylora"):
