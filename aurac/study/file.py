@@ -54,8 +54,10 @@ class Fields(_optional({**_RECIPE, **_MORE})):  # type: ignore[misc]
     """
 
 
-class RecipeFile(_optional({**_RECIPE, **_MORE, "from": str})):  # type: ignore[misc]
+class RecipeFile(_optional({**_RECIPE, **_MORE})):  # type: ignore[misc]
     """A recipe; `from`: train the cuts by SVD of that recipe's adapters on, as a family."""
+
+    source: str | UnsetType = msgspec.field(default=UNSET, name="from")
 
 
 class TaskFile(_Strict, frozen=True):

@@ -53,7 +53,7 @@ def page(stored: base.Stored, known: Known, accuracies: Accuracies) -> dict[str,
     test = known[Asked("test", *claims.DECLARED)]
     tasks = "both" if known[Asked("explored", "with P", "eight")] else ALONE
     own, fitted = (known[Asked("first", *pair)] for pair in KINDS["first"]["pairs"][:2])
-    theirs = known[Asked("explored", *ASKED["paper"][0][1], tasks)]
+    theirs = known[Asked("explored", "without P", "eight", tasks)]
     way = "nested" if verdict(test) == "better" else "lora"
     each = {rank: known[Asked("rank", "each", way, ALONE, rank)] for rank in EACH}
     beaten = [rank for rank, found in each.items() if verdict(found) == "better"]
