@@ -131,7 +131,8 @@ def one_answer(of: View, run: StoredRun | None) -> str:
     """
     if of.metric == f"{WHOLE},none":
         return (
-            "Long completions are rarely right as a whole: --metric token_accuracy counts tokens."
+            "Long completions are rarely right as a whole: --metric token_accuracy counts tokens, "
+            "with a tenth of the margin."
         )
     ranks = [point.rank for point in of.of(of.keys[0])][-1:]
     none = of.rolling or of.metric == f"{TOKENS},none"

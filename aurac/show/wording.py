@@ -139,11 +139,15 @@ def _shipped(of: View, record: Advice, adapter: str) -> str:
     lost = f"at most {upper(bound)} points" if bound > 0 else "nothing"
     files = record.bytes, known[record.reference or 0].bytes
     file = f" Its file has {size(files[0])} instead of {size(files[1])}." if all(files) else ""
-    claim = f"{ship} {adapter}rank {rank}: it loses {lost} against {reference} {sure}"
-    if of.metric in OWN:  # a few points of these may be much of what was learnt
+    own = of.metric in OWN  # a few points of these may be much of what was learnt
+    what = f" of {of.measure.lower()}" if own and bound > 0 else ""
+    claim = f"{ship} {adapter}rank {rank}: it loses {lost}{what} against {reference} {sure}"
+    if own:
         base, kept, whole = (known[r].accuracy for r in (0, rank, record.reference or 0))
         share = "all" if kept >= whole else f"{percent((kept - base) / (whole - base))} %"
-        claim += f" and keeps {share} of the gain over the base"
+        claim += f"; as measured it keeps {share} of the gain over the base"
+    if bound > 0 and of.metric == f"{TOKENS},none":
+        claim += ". Where it was measured, a point of token accuracy was ten points of answers"
     return f"{claim}.{_slot(record)}{file}"
 
 

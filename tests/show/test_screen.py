@@ -428,12 +428,13 @@ def test_scores_of_ones_own_examples_are_called_what_they_are():
     shown = screen(found, stored(found), 200, details=True)
     assert "held_out: token accuracy in percent, 200 examples" in shown.splitlines()[0]
     assert "not the accuracy of answers" in shown
-    assert "against rank 16 (95 % confidence) and keeps 97.1 % of the gain over the base." in shown
+    assert "points of token accuracy against rank 16 (95 % confidence); as measured it" in shown
+    assert "keeps 97.1 % of the gain over the base. Where it was measured, a point of" in shown
     better = replace(
         own, outcomes=own.outcomes[[0, 1, 2, 4, 3]], accuracy=[*values[[1, 2, 3, 5, 4]]]
     )
     shown_better = screen(analyse([better], Question(margin=0.04)), width=200)
-    assert "rank 4: it loses at most 3.2 points" in shown_better
+    assert "rank 4: it loses at most 3.2 points of token accuracy" in shown_better
     assert "keeps all of the gain" in screen(analyse([better], Question(margin=0.02)), width=200)
     losses = shown.partition("Mean loss of a token in nats\n")[2].splitlines()
     assert losses[0].split() == ["adapter", "base", "r=1", "r=16"]
@@ -457,7 +458,7 @@ def test_the_margin_that_is_offered_is_of_the_size_of_the_score(metric, margin, 
 def test_whole_completions_that_are_never_right_name_the_other_score():
     said = screen(one(metric="whole_completion,none", accuracy=(0,) * 5, base=0.0), width=200)
     assert "lora is not shown to be above the base at any rank" in said
-    assert "rarely right as a whole: --metric token_accuracy counts tokens." in said
+    assert "token_accuracy counts tokens, with a tenth of the margin." in said
 
 
 def test_a_mean_over_tasks_without_an_interval_says_why():
