@@ -18,6 +18,7 @@ import server_check  # noqa: E402
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("alone")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("adapter", "dtype"), [("lora", "bfloat16"), ("small", "float16")])
 def test_honest_servers_pass_and_dishonest_ones_do_not(tmp_path, adapter, dtype):
     found = dict(server_check.checks(tmp_path, 1, adapter, dtype, [*server_check.KINDS]))

@@ -49,6 +49,7 @@ def world(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("plain_figures")
 def test_the_numbers_are_those_of_compare(world):

@@ -18,6 +18,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not torch.__version__.startswith(accelerator.VERSION) or torch.version.cuda is not None,
     reason=f"the pretended device knows torch {accelerator.VERSION} without CUDA alone",

@@ -59,6 +59,7 @@ class Wild(PromptLookup):
         return [*found, *(rng.randrange(2, 40) for _ in range(max(0, most - len(found))))]
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     kind=st.sampled_from(["llama", "mistral", "gemma2", "gpt2", "opt"]),

@@ -71,6 +71,7 @@ def test_the_score_is_the_area_over_the_ranks_of_the_study_or_the_accuracy_at_on
     assert score(curve, (1, 2, 4), 4) == 1.0
 
 
+@pytest.mark.slow
 def test_a_study_searches_and_then_trains_its_seeds(written, tmp_path):
     loaded, out, said = written(FILE), tmp_path / "out", []
     todo = left(Work(loaded, out))
@@ -141,6 +142,7 @@ def test_each_base_and_number_of_examples_has_a_folder(written, tmp_path, tiny_b
     assert len(kept) == 1  # recipes, tasks and names of one base have the same training
 
 
+@pytest.mark.slow
 def test_a_second_process_does_the_other_trials_and_adapters(written, tmp_path):
     loaded = written(FILE)
     todo = [step.adapter for step in left(Work(loaded, tmp_path))]
@@ -174,6 +176,7 @@ def test_a_second_process_does_the_other_trials_and_adapters(written, tmp_path):
     assert {step.state for step in left(Work(loaded, tmp_path))} == {"done"}
 
 
+@pytest.mark.slow
 def test_what_another_process_had_is_gone_back_to(written, tmp_path):
     loaded = written(FILE)
     todo = [step.adapter for step in left(Work(loaded, tmp_path))]

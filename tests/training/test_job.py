@@ -294,6 +294,7 @@ for recipe in map(make_recipe, json.loads(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_two_processes_that_shard_the_model_train_the_adapter_of_one(recipe, tmp_path, monkeypatch):
     """FSDP2 over gloo: hooks and the saved adapter survive sharded parameters."""

@@ -349,6 +349,7 @@ if accelerator.is_main_process:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_two_processes_have_the_losses_of_one(recipe, tiny_base_folder, tmp_path):
     """A loop with accelerate, and `aurac train`, in the same two processes of gloo."""
