@@ -48,7 +48,7 @@ def workplace(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("aurac.tasks.options.QUICK_EXAMPLES", DOCUMENTS)
-        patch.setattr("aurac.adapters.cut.default_nested_ranks", lambda R: (1, R))
+        patch.setattr("aurac.adapters.cut.named_ranks", lambda _, R: (1, R))
         patch.setattr(
             recipe,
             "load_recipe",
