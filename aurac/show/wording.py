@@ -146,8 +146,6 @@ def _shipped(of: View, record: Advice, adapter: str) -> str:
         base, kept, whole = (known[r].accuracy for r in (0, rank, record.reference or 0))
         share = "all" if kept >= whole else f"{percent((kept - base) / (whole - base))} %"
         claim += f"; as measured it keeps {share} of the gain over the base"
-    if bound > 0 and of.metric == f"{TOKENS},none":
-        claim += ". Where it was measured, a point of token accuracy was ten points of answers"
     return f"{claim}.{_slot(record)}{file}"
 
 

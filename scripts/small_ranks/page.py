@@ -53,6 +53,7 @@ def page(stored: base.Stored, known: Known, accuracies: Accuracies) -> dict[str,
     test = known[Asked("test", *claims.DECLARED)]
     tasks = "both" if known[Asked("explored", "with P", "eight")] else ALONE
     own, fitted = (known[Asked("first", *pair)] for pair in KINDS["first"]["pairs"][:2])
+    sides = [(base.WAYS[name], "1 to 8") for name in claims.DECLARED]
     theirs = known[Asked("explored", "without P", "eight", tasks)]
     way = "nested" if verdict(test) == "better" else "lora"
     each = {rank: known[Asked("rank", "each", way, ALONE, rank)] for rank in EACH}
@@ -88,15 +89,18 @@ def page(stored: base.Stored, known: Known, accuracies: Accuracies) -> dict[str,
         "test": f"On the fresh seeds MatryoshkaLoRA {SAID[verdict(test)]}: {inline(test)}."
         if test
         else f"Of the test {sum(map(len, sets))} of {len(sets) * len(FRESH)} trainings are done; "
-        f"{fresh} are complete on both tasks, and none is compared before all are.",
+        "none is compared before all are.",
         "power": numbers.percent(claims.power(stored)),
-        "by_text": inline(claims.answers(stored, "text")[Asked("first", *claims.DECLARED)]),
+        "by_text": inline(
+            claims.claim(stored, sides, "both", "text", family=KINDS["first"]["family"])
+        ),
         "by_rank": tables.shown(by_rank(known, accuracies)),
         "paper_tasks": "both tasks" if tasks == "both" else f"the {ALONE}",
         "paper": tables.shown(paper(known, tasks)),
         "family": KINDS["explored"]["family"],
         "pairs": len({asked[1:3] for asked in explored}),
         "paper_seeds": len(theirs.seeds) if theirs else 0,
+        "paper_said": SAID[verdict(theirs)],
         "rate": base.rate("dylora_eight").strip(" ()"),
         "base": numbers.percent(stored.base["aurac_word_problems"][0].mean()),
         "searched": f" (rank {numbers.listed(searched)}: its own, too)" if searched else "",

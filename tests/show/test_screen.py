@@ -429,7 +429,7 @@ def test_scores_of_ones_own_examples_are_called_what_they_are():
     assert "held_out: token accuracy in percent, 200 examples" in shown.splitlines()[0]
     assert "not the accuracy of answers" in shown
     assert "points of token accuracy against rank 16 (95 % confidence); as measured it" in shown
-    assert "keeps 97.1 % of the gain over the base. Where it was measured, a point of" in shown
+    assert "keeps 97.1 % of the gain over the base." in shown
     better = replace(
         own, outcomes=own.outcomes[[0, 1, 2, 4, 3]], accuracy=[*values[[1, 2, 3, 5, 4]]]
     )

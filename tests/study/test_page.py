@@ -98,7 +98,7 @@ def check_page(text):
         check_interval(end, row)
     open_ones = any(float(row["points high"]) >= 2 for row in (own, fitted))
     assert pays == ("does not exclude" if open_ones else "excludes")
-    at_ranks, at_one = alone.split("At rank 1, ")
+    at_ranks, at_one = alone.split("At rank 1 ")
     for said, ranks in re.findall(
         r"(is [a-z ]*?) at rank (\d \(.*?\)(?:(?:, | and )\d \(.*?\))*)", at_ranks
     ):
@@ -107,11 +107,7 @@ def check_page(text):
             check_interval(number, row)
             assert WORDS[said] == row["a is"]
             assert (f"rank {rank}, train" in alone) == (row["a is"] == "better")
-    check_interval(
-        re.search(rf"scale gains {NUMBER} there", at_one)[1],
-        row_of("rank", LORA_FITTED, LORA, ranks="1"),
-    )
-    found = re.findall(rf"(is [a-z ]*?) than (\S*)'s \({NUMBER}", at_one)
+    found = re.findall(rf"(is [a-z ]*?) than (\S*)'s [^(]*\({NUMBER}", at_one)
     assert len(found) == 2
     for said, method, number in found:
         row = row_of("rank", EACH, f"{method} (SVD, fitted scale)", "word problems", "1")
@@ -150,10 +146,9 @@ def check_default(cut, way):
         check_interval(number, wanted[tuple(key)])
     worse = [x for x in rows_of("differences") if x["kind"] == "rank" and x["b"] == way]
     assert not [x for x in worse if x["ranks"] in ranks and x["a is"] == "worse"]
-    rank, number, word, four = re.search(
-        rf"training at rank (\d) gained {NUMBER}: ([a-z ]*), at rank 4 {NUMBER}", cut
+    rank, number, word = re.search(
+        rf"training at rank (\d) gained {NUMBER}: ([a-z ]*)", cut
     ).groups()
-    check_interval(four, row_of("rank", EACH, way, "word problems", "4"))
     known = {r: row_of("rank", EACH, way, "word problems", r) for r in ranks}
     assert rank == max(ranks, key=lambda r: float(known[r]["points"]))
     check_interval(number, known[rank])
@@ -172,7 +167,7 @@ def check_counts(text):
         assert [*map(int, found.groups())] == [sum(done), len(done) * len(FRESH)]
     text_row, number = row_of("first", NESTED, LORA), re.search(rf"LoRA, own: {NUMBER}", text)[1]
     check_interval(number, {x: text_row[x.replace("points", "by text")] for x in POINTS})
-    paper = row_of("explored", *PAPER, "word problems")
+    paper = row_of("explored", *PAPER) or row_of("explored", *PAPER, "word problems")
     seeds, said = re.search(
         r"first row, (\d+) seeds\) it (.*?) here", text.replace("\n", " ")
     ).groups()
@@ -223,7 +218,7 @@ def check_by_rank(table):
         seeds = row.pop("seeds")
         cut = "none" if text in others else {"own": "SVD", "fitted": "SVD, fitted scale"}[scale]
         for rank, cell in row.items():
-            if text == "their difference" and cell:
+            if text == "difference" and cell:
                 found = row_of("rank", *pairs[tasks, scale], tasks, rank)
                 check_interval(cell, found)
                 assert seeds == found["seeds"]
@@ -341,7 +336,9 @@ def test_no_number_with_an_interval_and_no_verdict_is_written_by_hand():
 
 def test_the_page_is_short():
     text = (STUDY / "README.md").read_text("utf-8")
-    assert len(re.sub(r"(?m)^\|.*", "", text).split()) <= 800  # beside the tables
+    prose = [line for line in text.splitlines() if not line.startswith("|")]
+    named = re.findall(r"[A-Za-z]\S*", " ".join(set(text.splitlines()) - set(prose)))
+    assert len(" ".join(prose).split()) + len(named) <= 800  # a table's numbers are no words
     assert text.count("|:--") == 3  # tables
     assert text.count("![") == 1
 
