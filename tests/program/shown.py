@@ -467,7 +467,7 @@ class Shown:
 
 AGAINST = r"^(?:\S+: |Mean over .*: )?(.+ (?:is|are) (?:better|worse) than .+)\."
 VERDICT = (
-    r"Of these (?P<what>methods|checkpoints)(?:, without (?P<gone>.+?),)? (?P<leader>.+?) "
+    r"Of these (?P<what>methods|checkpoints)(?:, without (?P<gone>.+\)),)? (?P<leader>.+?) "
     r"(?P<has>has|have) the largest AURAC(?: over ranks [\d, ]+, which all have,?)?"
     r"(?: and (?P<is>is|are) better than (?P<better>[^;]+?))?"
     r"(?:; (?:the lead|its leads|their leads) over (?P<equal>.+?) (?:is|are) not significant)?\.$"
