@@ -157,8 +157,6 @@ def test_plan_tasks_and_zoo():
     assert 2900 < row["examples"] < 3300
     said = run("plan", "--difference", "0.02", "--flips", "0.15")  # tests/stats has the numbers
     assert "3 show 4.3 points or more, 5 show 2.3 points or more. 2 points need 6 seeds" in said
-    assert "gsm8k" in run("tasks", "gsm8k")
-    assert json.loads(run("tasks", "--json"))[0]["name"].startswith("aurac_")
     content = json.loads(run("zoo", REPORTS.parent / "adapters_zoo", "--json"))
     assert len(content["adapters"]) >= 3
     assert content["bases"]
