@@ -131,8 +131,8 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise UsageError(f"the model hf takes no --model-args, such as {min(args)}")
         if self.ray and model != "hf":
             raise UsageError(f"--ray computes with the engine, and not with --model {model}")
-        if "fit" in self.rescale and model not in ("hf", "hflm"):
-            raise UsageError(f"rescale fit needs the model hf or hflm, and not {model}")
+        if "fit" in self.rescale and model != "hf":
+            raise UsageError(f"rescale fit needs the model hf, and not {model}")
 
 
 def several(given: Any) -> tuple[str, ...]:

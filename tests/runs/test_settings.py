@@ -79,7 +79,7 @@ def test_a_folder_alone_is_the_data_of_the_first_task():
         ({"model_args": "pretrained=x/y,dtype=half"}, "dtype goes by --dtype, not by --model-args"),
         ({"model": "vllm", "model_args": "pretrained=x/y"}, "pretrained goes by --base, not by"),
         ({"model": "vllm", "model_args": {"tokenizer": "x"}}, "tokenizer goes by --tokenizer"),
-        ({"model": "vllm", "rescale": "fit"}, "rescale fit needs the model hf or hflm, and not"),
+        ({"model": "vllm", "rescale": "fit"}, "rescale fit needs the model hf, and not"),
         ({"model": "hflm", "ray": "local"}, "--ray computes with the engine, and not with"),
         ({"model": "hflm", "model_args": "max_gen_toks=8"}, "goes by --gen-kwargs max_gen_toks"),
     ],
