@@ -16,12 +16,12 @@ def of(**words):
 def test_texts_are_read_as_python_has_them():
     typed = Settings.of(
         ["a", "b"],
-        "t,u",
+        "t",
         limit="20",
         metric=["acc", "u=exact_match,none"],
-        data="t=/x",
-        groups=["g=a,b"],
-        cluster="t=passage",
+        data="/x",
+        groups={"g": ("a", "b")},
+        cluster={"t": "passage"},
         ranks="1,4,2",
         basis="prefix,svd",
         batch_size="auto:4",
@@ -34,7 +34,7 @@ def test_texts_are_read_as_python_has_them():
     )
     given = Settings.of(
         ("a", "b"),
-        ["t", "u"],
+        ["t"],
         limit=20,
         metric={"*": "acc", "u": "exact_match,none"},
         data={"t": "/x"},
@@ -71,8 +71,8 @@ def test_a_folder_alone_is_the_data_of_the_first_task():
         ({"margin": 5}, "margin takes .* 5 points are 0.05, not 5"),
         ({"batch_size": 0}, "batch_size takes .* not 0"),
         ({"fewshot": "none"}, "fewshot takes stock or fixed"),
-        ({"groups": "a"}, "not NAME=VALUE"),
-        ({"device_map": "{"}, "device_map takes .* not '{'"),
+        ({"groups": "a"}, "groups takes .* not 'a'"),
+        ({"device_map": "{"}, "--device-map '{' is no JSON object"),
         ({"workers": 2}, "no option 'workers'"),
         ({"basis": "auto"}, "basis takes prefix or svd, not 'auto'"),
         ({"model_args": "peft=x"}, "the model hf takes no --model-args, such as peft"),
