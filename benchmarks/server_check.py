@@ -39,7 +39,7 @@ from support.adapters import LLAMA_TARGETS, save_with_peft
 from support.completions import Server
 
 from aurac.adapters import load_adapter, save_adapter
-from aurac.backends.check import Reference, Verdict
+from aurac.backends import check
 from aurac.runs.check import verdicts
 from aurac.runs.inputs import load
 from aurac.runs.settings import Settings
@@ -75,7 +75,7 @@ class Found(NamedTuple):
     """What came of one check: one of `COLUMNS`, and the verdicts."""
 
     outcome: str
-    verdicts: list[Verdict]
+    verdicts: list[check.Verdict]
 
     @property
     def roundings(self) -> float:
@@ -123,13 +123,13 @@ def checks(
     """Each kind of server with the verdict on it; the engine answers once for all of them."""
     mine, tasks = written(root, seed, adapter)
     known: list[Any] = []
-    answers = Reference.answers
+    answers = check.answers
 
-    def once(self: Reference) -> Any:
-        known[:] = known or answers(self)
+    def once(*given: Any) -> Any:
+        known[:] = known or answers(*given)
         return known
 
-    with serving() as server, patch.object(Reference, "answers", once):
+    with serving() as server, patch.object(check, "answers", once):
         server.base, server.dtype = lambda: model_of(seed), getattr(torch, dtype)
         server.attention = ("sdpa", "eager")[seed % 2]
         how = {"model": "local-completions", "model_args": {"base_url": server.url}}

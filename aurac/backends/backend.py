@@ -22,14 +22,14 @@ _NO_IDENTITY = {  # where the answers come from and how fast, not which they are
     "base_url", "ca_cert_path", "verify_certificate", "num_concurrent", "max_retries", "timeout",
     "batch_size", "max_batch_size", "device", "model", "pretrained", "dtype", "tokenizer",
     "gpu_memory_utilization", "max_num_seqs", "max_loras", "max_cpu_loras", "max_lora_rank",
+    "device_map",
 }  # fmt: skip
 
 
 class Backend:
     """An answerer of lm-eval's requests for one cut after another; a context.
 
-    Nothing is loaded before it is asked. All but the engine's and lm-eval's ``HFLM`` read a cut as
-    what it is, a plain PEFT folder.
+    Nothing is loaded before it is asked. All but the engine read a cut as a plain PEFT folder.
 
     Attributes:
         name: lm-eval's name of the model.
@@ -37,17 +37,25 @@ class Backend:
         base: The base; perhaps an outline, without weights.
         checked: Whether its answers are held against the engine's before the first cell.
         scores: Whether it gives log-likelihoods.
-        counts: Whether it calls `progress`.
-        progress: Called with the number of requests newly answered (negative if repeated).
+        progress: Called with the number of requests newly answered (negative if repeated), where
+            that is known before a block ends.
     """
 
     checked = False
     scores: Any = True
-    counts = False
     progress: Callable[[int], None] = staticmethod(lambda _count: None)
 
-    def __init__(self, name: str, arguments: Mapping[str, Any], base: LoadedBase) -> None:
+    def __init__(
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        base: LoadedBase,
+        folder: Callable[[], Path] = Path,
+    ) -> None:
         self.name, self.arguments, self.base = name, dict(arguments), base
+        self._folder = folder
+        self._prepared: dict[Truncation, Prepared] = {}
+        self._exported: dict[tuple[Truncation, int], Path] = {}
         hide(arguments)
 
     def __enter__(self) -> Self:
@@ -60,11 +68,6 @@ class Backend:
     def device_kind(self) -> str:
         """`cpu`, `cuda` or `mps`; `server` where that computes."""
         return self.base.device.split(":")[0]
-
-    @property
-    def place(self) -> str:
-        """The device, as records name it."""
-        return self.base.device
 
     @property
     def version(self) -> str:
@@ -86,11 +89,8 @@ class Backend:
             if name not in _NO_IDENTITY and not holds_key(name)
         }
         dtype = str(self.arguments.get("dtype") or "auto")
-        return {
-            "backend": f"{self.name}, {self.version}",
-            "dtype": dtype,
-            "model_args": told or None,
-        }
+        backend = f"{self.name}, {self.version}"
+        return {"backend": backend, "dtype": dtype, "model_args": told or None}
 
     def load(self) -> None:
         """Load what every cell needs, so that a base that cannot be used fails before the first."""
@@ -123,28 +123,23 @@ class Backend:
         encoded = self.base.tokenizer(list(texts), add_special_tokens=False, verbose=False)
         return [len(tokens) >= limit for tokens in encoded["input_ids"]]
 
+    def prepared(self, cut: Cut) -> Prepared:
+        """The adapter of a cut ready to be truncated; it comes back for other ranks and tasks."""
+        if cut.truncation not in self._prepared:
+            self._prepared[cut.truncation] = cut.prepared()
+        return self._prepared[cut.truncation]
 
-class Exports:
-    """Cuts as plain PEFT folders, each written once under a name made of its content."""
-
-    def __init__(self, folder: Callable[[], Path]) -> None:
-        self._folder = folder
-        self._prepared: dict[Truncation, Prepared] = {}
-        self._written: dict[tuple[Truncation, int], Path] = {}
-
-    def of(self, cut: Cut) -> Path:
-        """The absolute folder of a cut; its name is unique to the weights and their scale."""
-        key = cut.truncation
-        if (key, cut.rank) not in self._written:
-            if key not in self._prepared:
-                self._prepared[key] = cut.prepared()
-            exported = self._prepared[key].at(cut.rank)
-            folder = self._folder() / f"aurac-r{cut.rank}-{exported.sha256[:16]}"
+    def exported(self, cut: Cut) -> Path:
+        """A cut as a plain PEFT folder, which is named by its weights and scale, and absolute."""
+        key = cut.truncation, cut.rank
+        if key not in self._exported:
+            adapter = self.prepared(cut).at(cut.rank)
+            folder = self._folder() / f"aurac-r{cut.rank}-{adapter.sha256[:16]}"
             if not folder.exists():
                 try:
-                    save_adapter(exported, folder)
+                    save_adapter(adapter, folder)
                 except RunFolderError:
                     if not folder.exists():  # another process was not quicker
                         raise
-            self._written[key, cut.rank] = folder.resolve()
-        return self._written[key, cut.rank]
+            self._exported[key] = folder.resolve()
+        return self._exported[key]

@@ -10,8 +10,9 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -93,12 +94,10 @@ class Questions:
 
     Attributes:
         pairs: Beginnings of prompts, each with the words after it that are scored.
-        rows: Of each prompt its shortest beginning, with all the rest.
         prompts: Prompts to continue, each with lm-eval's ``generation_kwargs``.
     """
 
     pairs: list[tuple[str, str]]
-    rows: list[tuple[str, str]]
     prompts: list[tuple[str, dict[str, Any]]]
 
     @classmethod
@@ -107,27 +106,24 @@ class Questions:
 
         No prompt that is scored has more than `length` tokens, so that nobody cuts it.
         """
-        made: list[list[tuple[str, str]]] = []
+        pairs: list[tuple[str, str]] = []
         bos = tokenizer.bos_token or ""
-        long, others = _chosen(requests, count)
-        for request in (*long, *others):
+        for place, request in enumerate(_chosen(requests, count)):
             text = "".join(part for part in request.args if isinstance(part, str))
             start = bos * text.startswith(bos)
-            for words in [0] * (request in long) + [_WORDS >> times for times in range(6)]:
+            for words in [0] * (place * _LONG < count) + [_WORDS >> times for times in range(6)]:
                 some = parts(text, words, start)
                 if len(tokenizer("".join(some[-1] if some else ())).input_ids) < length:
                     break
-            made += [some] if some else []
-        pairs = [pair for some in made for pair in some]
-        rows = [(some[0][0], "".join(part for _, part in some)) for some in made]
+            pairs += some
         written = [r for r in requests if r.request_type == "generate_until"]
-        chosen = [each.args for part in _chosen(written, count) for each in part]
-        return cls(pairs, rows, [(text, _greedy(how)) for text, how in chosen])
+        chosen = [request.args for request in _chosen(written, count)]
+        return cls(pairs, [(text, _greedy(how)) for text, how in chosen])
 
-    def scored(self, lm: Any, *, rows: bool = False) -> Array:
-        """The log-likelihoods of the pairs, and of the rows, that an lm-eval model gives."""
-        asked = scoring_requests([*self.pairs, *(self.rows if rows else ())])
-        return np.array([value for value, _ in lm.loglikelihood(asked)])
+    def scored(self, loglikelihood: Callable[..., Any], **how: Any) -> Array:
+        """The log-likelihoods of the pairs that an lm-eval model gives."""
+        given = loglikelihood(scoring_requests(self.pairs), **how)
+        return np.array([value for value, _ in given])
 
     def written(self, lm: Any) -> list[str]:
         """The texts that an lm-eval model gives."""
@@ -177,8 +173,7 @@ class Answers:
 
     Attributes:
         scores: Of the pairs, in packed passes.
-        apart: In nats for each row, between packed passes and one row at a time, as far as a part
-            of it would be.
+        apart: The same less the scores of one row at a time.
         doubled: The scores at twice the scale; None of the base.
         texts: Of the prompts.
     """
@@ -189,140 +184,114 @@ class Answers:
     texts: list[Text]
 
 
-@dataclass(frozen=True)
-class Reference:
-    """All that the engine needs to answer; it can be sent to another process."""
+def answers(
+    name: str,
+    how: Mapping[str, Any],
+    tokenizer: Tokenizer,
+    length: int,
+    questions: Questions,
+    cuts: Sequence[Cut],
+) -> list[Answers]:
+    """The engine's of the base and of each cut, on the device or else on the CPU.
 
-    name: str
-    device: str
-    dtype: str
-    tokenizer: Tokenizer
-    length: int | None
-    questions: Questions
-    cuts: Sequence[Cut]
-    trust_remote_code: bool = False
-
-    def answers(self) -> list[Answers]:
-        """Of the base and of each cut, on the device or else on the CPU; none if it fits nowhere.
-
-        The base is loaded, and given back.
-        """
+    There are none if the base fits nowhere. It is loaded (`how` are words of `load_base`), and
+    given back.
+    """
+    for device in dict.fromkeys((how["device"], "cpu")):
+        if device == "cpu" and not _fits(name):
+            break
         try:
-            return self._answers()
+            base = tokenizer.adopted_by(load_base(name, **{**how, "device": device}))
+            with EngineBackend(base, max_length=length) as engine, torch.inference_mode():
+                return [_answers(engine, questions, cut) for cut in (None, *cuts)]
         except (AuracError, RuntimeError) as error:
             if not no_memory(error):
                 raise
-        return replace(self, device="cpu").answers() if self.device != "cpu" else []
-
-    def _answers(self) -> list[Answers]:
-        trust = self.trust_remote_code
-        if self.device == "cpu" and not _fits(self.name):
-            return []
-        base = load_base(self.name, dtype=self.dtype, device=self.device, trust_remote_code=trust)
-        base = self.tokenizer.adopted_by(base)
-        with EngineBackend(base, max_length=self.length) as engine, torch.inference_mode():
-            return [self._of(engine, cut) for cut in (None, *self.cuts)]
-
-    def _of(self, engine: EngineBackend, cut: Cut | None) -> Answers:
-        asked, count, doubled = self.questions, len(self.questions.pairs), None
-        with engine.lm(cut) as lm:
-            packed, written = asked.scored(lm, rows=True), asked.written(lm)
-            texts = [_text(lm, *row) for row in zip(asked.prompts, written, strict=True)]
-            lm.batch_size_per_gpu = 1
-            rows = HFLM.loglikelihood(lm, scoring_requests(asked.rows), disable_tqdm=True)
-        apart = packed[count:] - np.array([value for value, _ in rows])
-        if cut:
-            exported = cut.prepared().at(cut.rank)
-            with engine.lm(Cut(exported, exported.rank, "prefix", "fit", 2.0)) as lm:
-                doubled = asked.scored(lm)
-        share = math.sqrt(len(asked.rows) / max(1, count))
-        return Answers(packed[:count], apart * share, doubled, texts)
+    return []
 
 
-@dataclass
-class Judge:
-    """Holds what a backend answers against the engine's answers, the base's first.
+def _answers(engine: EngineBackend, asked: Questions, cut: Cut | None) -> Answers:
+    doubled = None
+    with engine.lm(cut) as lm:
+        packed, written = asked.scored(lm.loglikelihood), asked.written(lm)
+        texts = [_text(lm, *row) for row in zip(asked.prompts, written, strict=True)]
+        lm.batch_size_per_gpu = 1
+        alone = asked.scored(partial(HFLM.loglikelihood, lm), disable_tqdm=True)
+    if cut:
+        exported = cut.prepared().at(cut.rank)
+        with engine.lm(Cut(exported, exported.rank, "prefix", "fit", 2.0)) as lm:
+            doubled = asked.scored(lm.loglikelihood)
+    return Answers(packed, packed - alone, doubled, texts)
 
-    Attributes:
-        backend: Who is asked.
-        questions: What.
-        answers: The engine's for the base and each cut.
-        rounding: In nats, of all cuts; once the base was asked not less than the served base is off
-            the engine's, since other kernels round elsewhere.
+
+def verdicts(
+    backend: Backend, questions: Questions, right: Sequence[Answers], cuts: Sequence[Cut]
+) -> Iterator[Verdict]:
+    """Of the base and of each cut, as a backend is asked, by the engine's right answers.
+
+    The least rounding is that of all cuts, and once the base was asked not less than the served
+    base is off the engine's, since other kernels round elsewhere.
     """
+    base, tokenizer = right[0], backend.base.tokenizer
+    tokens = _tokens(tokenizer, "".join(part for _, part in questions.pairs))
+    length = max(1.0, len(tokens) / max(1, len(questions.pairs)))
+    least = max(FLOOR, rms(np.concatenate([own.apart for own in right])))
+    for cut, own in zip((None, *cuts), right, strict=True):
+        rounding = max(least, rms(own.apart))
+        effect = (own.scores - base.scores) / rounding
+        doubled = None if own.doubled is None else (own.doubled - own.scores) / rounding
+        distance = wrong = texts = None
+        with backend.lm(cut) as lm:
+            if backend.scores:
+                off = (questions.scored(lm.loglikelihood) - own.scores) / rounding
+                distance, wrong = rms(off), _misscored(off, effect, doubled)
+            written = [] if wrong else questions.written(lm)
+        if written:
+            tie = TIE * rounding / math.sqrt(length)
+            tie = max(tie, 2 * max(text.own() for text in own.texts))
+            bad = [
+                (one_line(repr(served), 60), one_line(repr(text.text), 60))
+                for served, text in zip(written, own.texts, strict=True)
+                if text.lead(served, _tokens(tokenizer, served)) > tie
+            ]
+            texts = len(written) - len(bad), len(written)
+            if len(bad) * APART > len(written):
+                wrong = "its texts differ: {} where greedy decoding gives {}".format(*bad[0])
+                same = sum(map(str.__eq__, written, (text.text for text in base.texts)))
+                if cut and 2 * same > len(written):
+                    wrong = "the adapter is ignored in texts"
+        if cut is None and distance is not None:
+            least = max(least, distance * rounding)
+        says = wrong or "is computed as it should be"
+        if cut and not wrong and rms(effect) <= MOST:
+            says = "no difference is seen, and the adapter changes hardly more than rounding"
+        told = rounding, distance, rms(effect) if cut else None, texts
+        yield Verdict(cut.rank if cut else 0, not wrong, says, *told)
 
-    backend: Backend
-    questions: Questions
-    answers: Sequence[Answers]
-    rounding: float = field(init=False)
 
-    def __post_init__(self) -> None:
-        apart = np.concatenate([each.apart for each in self.answers])
-        self.rounding = max(FLOOR, rms(apart))
+def _misscored(off: Array, effect: Array, doubled: Array | None) -> str | None:
+    """What is wrong with log-likelihoods that are so far off the engine's, all in roundings.
 
-    def verdicts(self, cuts: Sequence[Cut]) -> Iterator[Verdict]:
-        """Of the base and of each cut, as they are asked."""
-        for cut, own in zip((None, *cuts), self.answers, strict=True):
-            rounding = max(self.rounding, rms(own.apart))
-            distance = wrong = texts = None
-            with self.backend.lm(cut) as lm:
-                if self.backend.scores:
-                    off = self.questions.scored(lm) - own.scores
-                    distance, wrong = rms(off) / rounding, self._misscored(off, own, rounding)
-                written = [] if wrong else self.questions.written(lm)
-            if written:
-                texts, wrong = self._miswritten(written, own, rounding)
-            if cut is None and distance is not None:
-                self.rounding = max(self.rounding, distance * rounding)
-            effect = rms(own.scores - self.answers[0].scores) / rounding if cut else None
-            says = wrong or "is computed as it should be"
-            if not wrong and effect is not None and effect <= MOST:
-                says = "no difference is seen, and the adapter changes hardly more than rounding"
-            yield Verdict(
-                cut.rank if cut else 0, not wrong, says, rounding, distance, effect, texts
-            )
-
-    def _misscored(self, off: Array, own: Answers, rounding: float) -> str | None:
-        """What is wrong with log-likelihoods that are off the engine's."""
-        distance = rms(off) / rounding
-        if not math.isfinite(distance):
-            return "its log-probabilities are no finite numbers"
-        differs = f"its log-probabilities differ by {distance:.3g} roundings"
-        if own.doubled is None:
-            return differs if distance > MOST_OF_BASE else None
-        effect = own.scores - self.answers[0].scores
-        scale, left = _scale(off, effect, own.doubled - own.scores)
-        scaled = abs(scale - 1) > SCALE
-        if distance <= MOST and not (scaled and rms(effect) >= SEEN * rounding):
-            return None
-        if not scaled or left > max(MOST * rounding, rms(off) / 2):
-            return differs
-        return (
-            f"the adapter is scaled by {scale:.2g}" if scale > SCALE else "the adapter is ignored"
-        )
-
-    def _miswritten(
-        self, served: list[str], own: Answers, rounding: float
-    ) -> tuple[tuple[int, int], str | None]:
-        """(texts as the engine's, of how many), and what is wrong where they are too few."""
-        tokenizer, pairs = self.backend.base.tokenizer, self.questions.pairs
-        scored = _tokens(tokenizer, "".join(part for _, part in pairs))
-        tie = TIE * rounding / math.sqrt(max(1.0, len(scored) / max(1, len(pairs))))
-        tie = max(tie, 2 * max(text.own() for text in own.texts))
-        both = list(zip(served, own.texts, strict=True))
-        bad = [(t, own.text) for t, own in both if own.lead(t, _tokens(tokenizer, t)) > tie]
-        texts = len(served) - len(bad), len(served)
-        if len(bad) * APART <= len(served):
-            return texts, None
-        base = [each.text for each in self.answers[0].texts]
-        if own.doubled is not None and 2 * sum(map(str.__eq__, served, base)) > len(served):
-            return texts, "the adapter is ignored in texts"
-        text, right = (one_line(repr(each), 60) for each in bad[0])
-        return texts, f"its texts differ: {text} where greedy decoding gives {right}"
+    The adapter's effect is their change from scale 0 to 1, `doubled` that from 1 to 2 (None of the
+    base).
+    """
+    distance = rms(off)
+    if not math.isfinite(distance):
+        return "its log-probabilities are no finite numbers"
+    differs = f"its log-probabilities differ by {distance:.3g} roundings"
+    if doubled is None:
+        return differs if distance > MOST_OF_BASE else None
+    scale, left = _scale(off, effect, doubled)
+    scaled = abs(scale - 1) > SCALE
+    if distance <= MOST and not (scaled and rms(effect) >= SEEN):
+        return None
+    if not scaled or left > max(MOST, distance / 2):
+        return differs
+    return f"the adapter is scaled by {scale:.2g}" if scale > SCALE else "the adapter is ignored"
 
 
 def _scale(off: Array, effect: Array, doubled: Array) -> tuple[float, float]:
-    """The scale at which the adapter would be nearest to what is served, and what is left in nats.
+    """The scale at which the adapter would be nearest to what is served, and what is left then.
 
     Each log-likelihood is a parabola of the scale, by the changes from 0 to 1 and from 1 to 2.
     """
@@ -361,13 +330,13 @@ def _fits(name: str) -> bool:
     return 1.2 * files < float(psutil.virtual_memory().available)
 
 
-def _chosen(requests: Sequence[Any], count: int) -> tuple[list[Any], list[Any]]:
-    """Requests with the longest prompts, and others that are evenly spaced."""
+def _chosen(requests: Sequence[Any], count: int) -> list[Any]:
+    """Requests with the longest prompts, one in `_LONG`, and others that are evenly spaced."""
     known = {request.args[0]: request for request in requests}
     long = sorted(known, key=len, reverse=True)[: -(-count // _LONG)]
-    rest = [known[text] for text in known if text not in long]
-    left = count - len(long)
-    return [known[text] for text in long], rest[:: max(1, len(rest) // max(1, left))][:left]
+    rest, left = [text for text in known if text not in long], count - len(long)
+    spaced = rest[:: max(1, len(rest) // max(1, left))][:left]
+    return [known[text] for text in (*long, *spaced)]
 
 
 def _greedy(how: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.adapters import LiveAdapter, attach
 from aurac.adapters.cut import Cut, Truncation
-from aurac.adapters.truncate import Prepared
 from aurac.backends.backend import Backend
 from aurac.models.base import LoadedBase
 
@@ -25,8 +24,6 @@ class EngineBackend(Backend):
     Leaving it as a context restores the base.
     """
 
-    counts = True
-
     def __init__(
         self,
         base: LoadedBase,
@@ -37,9 +34,8 @@ class EngineBackend(Backend):
     ) -> None:
         super().__init__("hf", {}, base)
         self._load, self._limits = load, {"batch_size": batch_size, "max_length": max_length}
-        self._prepared: dict[Truncation, Prepared] = {}
         self._tasks: set[str] = set()
-        self._attached = ExitStack()
+        self._context = ExitStack()
         self._live: tuple[Truncation, LiveAdapter] | None = None
         self._cut: tuple[Cut | None] | None = None  # what answers, (None,): the base alone
 
@@ -76,29 +72,24 @@ class EngineBackend(Backend):
         if (cut,) != self._cut:
             self._cut = None
             self.model.forget()
-            if cut is None:
+            if cut is None or self._live is None or self._live[0] != cut.truncation:
                 self._detach()
-            else:
-                self._set(cut)
+            if cut:
+                self._attached(cut).set_rank(cut.rank, cut.factor)
             self._cut = (cut,)
         self.model.progress = self.progress
         yield self.model
 
-    def unfinished(self, texts: Sequence[str], limit: int) -> list[bool]:
+    def unfinished(self, _texts: Sequence[str], _limit: int) -> list[bool]:
         """Which of the n latest answers were cut off: the engine knows."""
-        known = getattr(self.model, "unfinished", None)
-        return super().unfinished(texts, limit) if known is None else list(known)
+        return list(self.model.unfinished)
+
+    def _attached(self, cut: Cut) -> LiveAdapter:
+        if self._live is None:
+            live = self._context.enter_context(attach(self.model.model, self.prepared(cut)))
+            self._live = cut.truncation, live
+        return self._live[1]
 
     def _detach(self) -> None:
-        self._attached.close()
+        self._context.close()
         self._live = self._cut = None
-
-    def _set(self, cut: Cut) -> None:
-        if cut.truncation not in self._prepared:  # it comes back for other ranks and tasks
-            self._prepared[cut.truncation] = cut.prepared()
-        if self._live is None or self._live[0] != cut.truncation:
-            self._detach()
-            prepared = self._prepared[cut.truncation]
-            live = self._attached.enter_context(attach(self.model.model, prepared))
-            self._live = cut.truncation, live
-        self._live[1].set_rank(cut.rank, cut.factor)

@@ -1,4 +1,4 @@
-"""lm-eval's own models of this process: ``HFLM``, vLLM, and those that take ``peft=``."""
+"""A backend by the name that lm-eval gives the model, and lm-eval's models of this process."""
 
 from __future__ import annotations
 
@@ -12,63 +12,67 @@ from pathlib import Path
 from typing import Any
 
 from aurac.adapters.cut import Cut
-from aurac.backends.backend import Backend, Exports
+from aurac.backends.backend import Backend
 from aurac.backends.engine import EngineBackend
+from aurac.backends.server import SERVER, ServerBackend
 from aurac.curves.display import slot_rank
 from aurac.errors import UsageError
 from aurac.models.base import LoadedBase
 
 
-class HflmBackend(Backend):
-    """lm-eval's own ``HFLM`` on the model with the adapter attached: slow, and the reference."""
+def open_backend(
+    name: str,
+    arguments: Mapping[str, Any],
+    base: LoadedBase,
+    load: Callable[[], LoadedBase],
+    folder: Callable[[], Path],
+    largest: int,
+) -> Backend:
+    """The backend of a model; all but a server's ask nothing and load nothing before they answer.
 
-    def __init__(
-        self, arguments: Mapping[str, Any], base: LoadedBase, load: Callable[[], LoadedBase]
-    ) -> None:
-        super().__init__("hflm", arguments, base)
-        self._local = EngineBackend(base, load)
+    Args:
+        name: `hf` (aurac's engine), `hflm` (lm-eval's own HFLM), `local-completions`, `vllm`, or
+            another model of lm-eval that takes ``peft=``.
+        arguments: lm-eval's, of that model; the engine takes its `batch_size` and `max_length`.
+        base: The base, or its outline.
+        load: Gives the base with its weights.
+        folder: Gives the folder in which cuts are written for those that read them.
+        largest: The largest rank.
 
-    def __exit__(self, *_: object) -> None:
-        self._local.__exit__()
-
-    def identity(self) -> dict[str, Any]:
-        """As of any backend; the dtype is the run's."""
-        return {name: value for name, value in super().identity().items() if name != "dtype"}
-
-    def load(self) -> None:
-        """The base's weights."""
-        self._local.load()
-
-    @cached_property
-    def _lm(self) -> Any:
-        from lm_eval.models.huggingface import HFLM
-
-        inner = self._local.model
-        given = {k: v for k, v in self.arguments.items() if k != "dtype"}
-        return HFLM(pretrained=inner.model, tokenizer=inner.tokenizer, **given)
-
-    @contextmanager
-    def _model(self, cut: Cut | None) -> Iterator[Any]:
-        with self._local.lm(cut):
-            yield self._lm
+    Raises:
+        UsageError: No server is named, or the model takes no adapter.
+        ServerError: The server does not answer.
+    """
+    if name == "hf":
+        return EngineBackend(
+            base,
+            load,
+            batch_size=arguments.get("batch_size"),
+            max_length=arguments.get("max_length"),
+        )
+    if name == SERVER:
+        return ServerBackend(name, arguments, base, folder)
+    here = {"pretrained": str(base.path), "tokenizer": base.tokenizer.name_or_path or None}
+    if name == "vllm":
+        here["max_lora_rank"] = slot_rank(largest)
+        return VllmBackend(name, here | arguments, base, folder)
+    here |= {"dtype": base.dtype, "device": base.device}
+    return PeftBackend(name, here | arguments, base, folder)
 
 
 class PeftBackend(Backend):
-    """Any model of lm-eval that takes ``peft=``, made anew for each cut."""
+    """Any model of lm-eval that takes ``peft=``, made anew for each cut; `hflm` is its ``HFLM``."""
 
-    def __init__(
-        self, name: str, arguments: Mapping[str, Any], base: LoadedBase, exports: Exports
-    ) -> None:
-        here = {"pretrained": str(base.path), "tokenizer": base.tokenizer.name_or_path or None}
-        super().__init__(name, {**here, **arguments}, base)
-        self._exports = exports
-        self._made = model_class(name)
-        self._lm: Any = None
-        self._peft: Path | None = None
+    _lm: Any = None
+    _peft: Path | None = None
+
+    def __init__(self, name: str, *given: Any) -> None:
+        super().__init__(name, *given)
+        self._made = model_class("hf" if name == "hflm" else name)
 
     @contextmanager
     def _model(self, cut: Cut | None) -> Iterator[Any]:
-        peft = None if cut is None else self._exports.of(cut)
+        peft = self.exported(cut) if cut else None
         if self._lm is None or peft != self._peft:
             self._lm = None
             gc.collect()  # two of them may not fit
@@ -78,18 +82,12 @@ class PeftBackend(Backend):
 
 
 class VllmBackend(Backend):
-    """lm-eval's ``vllm``: one engine with ``enable_lora``, and a LoRA request for each cut."""
+    """lm-eval's ``vllm``: one engine with ``enable_lora``, and a LoRA request for each cut.
+
+    Its arguments have a `max_lora_rank`.
+    """
 
     checked = True
-
-    def __init__(
-        self, arguments: Mapping[str, Any], base: LoadedBase, exports: Exports, largest: int
-    ) -> None:
-        here = {"pretrained": str(base.path), "tokenizer": base.tokenizer.name_or_path or None}
-        here["max_lora_rank"] = slot_rank(largest)
-        super().__init__("vllm", {**here, **arguments}, base)
-        self._exports = exports
-        self._numbers: dict[Path, int] = {}
 
     @property
     def version(self) -> str:
@@ -107,11 +105,11 @@ class VllmBackend(Backend):
     @contextmanager
     def _model(self, cut: Cut | None) -> Iterator[Any]:
         self._lm.lora_request = None
-        if cut is not None:
+        if cut:
             from vllm.lora.request import LoRARequest
 
-            folder = self._exports.of(cut)
-            number = self._numbers.setdefault(folder, len(self._numbers) + 1)
+            folder = self.exported(cut)
+            number = 1 + [*self._exported.values()].index(folder)
             self._lm.lora_request = LoRARequest(folder.name, number, str(folder))
         yield self._lm
 

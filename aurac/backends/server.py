@@ -25,12 +25,11 @@ from urllib.parse import urlsplit
 from lm_eval.api.instance import Instance
 
 from aurac.adapters.cut import Cut
-from aurac.backends.backend import Backend, Exports
+from aurac.backends.backend import Backend
 from aurac.backends.keys import redacted
 from aurac.curves.display import slot_rank
 from aurac.engine.tokens import encode_texts
 from aurac.errors import AuracError, CellError, UsageError, first_line
-from aurac.models.base import LoadedBase
 from aurac.terminal import one_line
 
 SERVER = "local-completions"
@@ -53,25 +52,31 @@ class ServerBackend(Backend):
     """
 
     checked = True
-    device_kind = place = "server"
+    device_kind = "server"
 
-    def __init__(self, arguments: Mapping[str, Any], base: LoadedBase, exports: Exports) -> None:
-        super().__init__(SERVER, arguments, base)
+    def __init__(self, name: str, arguments: Mapping[str, Any], *given: Any) -> None:
+        super().__init__(name, arguments, *given)
         if not all(map(find_spec, ("aiohttp", "requests", "tenacity"))):
             raise UsageError("asking a server needs pip install 'aurac[servers]'")
         url = str(arguments.get("base_url") or "")
         if not urlsplit(url).netloc:
-            raise UsageError(f"--model {SERVER} needs --model-args base_url=http://HOST:PORT/v1/…")
+            raise UsageError(f"--model {name} needs --model-args base_url=http://HOST:PORT/v1/…")
         self._root = re.sub("(/v1(/completions)?)?/?$", "", url)
         self.address = re.sub("//[^/@]*@", "//", self._root)
         self.names: Mapping[int, str] = {}
         self.threads = int(arguments.get("num_concurrent", 1))
-        self._exports = exports
         self._loaded: set[str] = set()
         served = self.models()
-        self.served = str(arguments.get("model") or arguments.get("pretrained") or _base_of(served))
+        bases = [name for name, each in served.items() if not each.get("parent")]
+        self.served = str(arguments.get("model") or next(iter(bases), None))
         self._serve([None])
-        self._longest = served[self.served].get("max_model_len")
+        how = {
+            "tokenizer": self.base.tokenizer.name_or_path or str(self.base.path),
+            "tokenizer_backend": "huggingface",
+            "max_length": served[self.served].get("max_model_len") or super().longest,
+            **{name: value for name, value in arguments.items() if name != "dtype"},
+        }
+        self._how = how | {"model": self.served, "num_concurrent": 1}
 
     def __exit__(self, *_: object) -> None:
         """Unload what was loaded; a server that is gone has nothing to unload."""
@@ -83,50 +88,30 @@ class ServerBackend(Backend):
     @cached_property
     def version(self) -> str:
         """Of the server, as vLLM and others tell it, behind who it says owns the models."""
-        number = ""
-        with suppress(AuracError, AttributeError):
-            number = self.told("get", "/version").get("version", "")
-        owner = self.models()[self.served].get("owned_by") or "server"
-        return f"{owner} {number}".strip()
+        said = self.models()[self.served].get("owned_by") or "server"
+        with suppress(AuracError, AttributeError, KeyError):
+            said += f" {self.told('get', '/version')['version']}"
+        return str(said)
 
     def identity(self) -> dict[str, Any]:
         """As of any backend; also the served model's name and its length in tokens."""
-        length = self._arguments["max_length"]
-        return {**super().identity(), "served_model": self.served, "max_length": length}
+        own = {"served_model": self.served, "max_length": self._how["max_length"]}
+        return super().identity() | own
 
     @property
     def longest(self) -> int:
         """One token less than the server takes: lm-eval asks for one beyond what is scored."""
-        return int(self._arguments["max_length"]) - 1
-
-    @cached_property
-    def _arguments(self) -> dict[str, Any]:
-        """Of lm-eval's class."""
-        tokenizer = self.base.tokenizer
-        here = {
-            "tokenizer": tokenizer.name_or_path or str(self.base.path),
-            "tokenizer_backend": "huggingface",
-            "max_length": self._longest or super().longest,
-        }
-        given = {k: v for k, v in self.arguments.items() if k != "dtype"}
-        return {**here, **given, "model": self.served, "num_concurrent": 1}
+        return int(self._how["max_length"]) - 1
 
     @cached_property
     def _lm(self) -> Any:
-        return _client(self)(**self._arguments)
+        return _client(self)(**self._how)
 
     @contextmanager
     def _model(self, cut: Cut | None) -> Iterator[Any]:
-        """lm-eval's client for this cut (None: the base); its errors have the server's address."""
         self._serve([cut])  # a server that was started anew gets it again
         self._cut, self._lm.model = cut, self._name(cut)
-        try:
-            yield self._lm
-        except AuracError:
-            raise
-        except Exception as error:
-            reason = redacted(f"{type(error).__name__}: {first_line(error)}")
-            raise CellError(f"{self.address} failed on {self._lm.model} ({reason})") from error
+        yield self._lm
 
     def begin(self, cuts: Sequence[Cut], *, scores: bool) -> None:
         """Have every cut served, and ask whether the prompt's log-probabilities come.
@@ -155,7 +140,7 @@ class ServerBackend(Backend):
 
     def _line(self, cuts: Sequence[Cut | None]) -> str:
         """The options with which vLLM serves these cuts from its start."""
-        folders = {self._exports.of(cut): slot_rank(cut.rank) for cut in cuts if cut}
+        folders = {self.exported(cut): slot_rank(cut.rank) for cut in cuts if cut}
         modules = shlex.join(f"{folder.name}={folder}" for folder in folders)
         return f"--enable-lora --max-lora-rank {max(folders.values())} --lora-modules {modules}"
 
@@ -188,7 +173,7 @@ class ServerBackend(Backend):
     def _name(self, cut: Cut | None) -> str:
         if cut is None:
             return self.served
-        return self.names.get(cut.rank) or self._exports.of(cut).name
+        return self.names.get(cut.rank) or self.exported(cut).name
 
     def _serve(self, cuts: Sequence[Cut | None]) -> None:
         """Have the server load what it lacks."""
@@ -198,7 +183,7 @@ class ServerBackend(Backend):
                 continue
             if cut is None or self.names:
                 raise UsageError(f"{self.address} serves {', '.join(served)}, and no {name!r}")
-            what = {"lora_name": name, "lora_path": str(self._exports.of(cut))}
+            what = {"lora_name": name, "lora_path": str(self.exported(cut))}
             try:
                 self.send("post", "/v1/load_lora_adapter", json=what)
             except UsageError as error:
@@ -259,13 +244,6 @@ class ServerBackend(Backend):
 
 def _said(text: str) -> str:
     return "no text" if "\ufffd" in text else one_line(text)[:200]
-
-
-def _base_of(served: Mapping[str, Mapping[str, Any]]) -> str:
-    """The first model that is no adapter of another."""
-    if not served:
-        raise UsageError("the server serves no model")
-    return min(served, key=lambda name: bool(served[name].get("parent")))
 
 
 def _client(server: ServerBackend) -> Any:

@@ -77,27 +77,26 @@ def verdicts(inputs: Inputs, cuts: Sequence[Cut], prompts: int) -> Iterator[Verd
     The engine answers first. Unless it does so on the CPU, beside a server, it has a process of its
     own, which ends before the backend takes memory. None where the base fits nowhere.
     """
-    from aurac.backends.check import Judge, Questions, Reference
+    from aurac.backends import check
 
-    base, given, backend = inputs.base, inputs.settings, inputs.backend
+    base, backend = inputs.base, inputs.backend
     requests = [r for task in inputs.leaves for r in task.instances(range(len(task)))]
-    questions = Questions.of(requests, prompts, base.tokenizer, backend.longest)
-    reference = Reference(
-        base.name, base.device, served_dtype(inputs), inputs.tokenizer, backend.longest, questions,
-        cuts, given.trust_remote_code,
-    )  # fmt: skip
+    questions = check.Questions.of(requests, prompts, base.tokenizer, backend.longest)
+    trust = inputs.settings.trust_remote_code
+    how = {"dtype": served_dtype(inputs), "device": base.device, "trust_remote_code": trust}
+    given = base.name, how, inputs.tokenizer, backend.longest, questions, cuts
     if base.device == "cpu" and backend.device_kind == "server":
-        answers = reference.answers()
+        answers = check.answers(*given)
     else:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            answers = pool.submit(Reference.answers, reference).result()
+            answers = pool.submit(check.answers, *given).result()
     if answers:
-        yield from Judge(backend, questions, answers).verdicts(cuts)
+        yield from check.verdicts(backend, questions, answers, cuts)
     else:
         logger.warning(
             "the base does not fit this machine, so that what %s computes is not held against the "
             "engine",
-            given.model,
+            backend.name,
         )
 
 

@@ -61,14 +61,15 @@ class Work:
         self.folder.cells.keep(cell.identity, Failed(reason=reason, time=time.time()))
         self.progress.settled(cell, f"failed: {reason}")
 
-    def begin(self, cell: PlannedCell) -> None:
-        """A cell is being computed."""
-        self.progress.begin(cell, len(cell.task) - len(self.left(cell)))
+    def show(self, cell: PlannedCell) -> None:
+        """Tell how many examples of a cell are there."""
+        self.progress.at(cell, len(cell.task) - len(self.left(cell)))
 
     def add(self, cell: PlannedCell, block: Block) -> None:
         """Keep a block."""
         self.folder.cells.keep(cell.identity, block)
         self.folder.grown(cell.key)
+        self.show(cell)
 
     def done(self, cell: PlannedCell) -> None:
         """A cell is whole."""
@@ -121,14 +122,12 @@ def _attempt(cell: PlannedCell, backend: Backend, work: Work) -> bool:
 
 def _compute(cell: PlannedCell, backend: Backend, work: Work) -> None:
     """Compute what is missing of a cell."""
-    work.begin(cell)
+    work.show(cell)
     share = len(cell.task) / len(cell.task.instances(range(len(cell.task))))
     backend.progress = lambda requests: work.progress.advance(cell, requests * share)
     try:
         for block in blocks(cell, cell.blocks(work.left(cell), backend.device_kind), backend):
             work.add(cell, block)
-            if not backend.counts:
-                work.progress.advance(cell, len(block.documents))
         work.done(cell)
     except RunFolderError:
         raise

@@ -14,7 +14,7 @@ from aurac.adapters import Adapter, Family, check_base, check_fits, members_of
 from aurac.adapters.checkpoints import common_base, load_adapters, named, named_members
 from aurac.adapters.cut import Cut, cuts_of
 from aurac.backends.backend import Backend
-from aurac.backends.opening import open_backend
+from aurac.backends.lm_eval_models import open_backend
 from aurac.curves.question import Key, recipes_of
 from aurac.files import sha256_json
 from aurac.models.base import LoadedBase, load_base, outline_base
@@ -39,7 +39,6 @@ class Inputs:
 
     settings: Settings
     loaded: Sequence[tuple[Path, Adapter | Family]]  #: with where each was read from
-    names: Mapping[str, str] | None  #: hash of an adapter → its name; None: as the folder has them
     base: LoadedBase  #: its model is on the meta device where it could be outlined
     tokenizer: Tokenizer  #: what prompts go through
     tasks: Sequence[EvalTask | TaskGroup]  #: with their requests; a group after its members
@@ -77,8 +76,8 @@ class Inputs:
 
     @cached_property
     def adapters(self) -> dict[str, Adapter | Family]:
-        """Unique name → adapter or family."""
-        return named(self.loaded, known_names(self.folder) if self.names is None else self.names)
+        """Unique name → adapter or family: the names that the run folder has given them."""
+        return named(self.loaded, known_names(self.folder))
 
     @cached_property
     def cuts(self) -> dict[Key, dict[int, Cut]]:
@@ -100,29 +99,11 @@ class Inputs:
         digest = sha256_json([names, prompts, self.tokens, self.identity])
         return Path("runs") / f"{'-'.join(names)[:60].replace('/', '_')}-{digest[:8]}"
 
-    def base_in_memory(self, progress: Progress) -> LoadedBase:
-        """The base with its weights."""
-        base, given = self.base, self.settings
-        if not any(p.is_meta for p in base.model.parameters()):
-            return base
-        progress.step("loading the weights")
-        loaded = load_base(
-            base.name,
-            dtype=base.dtype,
-            device=base.device,
-            trust_remote_code=given.trust_remote_code,
-            device_map=given.device_map,
-        )
-        return self.tokenizer.adopted_by(loaded)
 
-
-def load(
-    settings: Settings, progress: Progress | None = None, names: Mapping[str, str] | None = None
-) -> Inputs:
+def load(settings: Settings, progress: Progress | None = None) -> Inputs:
     """Read the adapters, outline the base, build the tasks and open the backend.
 
-    All that can be refused is refused here. `names` are those of adapters by their hash; otherwise
-    they are the ones that the run folder has given them.
+    All that can be refused is refused here.
 
     Raises:
         AuracError: Any input that cannot be used.
@@ -141,20 +122,29 @@ def load(
 
     by_token = settings.model == "hf"
     tasks = build_tasks(tasks_asked, tokenizer=base.tokenizer, options=settings, by_token=by_token)
-    words = ("dtype", "device", "trust_remote_code")
+    words = ("dtype", "device", "device_map", "trust_remote_code", "batch_size", "max_length")
     backend = open_backend(
         settings.model,
         {word: v for word in words if (v := getattr(settings, word))} | settings.model_args,
         base,
-        lambda: inputs.base_in_memory(progress),
+        lambda: _in_memory(base, tokenizer, settings, progress),
         lambda: inputs.folder / "served",
-        largest=max(adapter.rank for _, adapter in loaded),
-        batch_size=settings.batch_size,
-        max_length=settings.max_length,
+        max(adapter.rank for _, adapter in loaded),
     )
-    inputs = Inputs(settings, loaded, names, base, tokenizer, tasks, backend)
+    inputs = Inputs(settings, loaded, base, tokenizer, tasks, backend)
     recipes_of(settings.groups, inputs.adapters)
     return inputs
+
+
+def _in_memory(
+    base: LoadedBase, tokenizer: Tokenizer, settings: Settings, progress: Progress
+) -> LoadedBase:
+    """The base with its weights."""
+    if not any(p.is_meta for p in base.model.parameters()):
+        return base
+    progress.step("loading the weights")
+    how = {"trust_remote_code": settings.trust_remote_code, "device_map": settings.device_map}
+    return tokenizer.adopted_by(load_base(base.name, dtype=base.dtype, device=base.device, **how))
 
 
 def _in_chats(

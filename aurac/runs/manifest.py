@@ -45,7 +45,7 @@ def manifest_of(
         cells: What is evaluated for them.
         documents: Task (no group) → the beginning of the names of its files, see `write_documents`.
     """
-    given, base, backend = inputs.settings, inputs.base, inputs.backend
+    given, base = inputs.settings, inputs.base
     keys: dict[Key | None, dict[str, dict[int, str]]] = {}
     for cell in cells:
         keys.setdefault(cell.row, {}).setdefault(cell.task.name, {})[cell.rank] = cell.key
@@ -55,7 +55,7 @@ def manifest_of(
         "started": dt.datetime.fromtimestamp(began, dt.timezone.utc).isoformat(timespec="seconds"),
         "versions": versions(),
         "machine": {**machine(), **in_use(base.device)} if not given.ray else machine(),
-        "device": backend.place,
+        "device": inputs.backend.device_kind,
         "dtype": inputs.identity["dtype"],
         "base": base.name,
         "base_sha256": base.sha256,

@@ -52,9 +52,8 @@ class Progress:
         self._task = self._bar.add_task("", total=None, told="")
         self._weight: dict[str, float] = {}
         self._there: dict[str, float] = {}
-        self._settled = self._before = self._cells = self._tasks = 0
+        self._settled = self._cells = self._tasks = 0
         self._start = 0.0  # of the work, what is there
-        self._seconds: float | None = None  # that all will have taken
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -73,45 +72,32 @@ class Progress:
 
     def plan(self, cells: Sequence[PlannedCell], left: Sequence[int]) -> None:
         """These are the cells, and how many of their examples are missing."""
-        self._settled = self._before = sum(count == 0 for count in left)
-        self._cells = len(cells)
-        self._seconds = None
-        self._tasks = len({cell.task.name for cell in cells})
+        self._settled = sum(count == 0 for count in left)
+        self._cells, self._tasks = len(cells), len({cell.task.name for cell in cells})
         self._weight = {cell.key: weight(cell) for cell in cells}
-        total = sum(self._weight[c.key] * len(c.task) for c in cells)
-        self._start = total - sum(self._weight[c.key] * n for c, n in zip(cells, left, strict=True))
+        self._there = {c.key: len(c.task) - n for c, n in zip(cells, left, strict=True)}
+        total = sum(self._weight[cell.key] * len(cell.task) for cell in cells)
+        self._start = sum(self._weight[key] * there for key, there in self._there.items())
         self._bar.reset(self._task, total=total, completed=int(self._start))
 
-    def begin(self, cell: PlannedCell, there: int) -> None:
-        """A cell is being computed, of which so many examples are there."""
+    def at(self, cell: PlannedCell, there: float) -> None:
+        """So many examples of a cell that is being computed are there."""
+        more = there - self._there.get(cell.key, 0.0)
         self._there[cell.key] = there
-        self.advance(cell, 0)
+        self._bar.advance(self._task, self._weight.get(cell.key, 1.0) * more)
+        task = f" of {one_line(cell.task.name)}" if self._tasks > 1 else ""
+        self._tell(f"{one_line(cell.who)}: {there:.0f}/{len(cell.task)}{task}")
 
     def advance(self, cell: PlannedCell, examples: float) -> None:
-        """So many of its examples are there, too."""
-        self._there[cell.key] = self._there.get(cell.key, 0) + examples
-        self._bar.advance(self._task, self._weight.get(cell.key, 1.0) * examples)
-        if self._settled == self._before:  # none is whole yet
-            self._estimate()
-        count = f"{self._there[cell.key]:.0f}/{len(cell.task)}"
-        task = f" of {one_line(cell.task.name)}" if self._tasks > 1 else ""
-        self._tell(description=f"{one_line(cell.who)}: {count}{task}")
+        """So many more of its examples are there."""
+        self.at(cell, self._there.get(cell.key, 0.0) + examples)
 
     def settled(self, cell: PlannedCell, how: str) -> None:
         """A cell is done or failed."""
         self._settled += 1
-        self._estimate()
         self._tell()
         if not self._console.is_terminal or how != "done":
             self.say(f"{self._counts()}: {cell.label}{'' if how == 'done' else f' {how}'}")
-
-    def _estimate(self) -> None:
-        """How long all will take, by whole cells: what each needs to begin is spread over it."""
-        work = self._bar.tasks[0]
-        done, total = work.completed - self._start, (work.total or 1.0) - self._start
-        seconds, share = work.elapsed or 0.0, done / (total or 1.0)
-        if seconds >= LEAST_SECONDS and share >= LEAST_SHARE:
-            self._seconds = seconds / share
 
     def _tell(self, description: str | None = None) -> None:
         told = self._counts().ljust(len(f"{self._cells}/{self._cells} done, about 100 s left"))
@@ -119,9 +105,12 @@ class Progress:
 
     def _counts(self) -> str:
         """Such as "3/16 done, about 40 s left"; without the time where it is not known."""
-        left = (self._seconds or 0.0) - (self._bar.tasks[0].elapsed or 0.0)
-        done = f"{self._settled}/{self._cells} done"
-        return f"{done}, {about(left)} left" if left > 1 and self._settled < self._cells else done
+        work, done = self._bar.tasks[0], f"{self._settled}/{self._cells} done"
+        seconds = work.elapsed or 0.0
+        share = (work.completed - self._start) / (((work.total or 0.0) - self._start) or 1.0)
+        if self._settled == self._cells or seconds < LEAST_SECONDS or share < LEAST_SHARE:
+            return done
+        return f"{done}, {about(seconds / share - seconds)} left"
 
 
 Bar = functools.partial(Progress, shown=True)

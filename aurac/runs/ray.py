@@ -1,7 +1,7 @@
 """Cells on a Ray cluster: each is a task, which streams its blocks to this process.
 
-A task carries settings, names and hashes, never a model: adapters, base and data lie at the same
-paths on every node. This process alone writes, under a lock: the workers need no shared folder. A
+A task carries settings and hashes, never a model: adapters, base and data lie at the same paths on
+every node. This process alone writes, under a lock: the workers need no shared folder. A
 worker that dies loses a block.
 """
 
@@ -12,15 +12,15 @@ import logging
 import os
 import socket
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from aurac.curves.question import Key
 from aurac.errors import AuracError, UsageError, first_line
 from aurac.models.device import WAIT_POLICY
 from aurac.records.folder import MOST_DEATHS
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 
+Job = tuple[bytes, str]
+"""Settings, and the folder of the command, to which paths in them and in tasks are relative."""
 _PATIENCE = 1.0  # seconds between looks at signals and at cells of other processes
 _LOST_AFTER = 5.0  # seconds without an answer of the head; Ray itself waits a minute
 _ANSWERS_IN = 5.0  # seconds
@@ -44,23 +46,6 @@ class ClusterError(AuracError):
     """The cluster cannot be reached or was lost, or its workers cannot serve."""
 
     exit_code = 3
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a worker must know: names and settings, no weights."""
-
-    settings: Settings
-    names: dict[str, str]  #: hash of an adapter → its name in the run
-    folder: str  #: that of the command, to which paths in settings and in task files are relative
-
-    @classmethod
-    def of(cls, inputs: Inputs) -> Job:
-        """That of a run, given in the working folder of this process."""
-        base, device = inputs.base, inputs.backend.device_kind
-        changes = {"base": base.name, "dtype": base.dtype, "device": device, "ray": None}
-        names = {adapter.sha256: name for name, adapter in inputs.adapters.items()}
-        return cls(msgspec.structs.replace(inputs.settings, **changes), names, str(Path.cwd()))
 
 
 @contextlib.contextmanager
@@ -98,41 +83,100 @@ def cluster(inputs: Inputs) -> Iterator[Cluster]:
 
 
 class Cluster:
-    """Workers that find factors and compute cells."""
+    """Workers that find factors and compute cells, each under a lock of this process."""
 
     def __init__(self, ray: Any, inputs: Inputs) -> None:
-        self._ray, self._inputs, self._job = ray, inputs, Job.of(inputs)
-        kind = "GPU" if inputs.backend.device_kind == "cuda" else "CPU"
+        self._ray, self._inputs, base = ray, inputs, inputs.base
+        self._device = inputs.backend.device_kind
+        kind = "GPU" if self._device == "cuda" else "CPU"
         self._slots = int(ray.cluster_resources().get(kind, 0))
         if not self._slots:
             raise ClusterError(f"the Ray cluster {inputs.settings.ray} has no {kind}")
-        self._head = _Head(str(ray.get_runtime_context().gcs_address))
+        self._head, self._seen = str(ray.get_runtime_context().gcs_address), time.monotonic()
         # max_calls 0: a worker with a GPU would otherwise end, and its base with it, each time.
-        self._how = {"num_cpus": 1, "num_gpus": int(kind == "GPU"), "max_calls": 0}
+        how = {"num_cpus": 1, "num_gpus": int(kind == "GPU"), "max_calls": 0}
+        self._find = ray.remote(max_retries=MOST_DEATHS - 1, **how)(find)
+        self._answer = ray.remote(num_returns="streaming", max_retries=0, **how)(answer)
+        changes = {"base": base.name, "dtype": base.dtype, "device": self._device, "ray": None}
+        told = msgspec.structs.replace(inputs.settings, **changes)
+        self._job = msgspec.json.encode(told), str(Path.cwd())
+        self._open: dict[Any, tuple[PlannedCell, FileLock]] = {}
+        self._deaths = Counter[str]()
 
     def find(self, keys: Sequence[str]) -> Iterator[float]:
         """The factors of these hashes (`aurac.runs.fit.fits`), in order."""
-        task = self._ray.remote(max_retries=MOST_DEATHS - 1, **self._how)(find)
-        for found in [task.remote(self._job, key) for key in keys]:
+        for found in [self._find.remote(self._job, key) for key in keys]:
             while not self._ray.wait([found], timeout=_PATIENCE)[0]:
-                self._head.check()
+                self._seen = _seen(self._head, self._seen)
             yield float(_got(self._ray, found))
 
     def compute(self, cells: Sequence[PlannedCell], work: Work) -> None:
         """Compute cells until each is done or has failed, as many at once as there is room for."""
-        task = self._ray.remote(num_returns="streaming", max_retries=0, **self._how)(answer)
-        leaves = self._inputs.leaves
-
-        def submit(cell: PlannedCell, places: list[list[int]]) -> Any:
-            factor = cell.cut.factor if cell.cut else None
-            where = cell.row, cell.rank, leaves.index(cell.task), factor
-            return task.remote(self._job, cell.key, where, places)
-
-        driver = _Driver(self._ray, submit, work, self._inputs.backend.device_kind)
+        waiting = deque(cells)
         try:
-            driver.run(cells, self._slots + 1, self._head)
+            while waiting or self._open:
+                for _ in range(len(waiting)):
+                    if len(self._open) <= self._slots:
+                        self._take(waiting, work)
+                if self._open:
+                    streams = list(self._open)
+                    for stream in self._ray.wait(streams, num_returns=1, timeout=_PATIENCE)[0]:
+                        self._collect(stream, work)
+                else:
+                    time.sleep(_PATIENCE)
+                self._seen = _seen(self._head, self._seen)
         finally:
-            driver.close()
+            for stream in list(self._open):
+                with contextlib.suppress(Exception):
+                    self._ray.cancel(stream, force=True)
+                self._close(stream)
+
+    def _take(self, waiting: deque[PlannedCell], work: Work) -> None:
+        """Submit the next cell; one that another process holds is tried again last."""
+        cell = waiting.popleft()
+        lock = work.folder.take(cell.key)
+        if lock is None:
+            waiting.append(cell)
+        elif work.settled(cell):
+            lock.release()
+        else:
+            self._submit(cell, lock, work)
+
+    def _submit(self, cell: PlannedCell, lock: FileLock, work: Work) -> None:
+        row = [*self._inputs.cuts].index(cell.row) if cell.row else None
+        factor = cell.cut.factor if cell.cut else None
+        where = row, cell.rank, self._inputs.leaves.index(cell.task), factor
+        places = cell.blocks(work.left(cell), self._device)
+        work.show(cell)
+        self._open[self._answer.remote(self._job, cell.key, where, places)] = cell, lock
+
+    def _collect(self, stream: Any, work: Work) -> None:
+        """Take in a block, the end of a cell, or its failure."""
+        errors, (cell, lock) = self._ray.exceptions, self._open[stream]
+        try:
+            result = _got(self._ray, next(stream))
+        except StopIteration:
+            work.done(cell)
+        except errors.RaySystemError:
+            raise
+        except errors.RayError as error:  # the worker, its node, or what it has sent, is gone
+            self._deaths[cell.key] += 1
+            if (deaths := self._deaths[cell.key]) < MOST_DEATHS:
+                del self._open[stream]
+                self._submit(cell, lock, work)
+                return
+            work.fail(cell, f"{deaths} workers died while they computed it ({first_line(error)})")
+        else:
+            if not isinstance(result, str):
+                self._deaths[cell.key] = 0
+                work.add(cell, result)
+                return
+            work.fail(cell, result)
+        self._close(stream)
+
+    def _close(self, stream: Any) -> None:
+        _, lock = self._open.pop(stream)
+        lock.release()
 
 
 def _got(ray: Any, reference: Any) -> Any:
@@ -151,132 +195,32 @@ def _connect(address: str) -> None:
         pass
 
 
-class _Head:
-    """The head of the cluster."""
-
-    def __init__(self, address: str) -> None:
-        self._address, self._seen = address, time.monotonic()
-
-    def check(self) -> None:
-        """Raise a ClusterError where it has not answered for a while."""
-        try:
-            _connect(self._address)
-            self._seen = time.monotonic()
-        except OSError as error:
-            if time.monotonic() - self._seen > _LOST_AFTER:
-                raise ClusterError(
-                    f"the Ray cluster was lost ({self._address}: {first_line(error)}); what is "
-                    "done is kept, and the same command goes on"
-                ) from error
+def _seen(head: str, before: float) -> float:
+    """When the head was seen last; a ClusterError where it has not answered for a while."""
+    try:
+        _connect(head)
+    except OSError as error:
+        if time.monotonic() - before > _LOST_AFTER:
+            raise ClusterError(
+                f"the Ray cluster was lost ({head}: {first_line(error)}); what is done is kept, "
+                "and the same command goes on"
+            ) from error
+        return before
+    return time.monotonic()
 
 
-@dataclass(eq=False)
-class _Open:
-    """A cell that a worker computes, under a lock of this process."""
-
-    cell: PlannedCell
-    lock: FileLock
-    deaths: int = 0
-
-
-class _Driver:
-    """Submits cells and keeps their blocks."""
-
-    def __init__(self, ray: Any, submit: Callable[..., Any], work: Work, device_kind: str) -> None:
-        self._ray, self._to_worker = ray, submit
-        self._work, self._device_kind = work, device_kind
-        self._open: dict[Any, _Open] = {}
-
-    def run(self, cells: Sequence[PlannedCell], most: int, head: _Head) -> None:
-        """Work until every cell is settled, here or in another process."""
-        waiting = deque(cells)
-        while waiting or self._open:
-            for _ in range(len(waiting)):
-                if len(self._open) >= most:
-                    break
-                self._take(waiting)
-            if self._open:
-                ready, _ = self._ray.wait(list(self._open), num_returns=1, timeout=_PATIENCE)
-                for stream in ready:
-                    self._collect(stream)
-            else:
-                time.sleep(_PATIENCE)
-            head.check()
-
-    def _take(self, waiting: deque[PlannedCell]) -> None:
-        """Submit the next cell; one that another process holds is tried again last."""
-        cell = waiting.popleft()
-        lock = self._work.folder.take(cell.key)
-        if lock is None:
-            waiting.append(cell)
-        elif self._work.settled(cell):
-            lock.release()
-        else:
-            self._work.begin(cell)
-            self._submit(_Open(cell, lock))
-
-    def _submit(self, entry: _Open) -> None:
-        places = entry.cell.blocks(self._work.left(entry.cell), self._device_kind)
-        self._open[self._to_worker(entry.cell, places)] = entry
-
-    def _collect(self, stream: Any) -> None:
-        """Take in a block, the end of a cell, or its failure."""
-        errors, work, entry = self._ray.exceptions, self._work, self._open[stream]
-        try:
-            result = _got(self._ray, next(stream))
-        except StopIteration:
-            work.done(entry.cell)
-            self._close(stream)
-        except errors.RaySystemError:
-            raise
-        except errors.RayError as error:  # the worker, its node, or what it has sent, is gone
-            entry.deaths += 1
-            if entry.deaths < MOST_DEATHS:
-                del self._open[stream]
-                self._submit(entry)
-            else:
-                why = f"{entry.deaths} workers died while they computed it ({first_line(error)})"
-                work.fail(entry.cell, why)
-                self._close(stream)
-        else:
-            if isinstance(result, str):
-                work.fail(entry.cell, result)
-                self._close(stream)
-            else:
-                entry.deaths = 0
-                work.add(entry.cell, result)
-                work.progress.advance(entry.cell, len(result.documents))
-
-    def _close(self, stream: Any) -> None:
-        self._open.pop(stream).lock.release()
-
-    def close(self) -> None:
-        """Give up what has not come back."""
-        for stream in list(self._open):
-            with contextlib.suppress(Exception):
-                self._ray.cancel(stream, force=True)
-            self._close(stream)
-
-
-_CACHE: dict[str, tuple[Inputs, dict[str, Fit]]] = {}
-"""In a worker: the job that it served last, with the base and the adapter in use."""
-
-
-def _inputs(job: Job) -> tuple[Inputs, dict[str, Fit]]:
+@lru_cache(maxsize=1)
+def _served(settings: bytes, folder: str) -> tuple[Inputs, dict[str, Fit]]:
     """In a worker: what is evaluated, and the factors that it needs by their hashes."""
-    name = repr(job)
-    if name not in _CACHE:
-        _CACHE.clear()
-        with contextlib.suppress(OSError):  # only relative paths need the folder here
-            os.chdir(job.folder)
-        inputs = load(job.settings, names=job.names)
-        _CACHE[name] = inputs, fits(inputs)
-    return _CACHE[name]
+    with contextlib.suppress(OSError):  # only relative paths need the folder here
+        os.chdir(folder)
+    inputs = load(msgspec.json.decode(settings, type=Settings))
+    return inputs, fits(inputs)
 
 
 def find(job: Job, key: str) -> float:
     """In a worker: a factor."""
-    inputs, wanted = _inputs(job)
+    inputs, wanted = _served(*job)
     if key not in wanted:
         raise _other(inputs)
     return wanted[key].best(inputs.backend)
@@ -285,18 +229,21 @@ def find(job: Job, key: str) -> float:
 def answer(
     job: Job,
     key: str,
-    where: tuple[Key | None, int, int, float | None],
+    where: tuple[int | None, int, int, float | None],
     places: list[list[int]],
 ) -> Iterator[Block | str]:
     """In a worker: the blocks of a cell, and at last why it failed, if it did.
 
-    `where` are its row (None: the base), its rank, the number of its task, and its factor. A worker
-    whose accelerator is lost ends: another one takes the cell.
+    `where` are the numbers of its row (None: the base) and of its rank, the number of its task, and
+    its factor. A worker whose accelerator is lost ends: another one takes the cell.
     """
-    inputs, _ = _inputs(job)
+    inputs, _ = _served(*job)
     row, rank, task, factor = where
-    cut = replace(inputs.cuts[row][rank], factor=factor) if row else None
-    cell = PlannedCell(inputs.leaves[task], inputs.digest, inputs.tokens, row, cut)
+    about: tuple[Any, ...] = ()
+    if row is not None:
+        name, cuts = [*inputs.cuts.items()][row]
+        about = name, replace(cuts[rank], factor=factor)
+    cell = PlannedCell(inputs.leaves[task], inputs.digest, inputs.tokens, *about)
     if cell.key != key:
         raise _other(inputs)
     try:

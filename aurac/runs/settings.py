@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,11 +30,7 @@ _TAKES = {  # in words, for who gave something else
     "basis": "prefix or svd",
     "rescale": "rule, keep, trained or fit",
     "fewshot": "stock or fixed",
-    "num_fewshot": "a whole number from 0",
     "batch_size": "a whole number from 1, or auto",
-    "max_length": "a whole number from 1",
-    "device_map": "auto, balanced, balanced_low_0, sequential, or JSON",
-    "checkpoints": "folders, files or hub ids",
 }
 
 
@@ -103,7 +98,7 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise UsageError("compare needs at least one checkpoint and one task")
         words |= {"checkpoints": given, "tasks": names}
         words = as_json(words)
-        if isinstance(data := words.get("data"), str) and "=" not in data:
+        if isinstance(data := words.get("data"), str):
             if len(names) > 1:
                 raise UsageError("data of one folder for several tasks: give TASK=FOLDER")
             words["data"] = {names[0]: data}
@@ -131,8 +126,8 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise UsageError(f"the model hf takes no --model-args, such as {min(args)}")
         if self.ray and model != "hf":
             raise UsageError(f"--ray computes with the engine, and not with --model {model}")
-        if "fit" in self.rescale and model not in ("hf", "hflm"):
-            raise UsageError(f"rescale fit needs the model hf or hflm, and not {model}")
+        if "fit" in self.rescale and model != "hf":
+            raise UsageError(f"rescale fit needs the model hf, and not {model}")
 
 
 def several(given: Any) -> tuple[str, ...]:
@@ -142,35 +137,9 @@ def several(given: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
 
 
-def _mapping(name: str, value: Any) -> dict[str, Any]:
-    """`{"a": 1}`, `a=1`, or several of these."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    pairs: dict[str, Any] = {}
-    for text in [value] if isinstance(value, str) else value or ():
-        key, sign, item = str(text).partition("=")
-        if not sign:
-            raise UsageError(f"{name} {text!r} is not NAME=VALUE")
-        pairs[key] = item
-    return pairs
-
-
-def _device_map(value: Any) -> Any:
-    if not isinstance(value, str) or value in ("auto", "balanced", "balanced_low_0", "sequential"):
-        return value
-    try:
-        return dict(json.loads(value))
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"device_map takes {_TAKES['device_map']}, not {value!r}") from error
-
-
 _READ: Mapping[str, Callable[[Any], Any]] = {
     "metric": asked_metrics,
-    "data": lambda value: {
-        task: str(Path(folder).expanduser()) for task, folder in _mapping("data", value).items()
-    },
-    "groups": lambda value: {n: several(names) for n, names in _mapping("groups", value).items()},
-    "cluster": partial(_mapping, "cluster"),
+    "data": lambda value: {task: str(Path(at).expanduser()) for task, at in value.items()},
     "gen_kwargs": partial(parse_pairs, "--gen-kwargs"),
     "model_args": partial(parse_pairs, "--model-args"),
     "ranks": lambda value: (
@@ -179,6 +148,8 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "basis": several,
     "rescale": several,
     "batch_size": lambda value: None if str(value).partition(":")[0] == "auto" else value,
-    "device_map": _device_map,
+    "device_map": lambda value: (
+        parse_pairs("--device-map", value) if str(value).startswith("{") else value
+    ),
 }
 """A word as msgspec converts it; others as they are."""

@@ -188,13 +188,12 @@ def test_a_worker_without_its_accelerator_ends_and_fails_no_cell(monkeypatch):
     ended = []
     monkeypatch.setattr(ray.os, "_exit", lambda code: ended.append(code) or raises(SystemExit)())
     monkeypatch.setattr(ray, "blocks", raises(RuntimeError("CUDA error: unspecified")))
-    job = ray.Job(None, {}, "")
     [task] = tasks = [Task("t")]
     [cell] = plan({}, tasks, "s")
     inputs = SimpleNamespace(backend=None, leaves=[task], cuts={}, digest="s", tokens={})
-    monkeypatch.setitem(ray._CACHE, repr(job), (inputs, {}))
+    monkeypatch.setattr(ray, "_served", lambda *_: (inputs, {}))
     with pytest.raises(SystemExit):
-        list(ray.answer(job, cell.key, (None, 0, 0, None), [[0]]))
+        list(ray.answer((b"", ""), cell.key, (None, 0, 0, None), [[0]]))
     assert ended == [1]
 
 

@@ -20,7 +20,7 @@ def told(capsys, seconds, n=100, there=0):
         left = [n - there, *[n] * (len(cells) - 1)]
         bar.plan(cells, left)
         for cell, each, missing in zip(cells, seconds, left, strict=True):
-            bar.begin(cell, n - missing)
+            bar.at(cell, n - missing)
             clock[0] += each
             bar.advance(cell, missing)
             bar.settled(cell, "done")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import socket
+import time
+from types import SimpleNamespace
 
 import pytest
 from support.harness_doubles import write_choice_task, write_text_task
@@ -19,7 +21,7 @@ from aurac.runs.compute import blocks
 from aurac.runs.fit import fits, fitted
 from aurac.runs.inputs import load
 from aurac.runs.plan import plan
-from aurac.runs.ray import ClusterError, _Driver, _Head
+from aurac.runs.ray import Cluster, ClusterError, _seen
 from aurac.runs.settings import Settings
 
 exceptions = pytest.importorskip("ray.exceptions", reason="needs aurac[ray]")
@@ -33,14 +35,19 @@ class FakeRay:
 
     exceptions = exceptions
 
-    def __init__(self, dying=None, failing=None, dies_of=None):
-        self._dying, self._failing, self._dies_of = (
+    def __init__(self, cells, dying=None, failing=None, dies_of=None):
+        self._cells, self._dying, self._failing, self._dies_of = (
+            {cell.key: cell for cell in cells},
             dict(dying or {}),
             failing,
             dies_of or exceptions.WorkerCrashedError(),
         )
 
-    def submit(self, cell, places):
+    def remote(self, **_):
+        return lambda _function: SimpleNamespace(remote=self.answer)
+
+    def answer(self, _job, key, _where, places):
+        cell = self._cells[key]
         for block in blocks(cell, places, Backend()):
             if self._dying.get(cell.task.name, 0):
                 self._dying[cell.task.name] -= 1
@@ -56,21 +63,29 @@ class FakeRay:
     def get(self, reference):
         return reference
 
+    def cluster_resources(self):
+        return {"CPU": 2}
 
-class Alive:
-    def check(self):
-        """The head is there."""
+    def get_runtime_context(self):
+        return SimpleNamespace(gcs_address="here:1")
 
 
 def compute(folder, cells, **options):
     """How cells were settled."""
-    fake = FakeRay(**options)
+    base, backend = SimpleNamespace(name="base", dtype="float32"), Backend()
+    leaves, settings = [cell.task for cell in cells], Settings.of("a", "t", ray="local")
+    inputs = SimpleNamespace(settings=settings, base=base, backend=backend, leaves=leaves, cuts={})
     work, ended = work_in(folder, cells)
-    driver = _Driver(fake, fake.submit, work, "cpu")
-    driver.run(cells, 3, Alive())
-    driver.close()
+    Cluster(FakeRay(cells, **options), inputs).compute(cells, work)
     assert all(work.folder.take(cell.key) for cell in cells)  # all were given back
     return sorted(ended)
+
+
+@pytest.fixture(autouse=True)
+def _alive(request, monkeypatch):
+    """The head is there."""
+    if "head" not in request.node.name:
+        monkeypatch.setattr(ray, "_seen", lambda _head, before: before)
 
 
 @pytest.fixture(autouse=True)
@@ -115,10 +130,10 @@ def test_a_worker_finds_what_is_named_relative_to_the_folder_of_the_command(
         data={f"./{path.name}": "data"}, include_path="more", tokenizer="./tok",
     )  # fmt: skip
     inputs = load(settings)
-    job = ray.Job.of(inputs)
+    job = Cluster(FakeRay([]), inputs)._job
     monkeypatch.chdir(there)
-    monkeypatch.setattr(ray, "_CACHE", {})
-    found, _ = ray._inputs(job)
+    ray._served.cache_clear()
+    found, _ = ray._served(*job)
     assert found.digest == inputs.digest
     keys = [[c.key for c in plan(x.cuts, x.leaves, x.digest, x.tokens)] for x in (inputs, found)]
     assert keys[0] == keys[1]
@@ -161,12 +176,11 @@ def test_a_failure_in_a_worker_is_the_cells(tmp_path):
     assert ended == [("a", "failed: ValueError: why"), ("b", "done")]
 
 
-def test_a_head_that_is_gone_for_a_while_is_lost(monkeypatch):
+def test_a_head_that_is_gone_for_a_while_is_lost():
     with socket.create_server(("127.0.0.1", 0)) as server:
-        head = _Head(f"127.0.0.1:{server.getsockname()[1]}")
-        head.check()
-    head.check()  # it may be back in a moment
-    monkeypatch.setattr(ray, "_LOST_AFTER", 0.0)
+        head, began = f"127.0.0.1:{server.getsockname()[1]}", time.monotonic()
+        assert _seen(head, 0.0) >= began
+    assert _seen(head, began) == began  # it may be back in a moment
     with pytest.raises(ClusterError, match=r"lost .*refused\); what is done is kept") as lost:
-        head.check()
+        _seen(head, began - ray._LOST_AFTER)
     assert lost.value.exit_code == 3
