@@ -43,7 +43,8 @@ class Analysis(Frames):
     Attributes:
         question: What was asked, and the reference that was chosen where none was asked for.
         rows: What stands behind the rows of the frames: an adapter under one cut on one task.
-        ranks: Task → ranks over which AURAC is taken: those of the question that all its rows have.
+        ranks: Task → ranks over which AURAC is taken: those of the question, or those that all of
+            its complete rows have; none where these are fewer than two.
         averaged: The tasks of the mean over tasks, which takes each example once: of tasks that
             share some the largest, as a group and not its members, of equal ones the first.
         tables: The rows of the frames, where an adapter under one cut is a `Key`.
@@ -206,8 +207,8 @@ class _Task:
         whole = [row for row in rows if row.reason is None]
         inside = [row for row in whole if row.outside is None]
         common = set.intersection(*(set(row.ranks) for row in inside)) if inside else set()
-        common = {*ranks} or common
-        self.ranks = tuple(sorted(common)) if len(common) > 1 else ()
+        self.asked, self.wanted = bool(ranks), tuple(sorted(ranks or common))
+        self.ranks = self.wanted if len(self.wanted) > 1 else ()
         having = [row for row in whole if self.ranks and {*self.ranks} <= {*row.ranks}]
         areas = {row.key: (row.area(self.ranks), row.areas(self.ranks)) for row in having}
 
@@ -233,10 +234,11 @@ class _Task:
         return Area(**row.about | numbers), parts
 
     def _lacking(self, row: Row) -> str:
-        if not self.ranks:
-            return "the rows have no two ranks in common"
-        missing = [str(rank) for rank in self.ranks if rank not in row.ranks]
-        return f"no result at rank {', '.join(missing)}"
+        if missing := [str(rank) for rank in self.wanted if rank not in row.ranks]:
+            return f"no result at rank {', '.join(missing)}"
+        if self.asked:
+            return f"rank {self.wanted[0]} alone was asked for, and AURAC needs two ranks"
+        return "the rows have no two ranks in common"
 
     def why_not(self, key: Key) -> str:
         """Why a row is not in the mean over tasks."""
