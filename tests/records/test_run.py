@@ -137,6 +137,25 @@ def test_an_example_that_changed_is_another_one(folder):
     assert {row.unpaired for row in known.rows} == {1}
 
 
+def test_a_group_that_got_another_task_is_read_where_all_of_its_tasks_were_asked(folder):
+    known = Manifest.read(folder)
+    stem, [info] = "documents/t", known.tasks
+    sets = [Examples(documents={"t": stem}), Examples(documents={"t": stem, "u": stem})]
+    cuts = [
+        msgspec.structs.replace(
+            cut,
+            cells={"g:t": cut.cells["t"], "g:u": cut.cells["t"]},
+            asked={"g": {each.name: list(cut.ranks) for each in sets}},
+        )
+        for cut in known.cuts
+    ]
+    group = msgspec.structs.replace(info, name="g", members=("t", "u"), sets=sets)
+    tasks = [info, msgspec.structs.replace(info, name="u"), group]
+    base = dict.fromkeys("tu", known.base["t"])
+    msgspec.structs.replace(known, tasks=tasks, cuts=cuts, asked=["g"], base=base).write(folder)
+    assert [(c.adapter, c.n_docs) for c in read_run(folder).curves] == [("a", 6), ("b", 6)]
+
+
 def test_the_first_examples_of_each_set(folder):
     run = read_run(folder, Question(limit=2))
     assert [c.outcomes.tolist() for c in run.curves] == [[[0, 1], [1, 1]], [[0, 0], [1, 0]]]
