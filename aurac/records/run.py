@@ -91,7 +91,6 @@ class StoredRun:
         self._tasks = {task.name: task for task in self.manifest.tasks}
         self.cuts, self._adapters = self.manifest.shown(self.question.rows)
         self.adapters = tuple(self._adapters.values())
-        self._tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._check()
 
     def _check(self) -> None:
@@ -316,9 +315,9 @@ class StoredRun:
             **{fact: getattr(adapter, fact) for fact in FACTS},
             task=task.name,
             metric=self.metric(task),
-            doc_ids=self._same([label for part in chosen.parts for label in part.labels]),
-            doc_hashes=self._same([key.content for key in keys]),
-            prompts=self._same([key.prompt for key in keys]),
+            doc_ids=tuple(label for part in chosen.parts for label in part.labels),
+            doc_hashes=tuple(key.content for key in keys),
+            prompts=tuple(key.prompt for key in keys),
             clusters=self._clusters(chosen.parts),
             missing=missing,
             factors={rank: of.factor for rank, of in made.items() if of and of.factor},
@@ -346,10 +345,6 @@ class StoredRun:
             parts += column
         return np.array(parts, dtype=np.float64)
 
-    def _same(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """Equal labels as one object, which curves are then joined by quickly."""
-        return self._tuples.setdefault(tuple(labels), tuple(labels))
-
     def _clusters(self, parts: Sequence[Part]) -> tuple[str, ...] | None:
         """What examples share; one of a task without clusters is one by itself."""
         labels, clustered = list[str](), False
@@ -358,7 +353,7 @@ class StoredRun:
             own = self.documents[part.stem].fields.get(field) if field else None
             clustered |= own is not None
             labels += [part.prefix + x for x in own[: len(part.keys)]] if own else part.labels
-        return self._same(labels) if clustered else None
+        return tuple(labels) if clustered else None
 
 
 def _check_there(task: str, what: str, wanted: str, there: set[str]) -> None:
