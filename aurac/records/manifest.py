@@ -127,13 +127,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def held(self) -> set[tuple[str, str]]:
         """What its curves are made of: pairs of a cell and a set of examples."""
         return {
-            (key, each.name)
+            (cut.cells.get(leaf, {}).get(rank, ""), name)
             for cut in self.cuts
             for task in self.tasks
+            for name, ranks in cut.asked.get(task.name, {}).items()
             for leaf in task.leaves.values()
-            for rank, key in cut.cells.get(leaf, {}).items()
-            for each in task.sets
-            if rank in cut.asked.get(task.name, {}).get(each.name, ())
+            for rank in ranks
         }
 
     def shown(self, rows: Sequence[Renamed]) -> tuple[tuple[CutInfo, ...], dict[str, AdapterInfo]]:
@@ -227,20 +226,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         last, asked = self.question, other.question
         told = {task.name for task in other.tasks}
         groups = {n: tuple(names[m] for m in some) for n, some in asked.groups.items()}
-        kept = {
-            field: {t: value for t, value in getattr(last, field).items() if t not in told}
-            for field in ("metrics", "clusters")
-        }
         reference = asked.reference
-        for name, here in names.items() if reference not in groups else ():
-            if reference == name or str(reference).startswith(f"{name} ("):
-                reference = here + str(reference)[len(name) :]
-                break
+        of = next((name for name in names if f"{reference} (".startswith(f"{name} (")), None)
+        if of and reference not in groups:
+            reference = names[of] + str(reference)[len(of) :]
         return asked.but(
             reference=reference,
             groups=last.apart(groups) | groups,
-            metrics=kept["metrics"] | asked.metrics,
-            clusters=kept["clusters"] | asked.clusters,
+            metrics={task: name for task, name in last.metrics.items() if task not in told},
+            clusters={task: name for task, name in last.clusters.items() if task not in told},
             labels=last.labels,
         )
 

@@ -215,11 +215,8 @@ class StoredRun:
         return Cell() if key is None else (self.store.read if whole else self.store.scores)(key)
 
     def _cut(self, *row: str | None) -> CutInfo:
-        """A cut of an adapter; a RunFolderError where there is none."""
-        for cut in self.cuts:
-            if cut.row == row:
-                return cut
-        raise RunFolderError(f"the run has no cut {row[1]}, {row[2]} of {row[0]}")
+        """That of a curve, by adapter, basis and rescale."""
+        return next(cut for cut in self.cuts if cut.row == row)
 
     def asked(self, task: str) -> dict[str, list[DocumentKey]]:
         """Hash → the examples of each set that was asked of a task, no group, or of its group."""

@@ -35,8 +35,6 @@ def test_answers_and_questions(folder):
     assert run.samples("t", "a", "prefix", "rule", 0).score.tolist() == [0, 0, 1]
     with pytest.raises(RunFolderError, match="a at rank 4 on t is not there"):
         run.samples("t", "a", "prefix", "rule", 4)
-    with pytest.raises(RunFolderError, match="no cut svd, keep of a"):
-        run.samples("t", "a", "svd", "keep", 1)
     with pytest.raises(RunFolderError, match="no task 'u'"):
         run.samples("u", "a", "prefix", "rule", 1)
 
