@@ -144,11 +144,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         cuts = {cut.row: cut for cut in self.cuts}
         kept: dict[Key, CutInfo] = {}  # one for all tasks
         for row in rows:
-            cut = cuts[Key(row.adapter, row.basis, row.rescale)]
+            cut = replace(cuts[Key(row.adapter, row.basis, row.rescale)], adapter=row.name)
             cells = {name: cut.cells[name] for name in tasks[row.task].leaves.values()}
-            key = Key(row.name, row.basis, row.rescale)
-            known = kept[key].cells if key in kept else {}
-            kept[key] = replace(cut, adapter=row.name, cells={**known, **cells})
+            known = kept[cut.row].cells if cut.row in kept else {}
+            kept[cut.row] = replace(cut, cells={**known, **cells})
         infos = {row.name: replace(adapters[row.adapter], name=row.name) for row in rows}
         return tuple(kept.values()), infos
 
@@ -182,12 +181,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         names = self._names(other)
         adapters = {a.sha256: a for a in self.adapters}
         for new in other.adapters:
-            sizes = adapters[new.sha256].sizes if new.sha256 in adapters else {}
-            changes = {"name": names[new.name], "sizes": {**sizes, **new.sizes}}
-            adapters[new.sha256] = replace(new, **changes)
+            sizes = {**adapters.get(new.sha256, new).sizes, **new.sizes}
+            adapters[new.sha256] = replace(new, name=names[new.name], sizes=sizes)
         tasks = {task.name: task for task in self.tasks}
         for task in other.tasks:
-            sets = {each.name: each for each in getattr(tasks.get(task.name), "sets", [])}
+            sets = {each.name: each for each in tasks.get(task.name, task).sets}
             for new_set in task.sets:
                 before = sets.pop(new_set.name, new_set)  # the one that is asked for stands last
                 limits = [*dict.fromkeys([*before.limits, *new_set.limits])]

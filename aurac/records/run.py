@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, product
 from pathlib import Path
@@ -108,18 +108,14 @@ class StoredRun:
             _check_there(name, "metric", metric, {task.metric, *task.metrics})
         for name, wanted in asked.clusters.items():
             stems = [x.documents[name] for x in self.task(name).sets if name in x.documents]
-            _check_there(
-                name, "field", wanted, {x for s in stems for x in self.documents[s].fields}
-            )
+            fields = {field for stem in stems for field in self.documents[stem].fields}
+            _check_there(name, "field", wanted, fields)
 
     def under(self, question: Question) -> StoredRun:
         """The same run under another question."""
-        same = all(
-            getattr(question, name) == getattr(self.question, name)
-            for name in ("tasks", "limit", "metrics", "clusters", "rows")
-        )
-        run = StoredRun(self.folder, self.manifest, self.store, self.documents, question)
-        if same and "curves" in self.__dict__:
+        run = replace(self, question=question)
+        names = ("tasks", "limit", "metrics", "clusters", "rows")
+        if all(getattr(question, name) == getattr(self.question, name) for name in names):
             run.__dict__["curves"] = self.curves
         return run
 
@@ -393,16 +389,14 @@ def read_run(folder: str | Path, question: Question | None = None) -> StoredRun:
         RunFolderError: It is none of these, of another version, or a file of it cannot be read.
     """
     folder = Path(folder).expanduser()
-    if not is_run(folder):
-        places = (f"*/{REPORT_FILE}", f"*/{RUN_FILE}", f"*/*/{RUN_FILE}")
-        inside = dict.fromkeys(
-            path.parent.relative_to(folder) for x in places for path in sorted(folder.glob(x))
-        )
-        there = f"; in it are {', '.join(map(str, inside))}" if inside else ""
-        raise RunFolderError(f"{folder} is no run folder and has no report{there}")
     if (folder / RUN_FILE).is_file():
         manifest = Manifest.read(folder)
         asked = manifest.question if question is None else question
         return StoredRun(folder, manifest, CellStore(folder), Documents(folder), asked)
-    report = read_json(folder / REPORT_FILE, _Report)
-    return read_run(folder / report.run, question or report.question)
+    if (folder / REPORT_FILE).is_file():
+        report = read_json(folder / REPORT_FILE, _Report)
+        return read_run(folder / report.run, question or report.question)
+    places = (f"*/{REPORT_FILE}", f"*/{RUN_FILE}", f"*/*/{RUN_FILE}")
+    inside = {str(path.parent.relative_to(folder)) for x in places for path in folder.glob(x)}
+    there = f"; in it are {', '.join(sorted(inside))}" if inside else ""
+    raise RunFolderError(f"{folder} is no run folder and has no report{there}")
