@@ -19,13 +19,7 @@ from aurac.curves.checks import MEAN
 from aurac.curves.question import ALL_PAIRS, Key, Question
 from aurac.errors import UsageError
 from aurac.readers import curves_of
-from aurac.stats.estimate import (
-    SIGNED,
-    Components,
-    estimate,
-    interval,
-    over_tasks,
-)
+from aurac.stats.estimate import SIGNED, Components, estimate, interval, over_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,7 +37,8 @@ class Analysis(Frames):
     Attributes:
         question: What was asked, and the reference that was chosen where none was asked for.
         rows: What stands behind the rows of the frames: an adapter under one cut on one task.
-        ranks: Task → ranks over which AURAC is taken: those of the question that all its rows have.
+        ranks: Task → ranks over which AURAC is taken: those of the question, or those that all of
+            its complete rows have; none where these are fewer than two.
         averaged: The tasks of the mean over tasks, which takes each example once: of tasks that
             share some the largest, as a group and not its members, of equal ones the first.
         tables: The rows of the frames, where an adapter under one cut is a `Key`.
@@ -95,40 +90,40 @@ def analyse(source: Any, question: Question | None = None) -> Analysis:
     every_task = dict.fromkeys(row.task for row in rows)
     tasks = [_Task([row for row in rows if row.task == t], asked.ranks) for t in every_task]
     apart = _apart(tasks)
-    tables: list[_Means | _Task] = [*([_Means(apart, names)] if len(apart) > 1 else []), *tasks]
-    points = {row: points_of(row, asked.level) for task in tasks for row in task.rows.values()}
-    margin = asked.margin
+    tables: list[_Means | _Task] = [_Means(apart, names), *tasks] if apart else [*tasks]
+    level, margin = asked.level, asked.margin
+    points = {row: points_of(row, level) for task in tasks for row in task.rows.values()}
 
     def compared(keys: Iterable[Key]) -> list[tuple[Key, Key]]:
         both = combinations(keys, 2)
         return [(a, b) for a, b in both if asked.compares(a, b, (names[a], names[b]))]
 
+    scores = [
+        replace(area, seed_sd=_seed_sd(parts), **ends(parts, level))
+        for table in tables
+        for area, parts in table.scores.values()
+    ]
+    rank_pairs = [
+        pair
+        for task in tasks
+        for a, b in compared(key for key, row in task.rows.items() if not row.outside)
+        for pair in _at_ranks(task.rows[a], task.rows[b], level)
+    ]
     return Analysis(
         question=asked,
         rows=tuple(points),
         ranks={task.name: task.ranks for task in tasks},
-        averaged=tuple(task.name for task in apart) if len(apart) > 1 else (),
+        averaged=tuple(task.name for task in apart),
         tables=Tables(
-            scores=tuple(
-                replace(area, seed_sd=_seed_sd(parts), **ends(parts, asked.level))
-                for table in tables
-                for area, parts in table.scores.values()
-            ),
-            points=tuple(point for some in points.values() for point in some),
-            pairs=tuple(
-                pair for table in tables for pair in _family(table, compared(table.compared), asked)
-            ),
-            rank_pairs=tuple(
-                pair
-                for task in tasks
-                for a, b in compared(key for key, row in task.rows.items() if not row.outside)
-                for pair in _at_ranks(task.rows[a], task.rows[b], asked.level)
-            ),
-            recommended=tuple(
-                recommended(row, points[row], margin)
-                for row in points
+            scores=scores,
+            points=[point for some in points.values() for point in some],
+            pairs=[pair for t in tables for pair in _family(t, compared(t.compared), asked)],
+            rank_pairs=rank_pairs,
+            recommended=[
+                recommended(row, some, margin)
+                for row, some in points.items()
                 if margin is not None and not row.rolling
-            ),
+            ],
         ),
     )
 
@@ -204,17 +199,18 @@ class _Task:
     def __init__(self, rows: Sequence[Row], ranks: Sequence[int]) -> None:
         self.name = rows[0].task
         whole = [row for row in rows if row.reason is None]
-        inside = [row for row in whole if row.outside is None]
-        common = set.intersection(*(set(row.ranks) for row in inside)) if inside else set()
-        common = {*ranks} or common
-        self.ranks = tuple(sorted(common)) if len(common) > 1 else ()
+        inside = [{*row.ranks} for row in whole if row.outside is None]
+        common = set.intersection(*inside) if inside else set()
+        self.asked, self.wanted = bool(ranks), tuple(sorted(ranks or common))
+        self.ranks = self.wanted if len(self.wanted) > 1 else ()
         having = [row for row in whole if self.ranks and {*self.ranks} <= {*row.ranks}]
         areas = {row.key: (row.area(self.ranks), row.areas(self.ranks)) for row in having}
 
         def order(row: Row) -> tuple[bool, bool, float, str]:
             mean = sum(map(row.accuracy, row.ranks)) / max(1, len(row.ranks))
-            best = mean if (known := areas.get(row.key)) is None else known[0]
-            return row.outside is not None, known is None, best if row.rolling else -best, row.name
+            best, _ = areas.get(row.key, (mean, None))
+            best = best if row.rolling else -best
+            return row.outside is not None, row.key not in areas, best, row.name
 
         self.rows = {row.key: row for row in sorted(rows, key=order)}
         self.areas = {key: areas[key] for key in self.rows if key in areas}
@@ -222,21 +218,21 @@ class _Task:
         self.scores = {key: self._score(row) for key, row in self.rows.items()}
 
     def _score(self, row: Row) -> Claim[Area]:
-        if (known := self.areas.get(row.key)) is None:
-            numbers: dict[str, Any] = {"reason": row.reason or self._lacking(row)}
-        else:
-            numbers = {"aurac": known[0], "aurac_linear": row.area(self.ranks, "linear")}
-            if known[1] is None:
-                numbers["reason"] = "the outcomes of its examples are not known"
-        numbers |= {"base": row.baseline(), "examples": row.examples, "seeds": row.seeds}
-        parts = row.parts(known[1]) if known and known[1] is not None else None
-        return Area(**row.about | numbers), parts
+        about = {"base": row.baseline(), "examples": row.examples, "seeds": row.seeds, **row.about}
+        if row.key not in self.areas:
+            return Area(reason=row.reason or self._lacking(row), **about), None
+        area, areas = self.areas[row.key]
+        reason = "the outcomes of its examples are not known" if areas is None else None
+        linear = row.area(self.ranks, "linear")
+        parts = None if areas is None else row.parts(areas)
+        return Area(aurac=area, aurac_linear=linear, reason=reason, **about), parts
 
     def _lacking(self, row: Row) -> str:
-        if not self.ranks:
-            return "the rows have no two ranks in common"
-        missing = [str(rank) for rank in self.ranks if rank not in row.ranks]
-        return f"no result at rank {', '.join(missing)}"
+        if missing := [str(rank) for rank in self.wanted if rank not in row.ranks]:
+            return f"no result at rank {', '.join(missing)}"
+        if self.asked:
+            return f"rank {self.wanted[0]} alone was asked for, and AURAC needs two ranks"
+        return "the rows have no two ranks in common"
 
     def why_not(self, key: Key) -> str:
         """Why a row is not in the mean over tasks."""
@@ -292,14 +288,14 @@ class _Means:
 
 
 def _apart(tasks: Sequence[_Task]) -> list[_Task]:
-    """The tasks that the mean is over."""
+    """The tasks that the mean is over; none where that is a single one."""
     first = {task: next(iter(task.rows.values())) for task in tasks}
     kept: list[_Task] = []
     for task in sorted(tasks, key=lambda task: -(first[task].examples or 0)):
         shared = any(first[task].shares_examples(first[other]) for other in kept)
         if not shared and not first[task].rolling:
             kept.append(task)
-    return [task for task in tasks if task in kept]
+    return [task for task in tasks if task in kept] if len(kept) > 1 else []
 
 
 def _mean(claims: Sequence[Claim[C]], means: Sequence[str], sums: Sequence[str]) -> Claim[C]:
@@ -310,9 +306,9 @@ def _mean(claims: Sequence[Claim[C]], means: Sequence[str], sums: Sequence[str])
     rows = [row for row, _ in claims]
     result: dict[str, Any] = {"task": MEAN, "seeds": min(row.seeds for row in rows)}
     for name in (*means, *sums):
-        values = [value for row in rows if (value := getattr(row, name)) is not None]
-        total = sum(values) / len(rows) if name in means else sum(values)
-        result[name] = total if len(values) == len(rows) else None
+        values = [getattr(row, name) for row in rows]
+        total = None if None in values else sum(values)
+        result[name] = total / len(rows) if total is not None and name in means else total
     known = [parts for _, parts in claims if parts is not None]
     parts = over_tasks(known) if len(known) == len(claims) else None
     return replace(rows[0], **result), parts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -211,7 +211,7 @@ def _pairing(a: Row, b: Row) -> list[tuple[int, int]] | None:
 
 
 def gather(curves: Iterable[Curve], groups: Groups) -> list[Row]:
-    """The rows in the order of their curves.
+    """The rows, task by task in the order of their curves.
 
     Curves of one adapter or recipe, task, metric and cut are seeds, in the order of their names.
 
@@ -246,37 +246,43 @@ def gather(curves: Iterable[Curve], groups: Groups) -> list[Row]:
                 raise CurveError(f"There are two curves of {which} under one cut.")
         rows.append(Row(key, task, tuple(seeds), first=key == first[key.adapter]))
     each_task = dict.fromkeys(row.task for row in rows)
-    shared_rows = [_on_shared_examples([r for r in rows if r.task == t]) for t in each_task]
-    placed = {(row.task, row.key): row for some in shared_rows for row in some}
-    return [placed[row.task, row.key] for row in rows]
+    placed = [_on_shared_examples([r for r in rows if r.task == t]) for t in each_task]
+    return list(chain.from_iterable(placed))
 
 
 def _on_shared_examples(rows: Sequence[Row]) -> list[Row]:
     """The rows of a task: those that are compared on the examples that they share, others below.
 
-    A row without examples, of which only accuracies are known, is compared as it is.
+    The seeds of a row are those that share their examples in the same way. A row without examples,
+    of which only accuracies are known, is compared as it is.
     """
     known = [row for row in rows if all(curve.outcomes is not None for curve in row.curves)]
     if not known:
         return _on_same_texts(rows)
-    every = [curve for row in known for curve in row.curves]
-    own = dict(zip(map(id, every), identities(every), strict=True))
-    rows = [_seeds_on_shared(row, own) if row in known else row for row in rows]
-    known = [row for row in rows if all(curve.outcomes is not None for curve in row.curves)]
-    sets = [own[id(row.curves[0])] for row in known]
-    places, common = shared(sets)
-    largest = max(map(len, sets))
-    result = []
-    for row in rows:
-        if row not in known:
-            result.append(row)
-        elif known.index(row) in places:
-            curves = tuple(on(curve, own[id(curve)], common) for curve in row.curves)
-            result.append(replace(row, curves=curves, unpaired=largest - len(common)))
-        else:
-            there = len(set(own[id(row.curves[0])]) & set(common))
-            result.append(replace(row, outside=f"{there} of {len(common)} examples"))
-    return _clustered(result)
+    sets = iter(identities([curve for row in known for curve in row.curves]))
+    own = {row.key: [next(sets) for _ in row.curves] for row in known}
+    seeds = {key: shared(each) for key, each in own.items()}
+    inside, wanted = shared([common for _, common in seeds.values()])
+    unpaired = max(len(common) for _, common in seeds.values()) - len(wanted)
+    placed = {}
+    for place, row in enumerate(known):
+        kept, common = seeds[row.key]
+        there, outside = wanted, None
+        if place not in inside:
+            there, outside = common, f"{len({*common} & {*wanted})} of {len(wanted)} examples"
+        each = list(zip(row.curves, own[row.key], strict=True))
+        placed[row.key] = replace(
+            row,
+            curves=tuple(on(*each[at], there) for at in kept),
+            outside=outside,
+            left_out=tuple(
+                f"{curve.label} has {len({*has} & {*common})} of {len(common)} examples"
+                for at, (curve, has) in enumerate(each)
+                if at not in kept
+            ),
+            unpaired=unpaired,
+        )
+    return _clustered([placed.get(row.key, row) for row in rows])
 
 
 def _on_same_texts(rows: Sequence[Row]) -> list[Row]:
@@ -289,30 +295,12 @@ def _on_same_texts(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def _seeds_on_shared(row: Row, own: dict[int, tuple[Hashable, ...]]) -> Row:
-    """The seeds of a row that share their examples; `own` gets those of the curves it makes."""
-    sets = [own[id(curve)] for curve in row.curves]
-    places, common = shared(sets)
-    curves = tuple(on(row.curves[at], sets[at], common) for at in places)
-    own |= {id(curve): common for curve in curves}
-    left = [
-        f"{curve.label} has {len({*each} & {*common})} of {len(common)} examples"
-        for at, (curve, each) in enumerate(zip(row.curves, sets, strict=True))
-        if at not in places
-    ]
-    return replace(row, curves=curves, left_out=tuple(left))
-
-
 def _clustered(rows: Sequence[Row]) -> list[Row]:
     """The rows with the clusters of their examples, those that are compared with the same ones."""
-    found: Curve | None = None
-    result = []
-    for row in rows:
-        own = next((curve for curve in row.curves if curve.clusters is not None), None)
-        if row.outside is None:
-            if found is not None and own is not None:
-                check_clusters(found, own)
-            found = found or own
-        result.append(replace(row, clusters=None if own is None else own.cluster_codes))
-    codes = None if found is None else found.cluster_codes
-    return [row if row.outside else replace(row, clusters=codes) for row in result]
+    own = {r.key: next((c for c in r.curves if c.clusters is not None), None) for r in rows}
+    known = [curve for row in rows if row.outside is None and (curve := own[row.key])]
+    for other in known[1:]:
+        check_clusters(known[0], other)
+    own |= {row.key: next(iter(known), None) for row in rows if row.outside is None}
+    codes = {key: None if curve is None else curve.cluster_codes for key, curve in own.items()}
+    return [replace(row, clusters=codes[row.key]) for row in rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from aurac.analysis.schema import Advice, Point
 from aurac.curves.checks import only
@@ -10,14 +10,11 @@ from aurac.curves.display import slot_rank
 from aurac.stats.estimate import FRACTION, Components, estimate, one_sided
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from aurac.analysis.gather import Row
 
 NEEDED = "a recommendation needs the base, and every outcome at the trained rank"
-
-
-T = TypeVar("T")
 
 
 def ends(parts: Components | None, level: float) -> dict[str, Any]:
@@ -64,19 +61,12 @@ def _point(row: Row, rank: int, level: float) -> Point:
 def _of_curves(row: Row, rank: int) -> dict[str, Any]:
     """What the seeds (rank 0: the base) give together; None where it is not known of all."""
     curves = row.curves[: None if rank else 1]  # the base is that of every seed
-    counts = _known(curve.unfinished.get(rank) for curve in curves)
-    losses = _known(curve.nats.get(rank) for curve in curves)
+    counts = [curve.unfinished.get(rank) for curve in curves]
+    losses = [curve.nats.get(rank) for curve in curves]
     return {
-        "unfinished": sum(counts) if counts else None,
-        "nats": sum(losses) / len(losses) if losses else None,
+        "unfinished": None if None in counts else sum(filter(None, counts)),
+        "nats": None if None in losses else sum(filter(None, losses)) / len(losses),
     }
-
-
-def _known(values: Iterable[T | None]) -> list[T]:
-    """All values; none where one is not known."""
-    every = list(values)
-    known = [value for value in every if value is not None]
-    return known if len(known) == len(every) else []
 
 
 def recommended(row: Row, points: Sequence[Point], margin: float) -> Advice:

@@ -150,11 +150,11 @@ class Advice(_OfRow, frozen=True, kw_only=True):
 class Tables(msgspec.Struct, frozen=True):
     """The rows of the five frames."""
 
-    scores: tuple[Area, ...]
-    points: tuple[Point, ...]
-    pairs: tuple[Pair, ...]
-    rank_pairs: tuple[RankPair, ...]
-    recommended: tuple[Advice, ...]
+    scores: list[Area]
+    points: list[Point]
+    pairs: list[Pair]
+    rank_pairs: list[RankPair]
+    recommended: list[Advice]
 
 
 _DTYPES: dict[Any, str] = {int: "int64", int | None: "Int64", bool | None: "boolean"}

@@ -84,20 +84,11 @@ def only(values: Iterable[T]) -> T | None:
     return known.pop() if len(known) == 1 else None
 
 
-def is_missing(label: Any) -> bool:
-    """Whether a label is none: empty text, None, NaN, NaT, pandas' NA."""
-    if label is None or isinstance(label, str):
-        return not label
-    same = label == label  # noqa: PLR0124 - NaN is not itself, and NA is neither
-    return not isinstance(same, (bool, np.bool_)) or not bool(same)
-
-
 def numbers(values: Any, what: str) -> NDArray[np.float64]:
-    """Numbers as float64: a read-only array itself, else a copy; a masked one is NaN."""
-    frozen = isinstance(values, np.ndarray) and not values.flags.writeable
+    """A copy of numbers as float64; a masked one is NaN."""
     try:
         rows = values if isinstance(values, np.ndarray) else list(values)
-        masked = np.ma.array(rows, dtype=np.float64, copy=not frozen)
+        masked = np.ma.array(rows, dtype=np.float64, copy=True)
     except (TypeError, ValueError):
         raise CurveError(f"{what} are ragged or no numbers.") from None
     return np.asarray(masked.filled(np.nan))
@@ -106,16 +97,9 @@ def numbers(values: Any, what: str) -> NDArray[np.float64]:
 def fractions(values: Any, what: str) -> NDArray[np.float64]:
     """Numbers that are fractions; others are refused, with a hint where they look like percent."""
     array = numbers(values, what)
-    if array.size == 0:
-        return array
-    low, high = float(array.min()), float(array.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        shown = array[~np.isfinite(array)].ravel()[0]
-        raise CurveError(f"{what} have {shown} among them.")
-    if high > 1.0 + 1e-9:
-        percent = 10.0 < high <= 100.0
-        like = "look like percent: divide them by 100" if percent else "are no fractions"
-        raise CurveError(f"{what} up to {high:g} {like}.")
-    if low < -1e-9:
-        raise CurveError(f"{what} down to {low:g} are no fractions.")
+    wrong = array[~((array >= -1e-9) & (array <= 1.0 + 1e-9))]  # NaN, too
+    if wrong.size:
+        percent = 10.0 < wrong.max() <= 100.0
+        hint = ": they look like percent, divide them by 100" if percent else ""
+        raise CurveError(f"{what} have {wrong[0]:g} among them, which is no fraction{hint}.")
     return array

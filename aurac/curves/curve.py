@@ -12,7 +12,6 @@ from aurac.curves.checks import (
     check_ranks,
     check_task,
     fractions,
-    is_missing,
     numbers,
     whole_rank,
 )
@@ -41,7 +40,7 @@ class Curve:
         doc_ids: n identities on which two curves are joined.
         doc_hashes: n content hashes. Examples with another content or prompt are other examples.
         clusters: n labels of what examples share (a passage).
-        adapter, task, base: Names.
+        adapter, task: Names.
         metric: Which of the task's metrics is the accuracy, as ``metric,filter``.
         method: Training method, such as "matryoshka".
         basis, rescale: How it was truncated: "prefix" or "svd"; "rule", "keep", "trained" or "fit".
@@ -77,7 +76,6 @@ class Curve:
     task: str | None = None
     metric: str | None = None
     method: str | None = None
-    base: str | None = None
     basis: str | None = None
     rescale: str | None = None
     seed: int | None = None
@@ -97,19 +95,17 @@ class Curve:
 
     def __post_init__(self) -> None:
         """Validate and sort."""
-        ranks = check_ranks(self.ranks)
         check_task(self.task)
         if self.seed is not None:
             self._set("seed", whole_rank(self.seed, "Seed"))
-        single, checked = self.outcomes is None, numbers if self.rolling else fractions
+        ranks, checked = check_ranks(self.ranks), numbers if self.rolling else fractions
+        single = self.outcomes is None
         what = "accuracies" if single else "example scores"
         values = checked(self.accuracy if single else self.outcomes, what)
         if len(values) != len(ranks):
             raise CurveError(f"{len(values)} rows of {what} for {len(ranks)} ranks.")
-        order = np.argsort(ranks, kind="stable")
-        self._set("ranks", tuple(ranks[i] for i in order))
-        if not np.array_equal(order, np.arange(order.size)):
-            values = values[order]
+        self._set("ranks", tuple(sorted(ranks)))
+        values = values[np.argsort(ranks)]
         if not single:
             if values.ndim != 2 or values.shape[1] == 0:
                 raise CurveError(f"{what} of shape {values.shape} are not (ranks, examples).")
@@ -126,19 +122,21 @@ class Curve:
             self._set("baseline", float(base.mean()))
         elif self.baseline is not None:
             self._set("baseline", float(checked([self.baseline], "the baseline")[0]))
-        self._check_labels()
+        if not self.rolling:  # its texts have no scores
+            self._check_labels()
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
     def _check_labels(self) -> None:
-        for name in _LABELS if not self.rolling else ():  # its texts have no scores
+        for name in _LABELS:
             labels = getattr(self, name)
             if labels is None:
                 continue
             if len(labels) != self.n_docs:
                 raise CurveError(f"{len(labels)} {name} for {self.n_docs} examples.")
-            if absent := sum(map(is_missing, labels)):
+            absent = sum(x is None or x == "" or x != x for x in labels)  # noqa: PLR0124 - NaN
+            if absent:
                 raise CurveError(f"{absent} of {len(labels)} examples have no label in {name}.")
             if not isinstance(labels, tuple) or not all(isinstance(text, str) for text in labels):
                 self._set(name, tuple(map(str, labels)))
@@ -176,16 +174,15 @@ class Curve:
         import pandas as pd
 
         names = ("adapter", "task", "metric", "method", "basis", "rescale", "seed", "trained_rank")
-        ranks, scores = [*self.ranks], self.outcomes
-        if scores is None:
-            points = zip(ranks, self.accuracy, strict=True)
-            base = [] if self.baseline is None else [(0, self.baseline)]
-            made = pd.DataFrame([*base, *points], columns=["rank", "accuracy"])
-        else:
-            if self.base_scores is not None:
-                ranks, scores = [0, *ranks], np.vstack([self.base_scores, scores])
-            n = scores.shape[1]
-            made = pd.DataFrame({"rank": np.repeat(ranks, n), "score": scores.ravel()})
+        ranks, rows, base, value = [*self.ranks], self.outcomes, self.base_scores, "score"
+        if rows is None:
+            rows, value = np.array(self.accuracy)[:, None], "accuracy"
+            base = None if self.baseline is None else np.array([self.baseline])
+        if base is not None:
+            ranks, rows = [0, *ranks], np.vstack([base, rows])
+        n = rows.shape[1]
+        made = pd.DataFrame({"rank": np.repeat(ranks, n), value: rows.ravel()})
+        if self.n_docs is not None:
             made["example"] = [*(self.doc_ids or map(str, range(n)))] * len(ranks)
             if self.clusters:
                 made["cluster"] = [*self.clusters] * len(ranks)

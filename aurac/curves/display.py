@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import commonprefix
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,9 +43,8 @@ def truncate_options(basis: str | None, rescale: str | None) -> list[str]:
 
 def common_name(names: Collection[str], taken: Container[str] = ()) -> str:
     """The name of a recipe: what the names of its seeds begin with, or all of them."""
-    first, last = min(names), max(names)
-    same = (i for i, (x, y) in enumerate(zip(first, last, strict=False)) if x != y)
-    shared = first[: next(same, len(first))].rstrip("-_ ./0123456789")
+    shared = commonprefix([*names])  # noqa: RUF071 - of characters, not of folders
+    shared = shared.rstrip("-_ ./0123456789")
     for ending in ("seed", "-s", "_s"):
         shared = shared.removesuffix(ending).rstrip("-_ ./")
     return shared if shared and shared not in taken else " + ".join(names)

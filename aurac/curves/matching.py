@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,26 +26,18 @@ def identities(curves: Sequence[Curve]) -> list[tuple[Hashable, ...]]:
         CurveError: Only some curves have `doc_ids`, or the positions are not equally many.
     """
     first = curves[0]
-    known = [name for name in ("doc_hashes", "prompts") if all(getattr(c, name) for c in curves)]
-    if all(curve.doc_ids is None for curve in curves):
-        for other in curves:
-            if other.n_docs != first.n_docs:
-                both = f"{first.label} and {other.label}"
-                raise CurveError(f"{both} have {first.n_docs} and {other.n_docs} examples.")
-        return [tuple(range(first.n_docs or 0))] * len(curves)
     for other in curves:
+        both = f"{first.label} and {other.label}"
         if (first.doc_ids is None) != (other.doc_ids is None):
-            both = f"{first.label} and {other.label}"
             raise CurveError(f"Only one of {both} says which examples it was evaluated on.")
-    made: dict[tuple[int, ...], tuple[Hashable, ...]] = {}
-    found = []
-    for curve in curves:
-        columns = [getattr(curve, name) for name in ("doc_ids", *known)]
-        same = tuple(map(id, columns))
-        if same not in made:
-            made[same] = tuple(zip(*columns, strict=True))
-        found.append(made[same])
-    return found
+        if first.doc_ids is None and other.n_docs != first.n_docs:
+            raise CurveError(f"{both} have {first.n_docs} and {other.n_docs} examples.")
+    if first.doc_ids is None:
+        return [tuple(range(first.n_docs or 0))] * len(curves)
+    known = [name for name in ("doc_hashes", "prompts") if all(getattr(c, name) for c in curves)]
+    found: dict[Any, tuple[Hashable, ...]] = {}  # equal ones as one object
+    columns = [tuple(getattr(curve, name) for name in ("doc_ids", *known)) for curve in curves]
+    return [found.setdefault(each, tuple(zip(*each, strict=True))) for each in columns]
 
 
 def shared(sets: Sequence[tuple[Hashable, ...]]) -> tuple[list[int], tuple[Hashable, ...]]:
@@ -56,13 +49,15 @@ def shared(sets: Sequence[tuple[Hashable, ...]]) -> tuple[list[int], tuple[Hasha
     Returns:
         The places, ascending, and the examples in the order of the first of these sets.
     """
-    distinct = [frozenset(each) for each in dict.fromkeys(sets)]
-    both = (a & b for a, b in combinations(distinct, 2))
-    having = {tried: [tried <= each for each in distinct] for tried in (*distinct, *both) if tried}
-    of = [distinct.index(frozenset(each)) for each in sets]
-    counts = {tried: sum(has[at] for at in of) for tried, has in having.items()}
-    best = max(counts, key=lambda tried: (counts[tried] * len(tried), len(tried)))
-    places = [place for place, at in enumerate(of) if having[best][at]]
+    examples = {each: frozenset(each) for each in sets}
+    counts = Counter(sets)
+
+    def rows(tried: frozenset[Hashable]) -> int:
+        return sum(counts[each] for each, own in examples.items() if tried <= own)
+
+    both = (a & b for a, b in combinations(examples.values(), 2))
+    best = max((*examples.values(), *both), key=lambda x: (rows(x) * len(x), len(x)))
+    places = [place for place, each in enumerate(sets) if best <= examples[each]]
     return places, tuple(example for example in sets[places[0]] if example in best)
 
 

@@ -18,10 +18,12 @@ TOKENS, WHOLE, LOSS = "token_accuracy", "whole_completion", "loss"
 """Metrics of a user's own examples: the share of tokens, of completions, and the nats per token."""
 
 
-def parse_metrics(values: Iterable[str]) -> dict[str, str]:
-    """Metrics by task of ``--metric`` values, ``[TASK=]NAME[,FILTER]``."""
+def asked_metrics(given: str | Iterable[str] | Mapping[str, str] | None) -> dict[str, str]:
+    """Metrics by task: of a mapping itself, else of one or several ``[TASK=]NAME[,FILTER]``."""
+    if given is None or isinstance(given, Mapping):
+        return dict(given or {})
     metrics: dict[str, str] = {}
-    for value in values:
+    for value in [given] if isinstance(given, str) else given:
         task, equals, key = value.rpartition("=")
         parts = [part.strip() for part in key.split(",")]
         if not all(parts) or len(parts) > 2 or (equals and not task.strip()):
@@ -31,13 +33,6 @@ def parse_metrics(values: Iterable[str]) -> dict[str, str]:
             raise UsageError(f"Two metrics were given for {task}.")
         metrics[task] = ",".join(parts)
     return metrics
-
-
-def asked_metrics(given: str | Iterable[str] | Mapping[str, str] | None) -> dict[str, str]:
-    """Metrics by task: of a mapping itself, of a text or several as `parse_metrics` reads them."""
-    if given is None or isinstance(given, Mapping):
-        return dict(given or {})
-    return parse_metrics([given] if isinstance(given, str) else given)
 
 
 def matching(wanted: str, there: Iterable[str]) -> list[str]:

@@ -31,8 +31,6 @@ from aurac.records.lines import (
     encode_line,
 )
 
-_BINARY = getattr(os, "O_BINARY", 0)  # Windows
-
 
 @dataclass(eq=False)
 class Cell:
@@ -119,12 +117,17 @@ class CellStore:
         size = path.stat().st_size if path.exists() else -1
         known = self._known.get(key)
         if known is None or known[0] != size:
-            known = self._known[key] = size, read_cell(path, whole=False)
+            known = self._known[key] = size, self.read(key, whole=False)
         return known[1]
 
-    def read(self, key: str) -> Cell:
-        """The whole cell; empty where nothing is kept."""
-        return read_cell(self.path(key))
+    def read(self, key: str, *, whole: bool = True) -> Cell:
+        """The cell, without `whole` its scores alone; empty where nothing is kept."""
+        cell = Cell()
+        with _opened(self.path(key)) as lines:
+            for line in filter(bytes.strip, lines):
+                with suppress(ValueError):  # its examples are computed again
+                    cell.add(decode_line(line, whole=whole))
+        return cell
 
     def keep(self, identity: CellIdentity, line: Block | Aggregates | Failed) -> None:
         """Add a line to a cell.
@@ -139,32 +142,18 @@ class CellStore:
                 (locks := self.run_folder / "locks").mkdir(exist_ok=True)
                 with FileLock(locks / "cells.lock"):
                     unpack(self.folder)
-            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _BINARY, 0o666)
-            try:
-                end = os.lseek(descriptor, 0, os.SEEK_END)
+            with path.open("a+b", buffering=0) as file:
+                end = file.seek(0, os.SEEK_END)
                 if end == 0:
                     data = encode_line(Head(identity=identity)) + data
                 else:
-                    os.lseek(descriptor, end - 1, os.SEEK_SET)
-                    if os.read(descriptor, 1) != b"\n":  # the last line was cut off
+                    file.seek(end - 1)
+                    if file.read(1) != b"\n":  # the last line was cut off
                         data = b"\n" + data
                 rest = memoryview(data)
                 while rest:
-                    rest = rest[os.write(descriptor, rest) :]
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-
-
-def read_cell(path: Path, *, whole: bool = True) -> Cell:
-    """The outcomes in a cell's file, or in the archive; without `whole` its scores alone."""
-    cell = Cell()
-    with _opened(path) as lines:
-        for line in lines:
-            if line.strip():
-                with suppress(ValueError):  # its examples are computed again
-                    cell.add(decode_line(line, whole=whole))
-    return cell
+                    rest = rest[file.write(rest) :]
+                os.fsync(file.fileno())
 
 
 def _opened(path: Path) -> IO[bytes]:

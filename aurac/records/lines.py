@@ -8,15 +8,15 @@ one.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from aurac.files import sha256_json
-
-CELL_SCHEMA = 4
 
 
 class CellIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,24 +55,21 @@ def examples_sha256(keys: Sequence[DocumentKey]) -> str:
     return sha256_json(msgspec.to_builtins(keys))[:32]
 
 
-class Block(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of n examples."""
+class Scores(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of n examples: what curves are made of."""
 
     documents: list[DocumentKey]  #: n keys
     metrics: dict[str, list[Any]]  #: ``metric,filter`` → n numbers (or what is no mean)
+    unfinished: list[bool] | None = None  #: n: was it cut off at the token limit? None: not known
+
+
+class Block(Scores, frozen=True, kw_only=True):
+    """The outcome of n examples, with their answers."""
+
     responses: list[Any] = []  #: n answers: a text, several, or the log-likelihoods of the choices
     greedy: list[list[bool]] | None = None  #: n × choices: is it what greedy decoding gives?
     filtered: dict[str, list[Any] | None] = {}  #: filter → n answers; None where it changes none
-    unfinished: list[bool] | None = None  #: n: was it cut off at the token limit? None: not known
     seconds: float = 0.0  #: wall time
-
-
-class Scores(msgspec.Struct, frozen=True, kw_only=True):
-    """Of a block what curves are made of."""
-
-    documents: list[DocumentKey]
-    metrics: dict[str, list[Any]]
-    unfinished: list[bool] | None = None
 
 
 class Aggregates(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,23 +89,17 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True):
 class Head(msgspec.Struct, frozen=True, kw_only=True):
     """The first line of a cell's file."""
 
-    schema: int = CELL_SCHEMA
     identity: CellIdentity
 
 
 Line = Head | Block | Aggregates | Failed
-LINES: dict[str, type[Any]] = {
-    "cell": Head,
-    "block": Block,
-    "aggregates": Aggregates,
-    "failed": Failed,
-}
+LINES: dict[str, Any] = {"cell": Head, "block": Block, "aggregates": Aggregates, "failed": Failed}
 _KINDS = {record: kind for kind, record in LINES.items()}
 _SCORES = {**LINES, "block": Scores}
 
 
 class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
-    kind: str
+    kind: Literal["cell", "block", "aggregates", "failed"]
     sha256: str
     content: msgspec.Raw
 
@@ -120,12 +111,12 @@ def encode_line(content: Line) -> bytes:
             raise ValueError(f"metric {key} is not finite for every example")
     try:
         raw = msgspec.json.encode(content)
-    except UnicodeEncodeError:
-        raw = msgspec.json.encode(encodable(msgspec.to_builtins(content)))
-    digest = hashlib.sha256(raw).hexdigest()
-    kind = _KINDS[type(content)]
+    except UnicodeEncodeError:  # halves of surrogate pairs, which are spelled out
+        text = json.dumps(msgspec.to_builtins(content), ensure_ascii=False)
+        raw = re.sub("[\ud800-\udfff]", lambda half: f"\\\\u{ord(half[0]):x}", text).encode()
+    kind, digest = _KINDS[type(content)], hashlib.sha256(raw).hexdigest()
     return (
-        msgspec.json.encode(_Envelope(kind=kind, sha256=digest, content=msgspec.Raw(raw))) + b"\n"
+        msgspec.json.encode({"kind": kind, "sha256": digest, "content": msgspec.Raw(raw)}) + b"\n"
     )
 
 
@@ -139,15 +130,4 @@ def decode_line(line: bytes, *, whole: bool = True) -> Any:
     if hashlib.sha256(envelope.content).hexdigest() != envelope.sha256:
         raise ValueError("its hash does not hold")
     kinds = LINES if whole else _SCORES
-    if envelope.kind not in kinds:
-        raise ValueError(f"a line of kind {envelope.kind!r}")
     return msgspec.json.decode(envelope.content, type=kinds[envelope.kind])
-
-
-def encodable(value: Any) -> Any:
-    """Text with unpaired surrogates, which UTF-8 cannot hold, spells them out."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
-    if isinstance(value, dict):
-        return {encodable(key): encodable(item) for key, item in value.items()}
-    return [encodable(item) for item in value] if isinstance(value, (list, tuple)) else value

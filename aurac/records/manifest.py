@@ -127,13 +127,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def held(self) -> set[tuple[str, str]]:
         """What its curves are made of: pairs of a cell and a set of examples."""
         return {
-            (key, each.name)
+            (cut.cells.get(leaf, {}).get(rank, ""), name)
             for cut in self.cuts
             for task in self.tasks
+            for name, ranks in cut.asked.get(task.name, {}).items()
             for leaf in task.leaves.values()
-            for rank, key in cut.cells.get(leaf, {}).items()
-            for each in task.sets
-            if rank in cut.asked.get(task.name, {}).get(each.name, ())
+            for rank in ranks
         }
 
     def shown(self, rows: Sequence[Renamed]) -> tuple[tuple[CutInfo, ...], dict[str, AdapterInfo]]:
@@ -145,11 +144,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         cuts = {cut.row: cut for cut in self.cuts}
         kept: dict[Key, CutInfo] = {}  # one for all tasks
         for row in rows:
-            cut = cuts[Key(row.adapter, row.basis, row.rescale)]
+            cut = replace(cuts[Key(row.adapter, row.basis, row.rescale)], adapter=row.name)
             cells = {name: cut.cells[name] for name in tasks[row.task].leaves.values()}
-            key = Key(row.name, row.basis, row.rescale)
-            known = kept[key].cells if key in kept else {}
-            kept[key] = replace(cut, adapter=row.name, cells={**known, **cells})
+            known = kept[cut.row].cells if cut.row in kept else {}
+            kept[cut.row] = replace(cut, cells={**known, **cells})
         infos = {row.name: replace(adapters[row.adapter], name=row.name) for row in rows}
         return tuple(kept.values()), infos
 
@@ -183,12 +181,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         names = self._names(other)
         adapters = {a.sha256: a for a in self.adapters}
         for new in other.adapters:
-            sizes = adapters[new.sha256].sizes if new.sha256 in adapters else {}
-            changes = {"name": names[new.name], "sizes": {**sizes, **new.sizes}}
-            adapters[new.sha256] = replace(new, **changes)
+            sizes = {**adapters.get(new.sha256, new).sizes, **new.sizes}
+            adapters[new.sha256] = replace(new, name=names[new.name], sizes=sizes)
         tasks = {task.name: task for task in self.tasks}
         for task in other.tasks:
-            sets = {each.name: each for each in getattr(tasks.get(task.name), "sets", [])}
+            sets = {each.name: each for each in tasks.get(task.name, task).sets}
             for new_set in task.sets:
                 before = sets.pop(new_set.name, new_set)  # the one that is asked for stands last
                 limits = [*dict.fromkeys([*before.limits, *new_set.limits])]
@@ -227,20 +224,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         last, asked = self.question, other.question
         told = {task.name for task in other.tasks}
         groups = {n: tuple(names[m] for m in some) for n, some in asked.groups.items()}
-        kept = {
-            field: {t: value for t, value in getattr(last, field).items() if t not in told}
-            for field in ("metrics", "clusters")
-        }
         reference = asked.reference
-        for name, here in names.items() if reference not in groups else ():
-            if reference == name or str(reference).startswith(f"{name} ("):
-                reference = here + str(reference)[len(name) :]
-                break
+        of = next((name for name in names if f"{reference} (".startswith(f"{name} (")), None)
+        if of and reference not in groups:
+            reference = names[of] + str(reference)[len(of) :]
         return asked.but(
             reference=reference,
             groups=last.apart(groups) | groups,
-            metrics=kept["metrics"] | asked.metrics,
-            clusters=kept["clusters"] | asked.clusters,
+            metrics={task: name for task, name in last.metrics.items() if task not in told},
+            clusters={task: name for task, name in last.clusters.items() if task not in told},
             labels=last.labels,
         )
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from aurac.curves.curve import Curve
 from aurac.curves.metrics import LOSS, wanted_metrics
-from aurac.curves.question import Key, Question, recipes_of
+from aurac.curves.question import Question, recipes_of
 from aurac.errors import RunFolderError, UsageError
 from aurac.files import read_json
 from aurac.records.cells import Cell, CellStore
-from aurac.records.documents import Documents
+from aurac.records.documents import Choice, Documents, Part, choose
 from aurac.records.lines import DocumentKey, examples_sha256
 from aurac.records.manifest import (
     REPORT_FILE,
@@ -33,6 +32,7 @@ from aurac.records.manifest import (
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -61,20 +61,10 @@ class Logged(NamedTuple):
     rows: list[dict[str, Any]]
 
 
-class Part(NamedTuple):
-    """The examples of one task (no group) on which a curve is read: the first ones of a set."""
-
-    task: str
-    cells: str  #: the name of its cells in a cut
-    stem: str  #: the beginning of the names of its two files
-    size: int  #: how many examples
-
-
-Chosen = tuple[Part, ...]
-"""The examples on which a curve is read, task by task."""
 Cells = Sequence[tuple[Cell, list[DocumentKey]]]
 """The cells of one rank, task by task, with the examples of which they are read."""
-T = TypeVar("T")
+FACTS = ("method", "seed", "data_order", "trained_rank", "width", "sizes")
+"""What curves say of their adapter."""
 
 
 @dataclass(eq=False)
@@ -101,7 +91,6 @@ class StoredRun:
         self._tasks = {task.name: task for task in self.manifest.tasks}
         self.cuts, self._adapters = self.manifest.shown(self.question.rows)
         self.adapters = tuple(self._adapters.values())
-        self._tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._check()
 
     def _check(self) -> None:
@@ -115,24 +104,18 @@ class StoredRun:
         recipes_of(asked.groups, self._adapters)
         for name in (*asked.tasks, *asked.metrics, *asked.clusters):
             task = self.task(name)
-            stems = [each.documents[name] for each in task.sets if name in each.documents]
-            fields = {x for stem in stems for x in self.documents[stem].fields}
-            for what, wanted, there in (
-                ("metric", asked.metrics.get(name), {task.metric, *task.metrics}),
-                ("field", asked.clusters.get(name), fields),
-            ):
-                if wanted is not None and wanted not in there:
-                    known = ", ".join(sorted(there)) or "none"
-                    raise UsageError(f"The task {name} has no {what} {wanted!r}; it has {known}.")
+            metric = asked.metrics.get(name, task.metric)
+            _check_there(name, "metric", metric, {task.metric, *task.metrics})
+        for name, wanted in asked.clusters.items():
+            stems = [x.documents[name] for x in self.task(name).sets if name in x.documents]
+            fields = {field for stem in stems for field in self.documents[stem].fields}
+            _check_there(name, "field", wanted, fields)
 
     def under(self, question: Question) -> StoredRun:
         """The same run under another question."""
-        same = all(
-            getattr(question, name) == getattr(self.question, name)
-            for name in ("tasks", "limit", "metrics", "clusters", "rows")
-        )
-        run = StoredRun(self.folder, self.manifest, self.store, self.documents, question)
-        if same and "curves" in self.__dict__:
+        run = replace(self, question=question)
+        names = ("tasks", "limit", "metrics", "clusters", "rows")
+        if all(getattr(question, name) == getattr(self.question, name) for name in names):
             run.__dict__["curves"] = self.curves
         return run
 
@@ -161,17 +144,14 @@ class StoredRun:
     @cached_property
     def failures(self) -> tuple[Failure, ...]:
         """Every cell that could not be completed, once; a shared one under its first name."""
-        found: dict[str, Failure] = {}
-        sets = [chosen for task in self._tasks.values() for chosen in self._sets(task, None)]
-        parts = dict.fromkeys(part for chosen in sets for part in chosen)
-        for cut, part in product((None, *self.cuts), parts):
-            base = {0: self.manifest.base[part.task]}
-            for rank, key in (cut.cells.get(part.cells, {}) if cut else base).items():
-                cell = self.store.scores(key)
-                if cell.failed and cell.missing(self.keys(part)):
-                    row = cut.row._asdict() if cut else dict.fromkeys(Key._fields)
-                    about: dict[str, Any] = {**row, "rank": rank, "task": part.task}
-                    found.setdefault(key, Failure(**about, reason=cell.failed.reason))
+        found: dict[Cell, Failure] = {}
+        sets = [parts for task in self._tasks.values() for _, parts in self._sets(task)]
+        for cut, part in product((None, *self.cuts), chain.from_iterable(sets)):
+            row: tuple[str | None, ...] = cut.row if cut else (None, None, None)
+            for rank in cut.cells.get(part.cells, ()) if cut else (0,):
+                cell = self._cell(part, cut, rank)
+                if cell.failed and cell.missing(part.keys):
+                    found.setdefault(cell, Failure(*row, rank, part.task, cell.failed.reason))
         return tuple(found.values())
 
     @cached_property
@@ -200,59 +180,43 @@ class StoredRun:
 
     # Which examples -----------------------------------------------------------------------------
 
-    def _sets(self, task: TaskInfo, cut: CutInfo | None) -> dict[Chosen, set[int]]:
-        """The sets of a task or group on which a cut was asked for, with the ranks that were.
-
-        The one that was asked for last comes first. Without a cut all sets, of the base.
-        """
-        found: dict[Chosen, set[int]] = {}
+    def _sets(self, task: TaskInfo) -> list[tuple[Examples, list[Part]]]:
+        """The sets of a task or group, the last one first, with the examples that are read."""
+        found = []
         for each in reversed(task.sets):
-            ranks = {0} if cut is None else {*cut.asked.get(task.name, {}).get(each.name, ())}
-            if ranks and each.documents.keys() <= task.leaves.keys():  # a group may lose a task
-                found.setdefault(self._limited(task, each), set()).update(ranks)
+            if each.documents.keys() == task.leaves.keys():  # a group may have had other tasks
+                parts = [self._part(task, *named) for named in each.documents.items()]
+                found.append((each, parts))
         return found
 
-    def _limited(self, task: TaskInfo, examples: Examples) -> Chosen:
-        """A set, or its first examples where the question has a limit."""
-        sizes = {stem: len(self.documents[stem].keys) for stem in examples.documents.values()}
-        return tuple(
-            Part(
-                name, task.leaves[name], stem, min(sizes[stem], self.question.limit or sizes[stem])
-            )
-            for name, stem in examples.documents.items()
-        )
+    def _part(self, task: TaskInfo, leaf: str, stem: str) -> Part:
+        keys = self.documents[stem].keys[: self.question.limit]
+        return Part(leaf, task.leaves[leaf], stem, keys, f"{leaf}:" if task.members else "")
 
-    def keys(self, part: Part) -> list[DocumentKey]:
-        """The examples of a part."""
-        return self.documents[part.stem].keys[: part.size]
+    def _chosen(self, task: TaskInfo, cut: CutInfo | None, ranks: Sequence[int]) -> Choice | None:
+        """The examples on which these ranks of a cut, or rank 0, the base, are read."""
+        sets = []
+        for examples, parts in self._sets(task):
+            asked = cut.asked.get(task.name, {}).get(examples.name, ()) if cut else (0,)
+            if asked:
+                whole = {rank for rank in ranks if self._whole(parts, cut, rank)}
+                sets.append(Choice(parts, {*asked}, whole))
+        return choose(sets)
 
-    def _chosen(
-        self, task: TaskInfo, cut: CutInfo | None, ranks: Sequence[int]
-    ) -> tuple[Chosen, list[int]] | None:
-        """The examples that a cut, or the base at rank 0, is read on, and its ranks.
+    def _whole(self, parts: Sequence[Part], cut: CutInfo | None, rank: int) -> bool:
+        return not any(self._cell(part, cut, rank).missing(part.keys) for part in parts)
 
-        Of the last generation in which a rank has a whole set, the set with the largest product of
-        whole ranks and examples; None where no rank has one. Two sets are of one generation where
-        one is the beginning of the other. The ranks are those that have the set, or were asked for
-        on it.
-        """
-        asked = self._sets(task, cut)
-        whole = {each: {r for r in ranks if self._whole(each, cut, r)} for each in asked}
-        there = [each for each in asked if whole[each]]
-        same = [each for each in there if self._one_generation(each, there[0])]
-        if not same:
-            return None
-        size = {each: sum(part.size for part in each) for each in same}
-        best = max(same, key=lambda each: (len(whole[each]) * size[each], size[each]))
-        return best, [rank for rank in ranks if rank in whole[best] | asked[best]]
+    def _cell(self, part: Part, cut: CutInfo | None, rank: int, *, whole: bool = False) -> Cell:
+        """A cut on a task at a rank, the base at rank 0: its scores, or all of it."""
+        if cut is None or rank == 0:
+            key = self.manifest.base.get(part.task)
+        else:
+            key = cut.cells.get(part.cells, {}).get(rank)
+        return Cell() if key is None else (self.store.read if whole else self.store.scores)(key)
 
-    def _whole(self, chosen: Chosen, cut: CutInfo | None, rank: int) -> bool:
-        return not any(self._cell(part, cut, rank).missing(self.keys(part)) for part in chosen)
-
-    def _one_generation(self, one: Chosen, other: Chosen) -> bool:
-        pairs = [(x.stem, y.stem) for x, y in zip(one, other, strict=True) if x.stem != y.stem]
-        keys = ((self.documents[x].keys, self.documents[y].keys) for x, y in pairs)
-        return all(all(map(DocumentKey.__eq__, *both)) for both in keys)
+    def _cut(self, *row: str | None) -> CutInfo:
+        """That of a curve, by adapter, basis and rescale."""
+        return next(cut for cut in self.cuts if cut.row == row)
 
     def asked(self, task: str) -> dict[str, list[DocumentKey]]:
         """Hash → the examples of each set that was asked of a task, no group, or of its group."""
@@ -264,23 +228,8 @@ class StoredRun:
     def limited(self, curve: Curve, limit: float | None) -> bool:
         """Whether all ranks of a curve have a whole set that was asked for with this limit."""
         cut, task = self._cut(curve.adapter, curve.basis, curve.rescale), self.task(str(curve.task))
-        sets = [self._limited(task, each) for each in task.sets if limit in each.limits]
-        return any(all(self._whole(each, cut, rank) for rank in curve.ranks) for each in sets)
-
-    def _cut(self, *row: str | None) -> CutInfo:
-        """A cut of an adapter; a RunFolderError where there is none."""
-        for cut in self.cuts:
-            if cut.row == row:
-                return cut
-        raise RunFolderError(f"the run has no cut {row[1]}, {row[2]} of {row[0]}")
-
-    def _cell(self, part: Part, cut: CutInfo | None, rank: int, *, whole: bool = False) -> Cell:
-        """A cut on a task at a rank, the base at rank 0: its scores, or all of it."""
-        if cut is None or rank == 0:
-            key = self.manifest.base.get(part.task)
-        else:
-            key = cut.cells.get(part.cells, {}).get(rank)
-        return Cell() if key is None else (self.store.read if whole else self.store.scores)(key)
+        sets = [parts for each, parts in self._sets(task) if limit in each.limits]
+        return any(all(self._whole(parts, cut, rank) for rank in curve.ranks) for parts in sets)
 
     # Answers ------------------------------------------------------------------------------------
 
@@ -297,44 +246,38 @@ class StoredRun:
         """
         import pandas as pd
 
-        info, rows = self.task(task), list[tuple[Any, ...]]()
+        info, frames = self.task(task), list[pd.DataFrame]()
         metric, cut = self.metric(info), self._cut(adapter, basis, rescale)
-        known = self._chosen(info, cut, self._ranks(info, cut))
-        if known is None or not self._whole(known[0], cut, rank):
+        chosen = self._chosen(info, cut, self._ranks(info, cut))
+        if chosen is None or not self._whole(chosen.parts, cut, rank):
             what = f"{adapter if rank else 'the base'} at rank {rank} on {task}"
             raise RunFolderError(f"{what} is not there as a whole")
-        for part in known[0]:
-            told, keys, count = self.documents[part.stem], self.keys(part), part.size
+        for part in chosen.parts:
+            told, keys, count = self.documents[part.stem], part.keys, len(part.keys)
             cell = self._cell(part, cut, rank, whole=True)
             read = cell.filtered(metric.partition(",")[2], keys)
-            rows += zip(
-                self._labels(info, part),
-                told.questions[:count],
-                told.targets[:count],
-                (told.choices or [None] * count)[:count],
-                cell.values(metric, keys) or [None] * count,
-                cell.responses(keys),
-                [", ".join(map(str, row)) if row else None for row in read],
-                strict=True,
-            )
-        columns = ["example", "question", "target", "choices", "score", "response", "read"]
-        return pd.DataFrame(rows, columns=columns)
+            columns = {
+                "example": part.labels,
+                "question": told.questions[:count],
+                "target": told.targets[:count],
+                "choices": (told.choices or [None] * count)[:count],
+                "score": cell.values(metric, keys),
+                "response": cell.responses(keys),
+                "read": [", ".join(map(str, row)) if row else None for row in read],
+            }
+            frames.append(pd.DataFrame(columns))
+        return pd.concat(frames, ignore_index=True)
 
     def logged(self, leaf: str, cut: CutInfo | None, rank: int) -> Logged | None:
         """What is exported of a cut on a task (no group); None where it has no whole set."""
         having = [task for task in reversed(self._tasks.values()) if leaf in task.leaves]
-        every = [found for task in having if (found := self._chosen(task, cut, [rank]))]
-        parts = [part for chosen, _ in every for part in chosen if part.task == leaf]
+        chosen = [found for task in having if (found := self._chosen(task, cut, [rank]))]
+        parts = [part for each in chosen for part in each.parts if part.task == leaf]
         if not parts:
             return None
-        part = max(parts, key=lambda each: each.size)
+        part = max(parts, key=lambda each: len(each.keys))
         cell = self._cell(part, cut, rank, whole=True)
-        return Logged(cell, self.keys(part), self.documents.rows(part.stem)[: part.size + 1])
-
-    def _labels(self, task: TaskInfo, part: Part) -> list[str]:
-        """The examples as curves name them: in a group with the task before them."""
-        keys = self.keys(part)
-        return [f"{part.task}:{key.id}" if task.members else key.id for key in keys]
+        return Logged(cell, part.keys, self.documents.rows(part.stem)[: len(part.keys) + 1])
 
     # Curves -------------------------------------------------------------------------------------
 
@@ -343,54 +286,41 @@ class StoredRun:
 
     def curve(self, task: TaskInfo, cut: CutInfo) -> Curve | None:
         """The curve of a cut on a task or group; None where it has a score at no rank."""
-        known = self._chosen(task, cut, self._ranks(task, cut))
-        if known is None or (task.rolling and task.members):
+        chosen = self._chosen(task, cut, self._ranks(task, cut))
+        if chosen is None or (task.rolling and task.members):
             return None
-        chosen, ranks = known
         cells = {
-            rank: [(self._cell(part, cut, rank), self.keys(part)) for part in chosen]
-            for rank in (0, *ranks)
+            rank: [(self._cell(part, cut, rank), part.keys) for part in chosen.parts]
+            for rank in (0, *chosen.ranks)
         }
         found = {rank: self._scores(task, some) for rank, some in cells.items()}
-        values: dict[int, Any] = {r: row for r, row in found.items() if not isinstance(row, str)}
-        cells = {rank: cells[rank] for rank in values}
-        base = values.pop(0, None)
-        if not values:
+        missing = {rank: why for rank, why in found.items() if rank and isinstance(why, str)}
+        scores: dict[int, Any] = {r: row for r, row in found.items() if not isinstance(row, str)}
+        there = {rank: cells[rank] for rank in scores}
+        base = scores.pop(0, None)
+        if not scores:
             return None
-        adapter = self._adapters[cut.adapter]
-        made = {rank: cells[rank][0][0].identity for rank in values}
-        keys = [key for part in chosen for key in self.keys(part)]
-        about: dict[str, Any] = {
-            **cut.row._asdict(),
-            "task": task.name,
-            "metric": self.metric(task),
-            "method": adapter.method,
-            "base": self.provenance.get("base"),
-            "seed": adapter.seed,
-            "data_order": adapter.data_order,
-            "trained_rank": adapter.trained_rank,
-            "width": adapter.width,
-            "sizes": {rank: adapter.sizes[rank] for rank in values if rank in adapter.sizes},
-            "factors": {rank: of.factor for rank, of in made.items() if of and of.factor},
-            "missing": {rank: why for rank, why in found.items() if isinstance(why, str) and rank},
-            "prompts": self._same([key.prompt for key in keys]),
-        }
+        numbers: dict[str, Any] = {"outcomes": [*scores.values()], "base_scores": base}
         if task.rolling:
-            return Curve(
-                tuple(values), tuple(values.values()), rolling=True, baseline=base, **about
-            )
-        leaves = self.leaves(task)
-        return Curve.from_outcomes(
-            tuple(values),
-            np.stack(list(values.values())),
-            doc_ids=self._same([label for part in chosen for label in self._labels(task, part)]),
-            doc_hashes=self._same([key.content for key in keys]),
-            clusters=self._clusters(task, chosen),
-            base_scores=base,
-            unfinished=_known({rank: _unfinished(some) for rank, some in cells.items()}),
-            nats=_known({rank: _nats(some) for rank, some in cells.items()}),
-            token_limit=max((leaf.token_limit or 0 for leaf in leaves), default=0) or None,
-            **about,
+            numbers = {"rolling": True, "accuracy": [*scores.values()], "baseline": base}
+        adapter, keys = self._adapters[cut.adapter], [x for part in chosen.parts for x in part.keys]
+        made = {rank: some[0][0].identity for rank, some in there.items()}
+        return Curve(
+            tuple(scores),
+            **numbers,
+            **cut.row._asdict(),
+            **{fact: getattr(adapter, fact) for fact in FACTS},
+            task=task.name,
+            metric=self.metric(task),
+            doc_ids=tuple(label for part in chosen.parts for label in part.labels),
+            doc_hashes=tuple(key.content for key in keys),
+            prompts=tuple(key.prompt for key in keys),
+            clusters=self._clusters(chosen.parts),
+            missing=missing,
+            factors={rank: of.factor for rank, of in made.items() if of and of.factor},
+            unfinished={r: x for r, some in there.items() if (x := _unfinished(some)) is not None},
+            nats={r: x for r, some in there.items() if (x := _nats(some)) is not None},
+            token_limit=max(leaf.token_limit or 0 for leaf in self.leaves(task)) or None,
         )
 
     def _scores(self, task: TaskInfo, cells: Cells) -> NDArray[np.float64] | float | str:
@@ -412,25 +342,21 @@ class StoredRun:
             parts += column
         return np.array(parts, dtype=np.float64)
 
-    def _same(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """Equal labels as one object, which curves are then joined by quickly."""
-        return self._tuples.setdefault(tuple(labels), tuple(labels))
-
-    def _clusters(self, task: TaskInfo, chosen: Chosen) -> tuple[str, ...] | None:
+    def _clusters(self, parts: Sequence[Part]) -> tuple[str, ...] | None:
         """What examples share; one of a task without clusters is one by itself."""
         labels, clustered = list[str](), False
-        for part in chosen:
+        for part in parts:
             field = self.question.clusters.get(part.task, self._tasks[part.task].cluster)
             own = self.documents[part.stem].fields.get(field) if field else None
             clustered |= own is not None
-            shown = own[: part.size] if own else [key.id for key in self.keys(part)]
-            labels += [f"{part.task}:{x}" if task.members else x for x in shown]
-        return self._same(labels) if clustered else None
+            labels += [part.prefix + x for x in own[: len(part.keys)]] if own else part.labels
+        return tuple(labels) if clustered else None
 
 
-def _known(values: Mapping[int, T | None]) -> dict[int, T]:
-    """Those that are known."""
-    return {rank: value for rank, value in values.items() if value is not None}
+def _check_there(task: str, what: str, wanted: str, there: set[str]) -> None:
+    if wanted not in there:
+        known = ", ".join(sorted(there)) or "none"
+        raise UsageError(f"The task {task} has no {what} {wanted!r}; it has {known}.")
 
 
 def _unfinished(cells: Cells) -> int | None:
@@ -467,16 +393,14 @@ def read_run(folder: str | Path, question: Question | None = None) -> StoredRun:
         RunFolderError: It is none of these, of another version, or a file of it cannot be read.
     """
     folder = Path(folder).expanduser()
-    if not is_run(folder):
-        places = (f"*/{REPORT_FILE}", f"*/{RUN_FILE}", f"*/*/{RUN_FILE}")
-        inside = dict.fromkeys(
-            path.parent.relative_to(folder) for x in places for path in sorted(folder.glob(x))
-        )
-        there = f"; in it are {', '.join(map(str, inside))}" if inside else ""
-        raise RunFolderError(f"{folder} is no run folder and has no report{there}")
     if (folder / RUN_FILE).is_file():
         manifest = Manifest.read(folder)
         asked = manifest.question if question is None else question
         return StoredRun(folder, manifest, CellStore(folder), Documents(folder), asked)
-    report = read_json(folder / REPORT_FILE, _Report)
-    return read_run(folder / report.run, question or report.question)
+    if (folder / REPORT_FILE).is_file():
+        report = read_json(folder / REPORT_FILE, _Report)
+        return read_run(folder / report.run, question or report.question)
+    places = (f"*/{REPORT_FILE}", f"*/{RUN_FILE}", f"*/*/{RUN_FILE}")
+    inside = {str(path.parent.relative_to(folder)) for x in places for path in folder.glob(x)}
+    there = f"; in it are {', '.join(sorted(inside))}" if inside else ""
+    raise RunFolderError(f"{folder} is no run folder and has no report{there}")

@@ -113,3 +113,7 @@ def test_a_rank_that_a_row_lacks_is_its_reason():
     known = analyse([made("a"), made("b")], Question(ranks=(1, 2, 64)))
     assert known.scores.aurac.isna().all()
     assert {*known.scores.reason} == {"no result at rank 64"}
+    known = analyse([made("a"), made("b")], Question(ranks=(64,)))
+    assert {*known.scores.reason} == {"no result at rank 64"}
+    known = analyse([made("a"), made("b")], Question(ranks=(2,)))
+    assert {*known.scores.reason} == {"rank 2 alone was asked for, and AURAC needs two ranks"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aurac.curves.metrics import asked_metrics, parse_metrics, wanted_metrics
+from aurac.curves.metrics import asked_metrics, wanted_metrics
 from aurac.errors import DataError, UsageError
 
 ARC, GSM8K = ("acc,none", "acc_norm,none"), ("exact_match,strict", "exact_match,flexible")
@@ -12,7 +12,7 @@ ARC, GSM8K = ("acc,none", "acc_norm,none"), ("exact_match,strict", "exact_match,
 
 def test_metric_options():
     given = ["gsm8k=exact_match,flexible-extract", " acc , none ", "arc = acc_norm"]
-    assert parse_metrics(given) == {
+    assert asked_metrics(given) == {
         "gsm8k": "exact_match,flexible-extract", "*": "acc,none", "arc": "acc_norm",
     }  # fmt: skip
     assert asked_metrics("acc") == {"*": "acc"}
@@ -20,9 +20,9 @@ def test_metric_options():
     assert asked_metrics(None) == {}
     for value in ("", "=acc,none", "acc,", ",none", "gsm8k=", "a,b,c"):
         with pytest.raises(UsageError, match=r"is no \[TASK=\]NAME"):
-            parse_metrics([value])
+            asked_metrics([value])
     with pytest.raises(UsageError, match="Two metrics were given for a"):
-        parse_metrics(["a=acc,none", "a=acc_norm"])
+        asked_metrics(["a=acc,none", "a=acc_norm"])
 
 
 def test_a_name_alone_stands_for_the_one_filter_that_has_it():

@@ -13,7 +13,7 @@ from support.made_runs import make_block, make_identity, make_keys
 
 from aurac import files
 from aurac.errors import RunFolderError
-from aurac.records.cells import CellStore, read_cell
+from aurac.records.cells import CellStore
 from aurac.records.lines import decode_line, encode_line
 
 KEYS = make_keys(6)
@@ -72,10 +72,10 @@ def test_a_file_cut_off_anywhere_has_the_blocks_before_and_can_go_on(tmp_path_fa
     os.truncate(path, cut)
     ends = [at + 1 for at, byte in enumerate(whole) if byte == ord("\n")]
     kept = sum(cut >= end - 1 for end in ends)  # a line without its end is whole
-    assert len(read_cell(path).places) == 2 * max(0, kept - 1)
+    assert len(store.read(IDENTITY.key).places) == 2 * max(0, kept - 1)
     missing = [KEYS[at] for at in CellStore(folder).read(IDENTITY.key).missing(KEYS)]
     CellStore(folder).keep(IDENTITY, blocks(missing)[0])
-    again = read_cell(path)
+    again = store.read(IDENTITY.key)
     assert again.missing(KEYS) == []
     assert again.values("acc,none", KEYS) == [0, 1, 0, 1, 0, 1]
 

@@ -35,8 +35,6 @@ def test_answers_and_questions(folder):
     assert run.samples("t", "a", "prefix", "rule", 0).score.tolist() == [0, 0, 1]
     with pytest.raises(RunFolderError, match="a at rank 4 on t is not there"):
         run.samples("t", "a", "prefix", "rule", 4)
-    with pytest.raises(RunFolderError, match="no cut svd, keep of a"):
-        run.samples("t", "a", "svd", "keep", 1)
     with pytest.raises(RunFolderError, match="no task 'u'"):
         run.samples("u", "a", "prefix", "rule", 1)
 
@@ -135,6 +133,25 @@ def test_an_example_that_changed_is_another_one(folder):
     known = analyse(run.curves)
     assert known.scores.examples.tolist() == [2, 2]
     assert {row.unpaired for row in known.rows} == {1}
+
+
+def test_a_group_that_got_another_task_is_read_where_all_of_its_tasks_were_asked(folder):
+    known = Manifest.read(folder)
+    stem, [info] = "documents/t", known.tasks
+    sets = [Examples(documents={"t": stem}), Examples(documents={"t": stem, "u": stem})]
+    cuts = [
+        msgspec.structs.replace(
+            cut,
+            cells={"g:t": cut.cells["t"], "g:u": cut.cells["t"]},
+            asked={"g": {each.name: list(cut.ranks) for each in sets}},
+        )
+        for cut in known.cuts
+    ]
+    group = msgspec.structs.replace(info, name="g", members=("t", "u"), sets=sets)
+    tasks = [info, msgspec.structs.replace(info, name="u"), group]
+    base = dict.fromkeys("tu", known.base["t"])
+    msgspec.structs.replace(known, tasks=tasks, cuts=cuts, asked=["g"], base=base).write(folder)
+    assert [(c.adapter, c.n_docs) for c in read_run(folder).curves] == [("a", 6), ("b", 6)]
 
 
 def test_the_first_examples_of_each_set(folder):
