@@ -72,8 +72,8 @@ def new_hashes() -> dict[str, tuple[str, str]]:
     """Hash of a recipe before → its hash, and that of its data; of all that the studies train."""
     found: dict[str, tuple[str, str]] = {}
     for path in sorted(STUDY.glob("*.yaml")):
-        parts = load_study(path).parts
-        for plan in (plan for part in parts for plan in part.plans):
+        recipes = (plans for part in load_study(path).parts for plans in part.groups.values())
+        for plan in (plan for plans in recipes for plan in plans.values()):
             sources = plan.source.points or [{}] if plan.source else [{}]
             for own, of_source in itertools.product(plan.points or [{}], sources):
                 chosen = {(plan.task, plan.group): own}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +13,10 @@ from msgspec import structs
 from aurac.adapters import Adapter, Factors
 from aurac.adapters.nesting import named_ranks
 from aurac.curves.curve import Curve
-from aurac.curves.question import Key
+from aurac.errors import RecipeError
 from aurac.records.run import StoredRun
 from aurac.runs.settings import Settings
-from aurac.study.file import Cut, Search, StudyFile
+from aurac.study.file import Cut, Primary, Search, StudyFile
 from aurac.training.recipe import Recipe, family_members, make_recipe, tails
 
 RUN, SEARCH = "run", "search"  # below the folder of a part
@@ -108,14 +107,13 @@ class Plan:
         name: What its adapters are called before their seeds.
         fields: Of the recipe, with its base and the hash of its data.
         seeds: Those that are trained.
-        ranks: As the study names them.
         family: Whether one adapter is trained for each rank.
         source: The recipe whose cuts are trained on.
         beside: The folder of the study's file.
-        asked: The settings of its evaluation.
+        asked: The settings of its evaluation, with the ranks as the study names them.
         search: How a setting is chosen.
-        grid: Field → the values that are tried; None: there is nothing to choose.
-        cuts: Those that are evaluated.
+        points: The settings that are tried; empty: there is nothing to choose.
+        cuts: Those that are evaluated, the same on every task.
     """
 
     task: str
@@ -123,34 +121,27 @@ class Plan:
     name: str
     fields: Mapping[str, Any]
     seeds: tuple[int, ...]
-    ranks: str | tuple[int, ...]
     family: bool
     source: Plan | None
     beside: Path
     asked: Settings
     search: Search
-    grid: Mapping[str, Sequence[Any]] | None = None
+    points: tuple[Point, ...] = ()
     cuts: tuple[Cut, ...] = ()
-
-    @property
-    def points(self) -> list[Point]:
-        """The settings that are tried; none without a search."""
-        if self.grid is None:
-            return []
-        values = itertools.product(*self.grid.values())
-        return [dict(zip(self.grid, each, strict=True)) for each in values]
 
     def adapter(self, seed: int, chosen: Chosen) -> Planned:
         """One seed, with the settings that were chosen for it."""
-        name, point = f"{self.name}-seed{seed}", chosen.get((self.task, self.group), {})
+        point, ranks = chosen.get((self.task, self.group), {}), self.asked.ranks
         values = {**self.fields, **point, "name": self.name, "seed": seed}
-        source = self.source.adapter(seed, chosen) if self.source else None
-        if source is None:
-            recipe = make_recipe(values)
+        if source := self.source and self.source.adapter(seed, chosen):
+            ((_, recipe),) = tails(source.recipe, "svd", source.ranks[-1:], values)
         else:
-            changes = {key: value for key, value in values.items() if key not in ("method", "rank")}
-            ((_, recipe),) = tails(source.recipe, "svd", source.ranks[-1:], changes)
-        recipe, ranks = replace(recipe, folder=self.beside), _ranks(self.ranks, recipe.rank)
+            recipe = make_recipe(values)
+        if isinstance(ranks, str):
+            ranks = named_ranks(ranks, recipe.rank)
+        if ranks[-1] > recipe.rank:
+            raise RecipeError(f"ranks: {ranks[-1]} is above {recipe.rank}, the recipe's rank")
+        recipe, name = replace(recipe, folder=self.beside), f"{self.name}-seed{seed}"
         return Planned(self, name, recipe, ranks, source, self.asked, RUN, point)
 
     def trial(self, point: Point, chosen: Chosen) -> Planned:
@@ -166,19 +157,13 @@ class Part(NamedTuple):
 
     Attributes:
         name: Of its folder; empty where it is the only one.
-        plans: Every recipe on every task, each after the one that it goes on from.
-        primary: The rows of each declared comparison; the cut of one is None if a search finds it.
+        groups: Recipe → task → its plan; a recipe comes after the one that it goes on from.
+        primary: The declared comparisons of which a task has both recipes.
     """
 
     name: str
-    plans: tuple[Plan, ...]
-    primary: list[tuple[Key, Key]]
-
-    @property
-    def groups(self) -> dict[str, list[Plan]]:
-        """Recipe → its plans."""
-        names = dict.fromkeys(plan.group for plan in self.plans)
-        return {name: [plan for plan in self.plans if plan.group == name] for name in names}
+    groups: dict[str, dict[str, Plan]]
+    primary: list[Primary]
 
 
 class Study(NamedTuple):
@@ -205,7 +190,3 @@ def outline(recipe: Recipe) -> Adapter:
 def words_of(point: Point) -> list[str]:
     """A setting as it stands in names."""
     return [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in point.items()]
-
-
-def _ranks(given: str | tuple[int, ...], rank: int) -> tuple[int, ...]:
-    return named_ranks(given, rank) if isinstance(given, str) else tuple(sorted(set(given)))

@@ -7,11 +7,8 @@ from typing import Any, NamedTuple
 
 from aurac.curves.area import quadrature_weights
 from aurac.curves.curve import Curve
-from aurac.study.design import Part, Point, words_of
+from aurac.study.design import Point
 from aurac.study.file import Cut
-from aurac.study.work import Step, Work
-
-OVER = ("done", "diverged")
 
 
 class Trial(NamedTuple):
@@ -56,14 +53,14 @@ class Winner(NamedTuple):
         return {"cut": list(self.cut), "tasks": tasks}
 
     def at_ends(self, recipe: str) -> Iterator[str]:
-        """A sentence for each value that is the largest or the smallest of several."""
+        """A sentence for each number that is the largest or the smallest of several."""
         for task, point in self.points.items():
-            for name, value in point.items():
-                tried = sorted({trial.point[name] for trial in self.trials[task]})
-                if len(tried) > 1 and value in (tried[0], tried[-1]):
-                    (word,) = words_of({name: value})
+            numbers = {name: value for name, value in point.items() if type(value) in (int, float)}
+            for name, value in numbers.items():
+                tried = {trial.point[name] for trial in self.trials[task]}
+                if len(tried) > 1 and value in (min(tried), max(tried)):
                     end = "which is at an end of its list: a better value may lie beyond it."
-                    yield f"The search of {recipe} on {task} chose {word}, {end}"
+                    yield f"The search of {recipe} on {task} chose {name}={value:g}, {end}"
 
 
 def choose(tried: Mapping[str, Sequence[Trial]]) -> Winner | None:
@@ -76,65 +73,18 @@ def choose(tried: Mapping[str, Sequence[Trial]]) -> Winner | None:
     Returns:
         None where a task has no trial with a score.
     """
-    if not all(any(trial.scores for trial in each) for each in tried.values()):
+    scored = {task: [trial for trial in each if trial.scores] for task, each in tried.items()}
+    if not scored or not all(scored.values()):
         return None
 
     def best(task: str, cut: Cut) -> Trial:
-        return max(tried[task], key=lambda trial: trial.scores.get(cut, -1.0))
+        return max(scored[task], key=lambda trial: trial.scores[cut])
 
-    cuts = dict.fromkeys(cut for each in tried.values() for trial in each for cut in trial.scores)
-    means = {cut: sum(best(task, cut).scores.get(cut, -1.0) for task in tried) for cut in cuts}
-    cut = max(means, key=lambda each: means[each])
-    return Winner(cut, {task: best(task, cut).point for task in tried}, tried)
+    def mean(cut: Cut) -> float:
+        return sum(best(task, cut).scores[cut] for task in scored)
 
-
-class Survey(NamedTuple):
-    """What is there of a part, and what is left to do.
-
-    Attributes:
-        winners: What the searches found that are whole, by recipe.
-        steps: Every trial and adapter, recipe by recipe, each after the one that it goes on from.
-    """
-
-    winners: dict[str, Winner]
-    steps: list[Step]
-
-    def said(self) -> tuple[str, ...]:
-        """What a reader of the results should know."""
-        lost = [f"{step.adapter.name}: {step.why}" for step in self.steps if step.why]
-        ends = [said for name, won in self.winners.items() for said in won.at_ends(name)]
-        return (*lost, *ends)
-
-
-def survey(work: Work, part: Part) -> Survey:
-    """What is stored of a part. A recipe waits whose settings are not known yet."""
-    found, waiting = Survey({}, []), set[str]()
-    chosen: dict[tuple[str, str], Point] = {}
-    for group, plans in part.groups.items():
-        waits = any(plan.source and plan.source.group in waiting for plan in plans)
-        settings = [plan.trial(point, chosen) for plan in plans for point in plan.points]
-        trials = [work.step(part, adapter, waits=waits) for adapter in settings]
-        whole = all(step.state in OVER for step in trials)
-        if trials and whole and (won := choose(_tried(trials))):
-            found.winners[group] = won
-            chosen |= {(task, group): point for task, point in won.points.items()}
-        elif trials:
-            waits = True
-        waiting |= {group} if waits else set()
-        adapters = [plan.adapter(seed, chosen) for plan in plans for seed in plan.seeds]
-        found.steps.extend(trials)
-        found.steps.extend(work.step(part, x, waits=waits) for x in adapters)
-    return found
-
-
-def _tried(steps: Sequence[Step]) -> dict[str, list[Trial]]:
-    """Task → how each setting scored."""
-    tried: dict[str, list[Trial]] = {}
-    for _, adapter, curves, why in steps:
-        at = adapter.plan.search.at
-        scores = {cut: score(curve, adapter.ranks, at) for cut, curve in curves.items()}
-        tried.setdefault(adapter.plan.task, []).append(Trial(adapter.point, scores, why))
-    return tried
+    cut = max(next(iter(scored.values()))[0].scores, key=mean)
+    return Winner(cut, {task: best(task, cut).point for task in scored}, tried)
 
 
 def score(curve: Curve, ranks: Sequence[int], at: str | int) -> float:

@@ -1,29 +1,37 @@
-"""The folder of a study: its adapters, what is stored of them, and how more are added."""
+"""Does a study in its folder: searches, trains and evaluates what is missing, and reports."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from msgspec import structs
 
 from aurac.adapters import truncate
+from aurac.analysis import analyse
 from aurac.curves.curve import Curve
-from aurac.curves.question import Question
-from aurac.errors import DivergedError
-from aurac.records.run import StoredRun, read_run
-from aurac.study.design import SEARCH, Part, Planned, Study, Training
-from aurac.study.file import Cut
+from aurac.curves.question import ALL_PAIRS, Key, Question, Renamed
+from aurac.errors import DivergedError, RecipeError
+from aurac.files import write_json
+from aurac.models.base import check_base
+from aurac.records.run import StoredRun, is_run, read_run
+from aurac.show import write_report
+from aurac.study.design import RUN, SEARCH, Part, Planned, Point, Study, Training
+from aurac.study.file import Cut, refused_at
+from aurac.study.search import Trial, Winner, choose, score
+from aurac.tasks.build import build_tasks
+from aurac.training.data import render, source_rows
 
 logger = logging.getLogger(__name__)
 
 TRAININGS = "trainings.jsonl"  # below the study's
+OVER = ("done", "diverged")
 
 
 class Step(NamedTuple):
@@ -42,6 +50,26 @@ class Step(NamedTuple):
     why: str = ""
 
 
+class Survey(NamedTuple):
+    """What is there of a part, and what is left to do.
+
+    Attributes:
+        run: What is stored of its seeds.
+        winners: What the searches found that are whole, by recipe.
+        steps: Every trial and adapter, recipe by recipe, each after the one that it goes on from.
+    """
+
+    run: StoredRun | None
+    winners: dict[str, Winner]
+    steps: list[Step]
+
+    def said(self) -> tuple[str, ...]:
+        """What a reader of the results should know."""
+        lost = [f"{step.adapter.name}: {step.why}" for step in self.steps if step.why]
+        ends = [said for name, won in self.winners.items() for said in won.at_ends(name)]
+        return (*lost, *ends)
+
+
 @dataclass
 class Work:
     """A study in its folder.
@@ -54,7 +82,6 @@ class Work:
         progress: Whether to show bars.
         say: Called with what is done next.
         train: Trains a recipe to a folder, as `aurac.train` does; None: that.
-        runs, made: What was read, until `refresh`: the runs, and how each training diverged.
     """
 
     study: Study
@@ -63,45 +90,67 @@ class Work:
     progress: bool = False
     say: Callable[[str], None] = logger.info
     train: Callable[..., Any] | None = None
-    runs: dict[Path, StoredRun] = field(default_factory=dict)
-    made: dict[tuple[str, int], str] = field(default_factory=dict)
 
-    def refresh(self) -> None:
-        """Forget what was read: another process may have added to it."""
-        self.runs.clear()
-        self.made.clear()
+    def survey(self, part: Part) -> Survey:
+        """What is stored of a part. A recipe waits whose settings are not known yet."""
+        runs = {where: self._stored(part, where) for where in (RUN, SEARCH)}
+        diverged, waiting = self._diverged(), set[str]()
+        chosen: dict[tuple[str, str], Point] = {}
+        found = Survey(runs[RUN], {}, [])
 
-    def stored(self, part: Part, where: str) -> StoredRun | None:
+        def step(adapter: Planned) -> Step:
+            if adapter.plan.group in waiting:
+                return Step("wait", adapter)
+            return self._step(adapter, runs[adapter.where], diverged)
+
+        for group, plans in part.groups.items():
+            if any(plan.source and plan.source.group in waiting for plan in plans.values()):
+                waiting.add(group)
+            settings = [(plan, point) for plan in plans.values() for point in plan.points]
+            trials = [step(plan.trial(point, chosen)) for plan, point in settings]
+            if all(step.state in OVER for step in trials) and (won := choose(_tried(trials))):
+                found.winners[group] = won
+                chosen |= {(task, group): point for task, point in won.points.items()}
+            elif trials:
+                waiting.add(group)
+            seeds = [plan.adapter(seed, chosen) for plan in plans.values() for seed in plan.seeds]
+            found.steps.extend([*trials, *map(step, seeds)])
+        return found
+
+    def _stored(self, part: Part, where: str) -> StoredRun | None:
         """The run in the `run` or `search` of a part, if there is one."""
-        folder = self.out / part.name / where
-        if folder not in self.runs and (folder / "run.json").is_file():
-            search = self.study.file.search if where == SEARCH else None
-            asked = Question(limit=search.limit or None) if search else None
-            self.runs[folder] = read_run(folder, asked)
-        return self.runs.get(folder)
+        folder, search = self.out / part.name / where, self.study.file.search
+        if not is_run(folder):
+            return None
+        limit = Question(limit=search.limit or None) if search and where == SEARCH else None
+        return read_run(folder, limit)
 
-    def step(self, part: Part, adapter: Planned, *, waits: bool = False) -> Step:
-        """What is left of an adapter, which may wait for a search."""
-        if waits:
-            return Step("wait", adapter)
-        run = self.stored(part, adapter.where)
+    def _step(
+        self, adapter: Planned, run: StoredRun | None, diverged: Mapping[tuple[str, int], str]
+    ) -> Step:
+        """What is left of an adapter that does not wait."""
         if run and (curves := adapter.stored(run)):
             return Step("done", adapter, curves)
-        if why := next(filter(None, map(self._diverged, adapter.trainings)), ""):
-            return Step("diverged", adapter, why=why)
+        for _, recipe, _ in adapter.trainings:
+            if why := diverged.get((recipe.sha256, recipe.seed)):
+                return Step("diverged", adapter, why=why)
         there = all((self.out / job.folder).exists() for job in adapter.trainings)
         state = "evaluate" if there else "train"
         return Step("search" if adapter.where == SEARCH else state, adapter)
 
-    def _diverged(self, job: Training) -> str:
-        """How a training diverged, by `trainings.jsonl`; empty where it did not."""
-        path = self.out / TRAININGS
-        if not self.made and path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                with suppress(ValueError):  # one that was cut off
-                    record = json.loads(line)
-                    self.made[record["sha256"], record["seed"]] = record.get("diverged", "")
-        return self.made.get((job.recipe.sha256, job.recipe.seed), "")
+    def _diverged(self) -> dict[tuple[str, int], str]:
+        """The hash and seed of each recipe whose last training diverged, and how it did."""
+        path, found = self.out / TRAININGS, dict[tuple[str, int], str]()
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            with suppress(ValueError):  # of a line that was cut off
+                record = json.loads(line)
+                found[record["sha256"], record["seed"]] = record.get("diverged", "")
+        return found
+
+    def todo(self, part: Part) -> list[Planned]:
+        """What can be done now."""
+        steps = self.survey(part).steps
+        return [step.adapter for step in steps if step.state not in ("wait", *OVER)]
 
     def do(self, part: Part, adapter: Planned) -> None:
         """Train what an adapter needs and evaluate it, unless the training diverges."""
@@ -113,23 +162,21 @@ class Work:
         from aurac.training.job import train
 
         folder, start = self.out / job.folder, None
-        with FileLock(f"{folder}.lock"):  # another recipe's process may want it, too
-            self.refresh()
-            if self._diverged(job) or folder.exists():
-                return not self._diverged(job)
-            self.say(f"training {job.folder} ({name})")
-            if job.start:
-                start = truncate(self.out / job.start, job.recipe.rank, basis="svd")
-            told: dict[str, Any] = {"device": self.device, "progress": self.progress}
-            try:
-                done = (self.train or train)(job.recipe, folder, start=start, **told)
-            except DivergedError as error:
-                self.say(str(error))
-                self._keep(job, {"diverged": str(error)})
-                return False
-            facts = {"seconds": round(done.seconds, 1), "tokens": done.tokens}
-            self._keep(job, {**facts, "memory": done.memory, "losses": done.losses})
+        if folder.exists():
             return True
+        self.say(f"training {job.folder} ({name})")
+        if job.start:
+            start = truncate(self.out / job.start, job.recipe.rank, basis="svd")
+        told: dict[str, Any] = {"device": self.device, "progress": self.progress}
+        try:
+            done = (self.train or train)(job.recipe, folder, start=start, **told)
+        except DivergedError as error:
+            self.say(str(error))
+            self._keep(job, {"diverged": str(error)})
+            return False
+        facts = {"seconds": round(done.seconds, 1), "tokens": done.tokens}
+        self._keep(job, {**facts, "memory": done.memory, "losses": done.losses})
+        return True
 
     def _keep(self, job: Training, facts: dict[str, Any]) -> None:
         """Add a training to `trainings.jsonl`."""
@@ -143,16 +190,150 @@ class Work:
     def _evaluate(self, part: Part, adapter: Planned) -> None:
         """Evaluate an adapter under each of its cuts in the `run` or `search` of a part."""
         from aurac.runs.compare import run
-        from aurac.runs.progress import Bar, Progress
+        from aurac.runs.progress import Bar
 
         settings = structs.replace(
             adapter.asked,
             checkpoints=(f"{Path(adapter.folder).name}={self.out / adapter.folder}",),
-            ranks=adapter.ranks,
             device=self.device,
             out=str(self.out / part.name / adapter.where),
         )
         for basis, rescale in adapter.plan.cuts:
             if not adapter.plan.family:
                 settings = structs.replace(settings, basis=(basis,), rescale=(rescale,))
-            run(settings, Bar() if self.progress else Progress(), report=False)
+            run(settings, Bar() if self.progress else None, report=False)
+
+
+def _tried(steps: list[Step]) -> dict[str, list[Trial]]:
+    """Task → how each setting scored."""
+    tried: dict[str, list[Trial]] = {}
+    for _, adapter, curves, why in steps:
+        at = adapter.plan.search.at
+        scores = {cut: score(curve, adapter.ranks, at) for cut, curve in curves.items()}
+        tried.setdefault(adapter.plan.task, []).append(Trial(adapter.point, scores, why))
+    return tried
+
+
+def run_study(work: Work) -> list[StoredRun]:
+    """Train and evaluate what a study lacks, and write a report for each part; their runs.
+
+    Adapters whose cells are there are not trained again, nor are their weights needed. Each is
+    evaluated before the next is trained, recipe by recipe, and the same call goes on after an
+    interruption. Several processes share a study: each takes trials and adapters that no other is
+    doing, and at the end goes back once to what others had.
+
+    Raises:
+        AuracError: Data, a task or an adapter that cannot be used.
+    """
+    left(work)
+    for part in work.study.parts:
+        if _do(work, part):
+            _do(work, part)
+    found = [(part, work.survey(part)) for part in work.study.parts if part.groups]
+    every = [step for _, each in found for step in each.steps]
+    if names := [step.adapter.name for step in every if step.state not in OVER]:
+        work.say(f"left, which failed or which another process has: {', '.join(names)}")
+    made = [_report(work, part, each) for part, each in found]
+    return [run for run in made if run is not None]
+
+
+def _do(work: Work, part: Part) -> bool:
+    """Do what is left of a part; whether another process has some of it."""
+    taken, tried = False, list[Planned]()
+    while todo := [adapter for adapter in work.todo(part) if adapter not in tried]:
+        tried.append(adapter := todo[0])
+        try:
+            with ExitStack() as locks:
+                for job in adapter.trainings:
+                    locks.enter_context(FileLock(f"{work.out / job.folder}.lock", timeout=0))
+                if adapter in work.todo(part):  # another process may have done it
+                    work.say(f"{adapter.name}: {len(todo)} can be done now")
+                    work.do(part, adapter)
+        except Timeout:
+            taken = True
+    return taken
+
+
+def steps(work: Work) -> list[Step]:
+    """Every trial and adapter, and what is left of it."""
+    return [step for part in work.study.parts for step in work.survey(part).steps]
+
+
+def left(work: Work) -> list[Step]:
+    """The same, once data that cannot be trained on and tasks that cannot be built are refused."""
+    every, path = steps(work), work.study.path
+    data, asked = ("base", "task", "data", "prompt", "prompt_without", "target"), {}
+    for _, adapter, _, _ in (step for step in every if step.state not in OVER):
+        of = [getattr(adapter.recipe, name) for name in data]
+        asked[(adapter.plan.task, adapter.where, *of)] = adapter
+    for (name, *_), adapter in asked.items():
+        with refused_at(f"{path}: base"):
+            check_base(adapter.recipe.base)
+        if not (work.out / adapter.folder).exists():
+            with refused_at(f"{path}: {adapter.name} cannot be trained"):
+                render(adapter.recipe, source_rows(adapter.recipe)[0], 1)
+        with refused_at(f"{path}: tasks.{name}"):
+            options = structs.replace(adapter.asked, apply_chat_template=False)
+            built = [task.name for task in build_tasks([name], tokenizer=None, options=options)]
+            if name not in built:
+                several = f"this stands for {', '.join(built)}"
+                raise RecipeError(f"{several}: name these, with include_path")
+    return every
+
+
+def _report(work: Work, part: Part, found: Survey) -> StoredRun | None:
+    """Write what a search chose, and the report of a part; None where no adapter is whole.
+
+    The report is that of a question to the part's run, from which alone it can be made again.
+    """
+    folder, asked = work.out / part.name, _question(work.study, part, found)
+    if found.winners:
+        won = {name: winner.record() for name, winner in found.winners.items()}
+        write_json(folder / "search.json", won)
+    if found.run is None or not asked.rows:
+        return None
+    view = found.run.under(asked)
+    write_report(view, analyse(view.curves, asked), folder)
+    return view
+
+
+def _question(study: Study, part: Part, found: Survey) -> Question:
+    """What a study asks of the run of a part.
+
+    Its rows are the cuts of the adapters that are whole, each recipe's own cut first, under the
+    study's names: recipes that are the same with the settings that were found share adapters. The
+    primary comparisons are one family with those of the other parts, and are asked once all of
+    their adapters are there.
+    """
+    file, said = study.file, found.said()
+    own = {group: next(iter(plans.values())).cuts[0] for group, plans in part.groups.items()}
+    own |= {group: winner.cut for group, winner in found.winners.items()}
+    names, rows, missing = dict[str, dict[str, None]](), list[Renamed](), set[str]()
+    seeds = [step for step in found.steps if step.adapter.where == RUN]
+    for _, adapter, curves, _ in seeds:
+        group, task = adapter.plan.group, adapter.plan.task
+        if not curves:
+            missing.add(group)
+            continue
+        names.setdefault(group, {})[adapter.name] = None
+        cuts = sorted(curves, key=lambda cut: cut != own[group])
+        rows += [Renamed(adapter.name, str(curves[cut].adapter), task, *cut) for cut in cuts]
+    pairs = [[Key(x, *(pair.cut or own[x])) for x in (pair.a, pair.b)] for pair in part.primary]
+    lacking = sorted(missing.intersection(key.adapter for pair in pairs for key in pair))
+    if lacking:
+        said += (f"The declared comparisons are not made yet: {', '.join(lacking)} is not whole.",)
+    whole, limits = pairs and not lacking, {step.adapter.asked.limit for step in seeds}
+    limit = limits.pop() if len(limits) == 1 else None
+    return Question(
+        margin=file.margin,
+        reference=file.reference if file.reference in (*names, ALL_PAIRS) else None,
+        groups={group: tuple(some) for group, some in names.items()},
+        ranks=tuple(sorted(set.intersection(*({*step.adapter.ranks} for step in seeds)))),
+        rows=tuple(rows),
+        limit=int(limit) if limit and limit >= 1 else None,
+        labels={name: label for name, label in file.labels.items() if name in names},
+        title=file.question,
+        primary=tuple((a, b) for a, b in pairs) if whole else (),
+        family=sum(len(each.primary) for each in study.parts) if whole else None,
+        notes=said,
+    )

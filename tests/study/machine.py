@@ -473,8 +473,7 @@ class Sequence:
         """A second process does the study while the first one trains, and then both end."""
         self.write(self.content)
         work = self.work()
-        if "tail" not in self.content["recipes"]:  # it would wait for this thread
-            self.train.other = lambda: run_study(work)
+        self.train.other = lambda: run_study(work)
         self.finish()
         self.train.other = None
 

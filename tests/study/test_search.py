@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -52,15 +51,18 @@ def test_the_best_cut_is_chosen_over_tasks_and_each_task_has_its_best_setting():
     ]
     assert [*found.at_ends("x")] == []
     assert choose({"a": a, "b": b[2:]}) is None  # no trial has a score
+    assert choose({}) is None
 
 
 @pytest.mark.parametrize("best", [1, 4])
 def test_a_winner_at_an_end_of_its_list_is_said(best):
+    kind = {"schedule": "linear", "method_options": {"ranks_per_step": 1}}  # no numbers
     tried = [
-        Trial({"rate": rate, "alpha": 1.0}, {SVD: 1 - abs(rate - best) / 9}) for rate in (2, 4, 1)
+        Trial({"rate": rate, "alpha": 1.0, **kind}, {SVD: 1 - abs(rate - best) / 9})
+        for rate in (2, 4, 1)
     ]
     found = choose({"t": tried})
-    assert found.points == {"t": {"rate": best, "alpha": 1.0}}
+    assert found.points == {"t": {"rate": best, "alpha": 1.0, **kind}}
     (said,) = found.at_ends("x")  # a list of one value has no end
     assert said.startswith(f"The search of x on t chose rate={best}, which is at an end of its li")
 
@@ -145,9 +147,7 @@ def test_each_base_and_number_of_examples_has_a_folder(written, tmp_path, tiny_b
 @pytest.mark.slow
 def test_a_second_process_does_the_other_trials_and_adapters(written, tmp_path):
     loaded = written(FILE)
-    todo = [step.adapter for step in left(Work(loaded, tmp_path))]
-    locks, heard = tmp_path / "locks", []
-    locks.mkdir()
+    todo, heard = [step.adapter for step in left(Work(loaded, tmp_path))], []
 
     def say(line):
         heard.append(line)
@@ -156,7 +156,7 @@ def test_a_second_process_does_the_other_trials_and_adapters(written, tmp_path):
                 FileLock(tmp_path / f"{line.split()[1]}.lock").acquire(timeout=0)
 
     fixed = next(adapter for adapter in todo if adapter.plan.group == "fixed")
-    taken = [FileLock(locks / f"{Path(x.folder).name}.lock") for x in (todo[0], fixed)]
+    taken = [FileLock(tmp_path / f"{adapter.folder}.lock") for adapter in (todo[0], fixed)]
     with taken[0], taken[1]:
         run_study(Work(loaded, tmp_path, say=say))
     assert any(line.startswith("training ") for line in heard)
@@ -180,8 +180,7 @@ def test_a_second_process_does_the_other_trials_and_adapters(written, tmp_path):
 def test_what_another_process_had_is_gone_back_to(written, tmp_path):
     loaded = written(FILE)
     todo = [step.adapter for step in left(Work(loaded, tmp_path))]
-    (tmp_path / "locks").mkdir()
-    taken = FileLock(tmp_path / "locks" / f"{Path(todo[0].folder).name}.lock")
+    taken = FileLock(tmp_path / f"{todo[0].folder}.lock")
     with taken:
         say = lambda line: "training" in line and taken.release()  # noqa: E731
         run_study(Work(loaded, tmp_path, say=say))

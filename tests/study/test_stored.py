@@ -12,7 +12,6 @@ from aurac.cli.results import answered
 from aurac.curves.checks import MEAN
 from aurac.notebook import load_run
 from aurac.study import Work, load_study
-from aurac.study.search import survey
 
 STUDY = Path(__file__).parents[2] / "reports/small_ranks"
 
@@ -20,7 +19,7 @@ STUDY = Path(__file__).parents[2] / "reports/small_ranks"
 def test_a_stored_study_is_done_and_read_as_its_report_says():
     work = Work(load_study(STUDY / "study.yaml"), STUDY)
     (part,) = (part for part in work.study.parts if part.name == "smollm2")
-    there, out = survey(work, part), STUDY / part.name
+    there, out = work.survey(part), STUDY / part.name
     found = json.loads((out / "search.json").read_text())
     for group in ("lora", "matryoshka", "dylora"):
         states = {step.state for step in there.steps if step.adapter.plan.group == group}
