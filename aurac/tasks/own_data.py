@@ -133,7 +133,7 @@ def _examples(path: Path, tokenizer: Any) -> Dataset:
     template = getattr(tokenizer, "chat_template", None)
     if not template and _converses(rows):
         raise UsageError(f"{path} has messages, and the tokenizer has no chat template.")
-    turns = [list(_turns(row, number, tokenizer)) for number, row in enumerate(rows)]
+    turns = [list(_turns(row, number, tokenizer)) for number, row in enumerate(rows, 1)]
     several = any(sum(map(_answers, row.get("messages") or ())) > 1 for row in rows)
     if several and all(len(each) == 1 for each in turns):
         _log.warning(

@@ -399,7 +399,7 @@ def test_a_field_that_some_rows_lack_is_refused_before_it_is_none(tmp_path):
     rows = [{"question": f"Q{i}", "answer": "A"} for i in range(5)]
     write_jsonl(tmp_path / "train.jsonl", rows)
     write_jsonl(tmp_path / "test.jsonl", [*rows[:3], {"question": "Q"}, {"question": "R"}])
-    words = "2 of 5 examples of task mine lack 'answer', the first of them example 3"
+    words = "2 of 5 examples of task mine lack 'answer', the first of them example 4"
     with pytest.raises(DataError, match=words):
         built(str(tmp_path / "mine.yaml"))
 

@@ -178,8 +178,8 @@ def test_whole_completion_is_lm_evals_own_answer_too(tmp_path):
             "1 of 3 examples of .* lack 'prompt'",
         ),
         ([{"prompt": "a", "completion": "b"}, {"prompt": "a"}], "1 of 2 examples of .* 'completi"),
-        ([{"messages": [turn("user", "a")]}], "Example 0 has no message of the assistant"),
-        ([{"prompt": "a", "completion": 3}], "Example 0 has no texts and no lists of messages"),
+        ([{"messages": [turn("user", "a")]}], "Example 1 has no message of the assistant"),
+        ([{"prompt": "a", "completion": 3}], "Example 1 has no texts and no lists of messages"),
     ],
 )
 def test_what_is_in_neither_format_is_said_before_anything_is_computed(rows, sentence, tmp_path):
