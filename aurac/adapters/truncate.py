@@ -50,6 +50,7 @@ class Prepared:
     rescale: Rescale
     whole: Pairs  #: by module path A (R, in), with any P folded in, and B (out, R) at full rank
     sliced: Pairs  #: the same in the basis, of which the first r components are the truncation
+    own: bool  #: whether the factors at full rank are the adapter's own
 
     def __repr__(self) -> str:
         return f"Prepared({self.adapter!r}, {self.basis} · {self.rescale})"
@@ -111,12 +112,7 @@ class Prepared:
 
     def _untouched(self, r: int) -> bool:
         """Whether the truncation at ``r`` is the adapter itself."""
-        own = self.adapter.modules
-        return (
-            r == self.rank
-            and self.rescale != "fit"
-            and all(A is own[name].A for name, (A, _) in self.whole.items())
-        )
+        return r == self.rank and self.rescale != "fit" and self.own
 
     def _record(self, r: int, factor: float | None) -> Derived:
         """How the truncation at rank ``r`` was made, for its side-car."""
@@ -183,7 +179,8 @@ def prepare(
         whole[name] = sliced[name] = _finite(times_p(f.A, relative, folds), name), f.B
         if chosen == "svd" and not is_svd(adapter):
             sliced[name] = _svd(f, relative if folds else None, name)
-    return Prepared(adapter, chosen, rescale, whole, sliced)
+    own = all(A is adapter.modules[name].A for name, (A, _) in whole.items())
+    return Prepared(adapter, chosen, rescale, whole, sliced, own)
 
 
 def by_rule(adapter: Adapter, rescale: Rescale) -> bool:

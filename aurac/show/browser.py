@@ -152,8 +152,8 @@ def one_answer(of: View, run: StoredRun | None) -> str:
     example, response, read, target = wrong.iloc[0][["example", "response", "read", "target"]]
     said, right = (shorten(repr(answer_text(x)), 200) for x in (response, target))
     said += "" if read is None else f", {_taken(read)}"
-    where = f"To check how answers are read: example {row_number(example)} at rank {ranks[0]} counts as wrong"
-    return f"{where}; its answer: {said}; its reference: {right}."
+    where = f"example {row_number(example)} at rank {ranks[0]} counts as wrong"
+    return f"To check how answers are read: {where}; its answer: {said}; its reference: {right}."
 
 
 def _cell(of: View, run: StoredRun, key: Key, rank: int) -> DataFrame | None:
