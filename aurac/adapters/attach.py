@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import chain
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,13 +23,12 @@ from torch import Tensor, nn
 from aurac.adapters.adapter import Adapter
 from aurac.adapters.compatibility import check_fits, is_conv1d, model_name
 from aurac.adapters.formats.peft import adapter_from_peft, peft_shapes
-from aurac.adapters.formats.peft_config import PREFIX, owner_of
-from aurac.adapters.truncate import Prepared, prepare
+from aurac.adapters.formats.peft_config import PREFIX
+from aurac.adapters.truncate import Pairs, Prepared, prepare
 from aurac.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-    from peft.tuners.lora import LoraLayer
 
 
 NAME = "aurac"
@@ -93,15 +92,14 @@ def _copied(
     prepared: Prepared, layers: Mapping[str, Any], copied: Callable[[Tensor, Any], Tensor]
 ) -> Prepared:
     """What is prepared, its factors copied to where their layers compute."""
-    whole: dict[str, tuple[Tensor, Tensor]] = {}
-    sliced: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, layer in layers.items():
-        A, B = prepared.whole[name]
-        whole[name] = sliced[name] = copied(A, layer), copied(B, layer)
-        if prepared.sliced[name][0] is not A:
-            A, B = prepared.sliced[name]
-            sliced[name] = copied(A, layer), copied(B, layer)
-    return replace(prepared, whole=whole, sliced=sliced)
+
+    def moved(pairs: Pairs) -> Pairs:
+        each = ((name, layer, *pairs[name]) for name, layer in layers.items())
+        return {name: (copied(A, layer), copied(B, layer)) for name, layer, A, B in each}
+
+    whole = moved(prepared.whole)
+    same = prepared.sliced is prepared.whole
+    return replace(prepared, whole=whole, sliced=whole if same else moved(prepared.sliced))
 
 
 def _switch(
@@ -180,24 +178,20 @@ def attach(model: nn.Module, prepared: Prepared) -> Iterator[LiveAdapter]:
         live._remove()
 
 
-def _inject(model: nn.Module, adapter: Adapter) -> dict[str, LoraLayer]:
+def _inject(model: nn.Module, adapter: Adapter) -> dict[str, Any]:
     """PEFT's layers around the adapter's modules, by module path, empty and on the meta device."""
     from peft import inject_adapter_in_model
-    from peft.tuners.lora import LoraLayer
 
-    training = {id(m): m.training for m in model.modules()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = _lora_config(adapter, model)
         inject_adapter_in_model(config, model, adapter_name=NAME, low_cpu_mem_usage=True)
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer)}
+    layers = peft_layers(model, NAME)
     if mismatched := sorted(set(layers) ^ set(adapter.modules)):
         raise CheckpointError(
             f"adapter {adapter.name!r} and base {model_name(model)} disagree about {mismatched[0]}"
             + (f" and {len(mismatched) - 1} more" if len(mismatched) > 1 else "")
         )
-    for layer in layers.values():
-        layer.training = training.get(id(layer.base_layer), model.training)
     return layers
 
 
@@ -289,7 +283,8 @@ def _extras(model: nn.Module, adapter: Adapter) -> list[tuple[dict[str, Any], st
             new = own.detach().index_copy(0, rows, tensor.to(own))
         if own is None or own.shape != new.shape:
             raise CheckpointError(f"the adapter has a tensor {key} that does not fit the base")
-        if owner_of(key, saved):
+        # PEFT takes a name in ``modules_to_save`` for the end of others, too.
+        if any(head.endswith(saved) for head in accumulate(path.split("."), "{}.{}".format)):
             holders = [module._parameters, module._buffers]
         new = nn.Parameter(new.to(own, copy=True), requires_grad=False)
         found += [(h, name, own, new) for h in holders for name in h if h[name] is own]

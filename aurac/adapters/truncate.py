@@ -171,14 +171,16 @@ def prepare(
     chosen = default_basis(adapter, rescale) if basis == "auto" else basis
     rescale = default_rescale(adapter, chosen) if rescale is None else rescale
     check_cut(adapter, chosen, rescale)
-    whole: dict[str, tuple[Tensor, Tensor]] = {}
-    sliced: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, f in adapter.modules.items():
-        relative = relative_weights(adapter, name)
-        folds = (rescale == "trained" or chosen == "svd") - adapter.folded
-        whole[name] = sliced[name] = _finite(times_p(f.A, relative, folds), name), f.B
-        if chosen == "svd" and not is_svd(adapter):
-            sliced[name] = _svd(f, relative if folds else None, name)
+    folds = (rescale == "trained" or chosen == "svd") - adapter.folded
+    relative = {name: relative_weights(adapter, name) for name in adapter.modules}
+    whole: Pairs = {
+        name: (_finite(times_p(f.A, relative[name], folds), name), f.B)
+        for name, f in adapter.modules.items()
+    }
+    sliced = whole
+    if chosen == "svd" and not is_svd(adapter):
+        known = adapter.modules.items()
+        sliced = {name: _svd(f, relative[name] if folds else None, name) for name, f in known}
     own = all(A is adapter.modules[name].A for name, (A, _) in whole.items())
     return Prepared(adapter, chosen, rescale, whole, sliced, own)
 
