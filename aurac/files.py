@@ -54,12 +54,12 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, kind: type[T]) -> T:
-    """What a JSON file of a run folder holds; a RunFolderError where it is not of that kind."""
+def read_json(path: Path, kind: type[T], refused: type[AuracError] = RunFolderError) -> T:
+    """What a JSON file holds; a RunFolderError, or another, where it is not of that kind."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.MsgspecError, AuracError) as error:
-        raise RunFolderError(f"{path} cannot be read ({first_line(error)})") from error
+    except (OSError, msgspec.MsgspecError, RecursionError, AuracError) as error:
+        raise refused(f"{path} cannot be read ({first_line(error)})") from error
 
 
 def flush_folder(folder: Path) -> None:

@@ -8,13 +8,13 @@ puts the base's own modules back.
 
 from __future__ import annotations
 
-import copy
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,13 +23,12 @@ from torch import Tensor, nn
 from aurac.adapters.adapter import Adapter
 from aurac.adapters.compatibility import check_fits, is_conv1d, model_name
 from aurac.adapters.formats.peft import adapter_from_peft, peft_shapes
-from aurac.adapters.formats.peft_config import PREFIX, owner_of
-from aurac.adapters.truncate import Prepared, prepare
+from aurac.adapters.formats.peft_config import PREFIX
+from aurac.adapters.truncate import Pairs, Prepared, prepare
 from aurac.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-    from peft.tuners.lora import LoraLayer
 
 
 NAME = "aurac"
@@ -41,33 +40,25 @@ class LiveAdapter:
 
     Attributes:
         model: The model, of its own class, with the adapter in it.
-        prepared: What is attached.
+        rank: The rank in use; 0 is the base.
     """
 
     def __init__(self, model: nn.Module, prepared: Prepared) -> None:
-        self.model = model
-        self.prepared = prepared
-        self._rank = 0
-        self._closed = False
+        self.model, self.rank = model, 0
+        self._prepared = prepared
         self._base = BaseState(model)
-        self._extras = ExtraTensors(model, prepared.adapter)
-        try:
-            self._layers = _inject(model, prepared.adapter)
-            self._copied = _copied(prepared, self._layers, _copy)
-            for name, layer in self._layers.items():
-                magnitude = prepared.adapter.modules[name].magnitude
-                if magnitude is not None:  # PEFT would start at the base's norms
-                    weight = nn.Parameter(_copy(magnitude, layer), requires_grad=False)
-                    layer.lora_magnitude_vector[NAME].weight = weight
-            self.set_rank(0 if prepared.rescale == "fit" else prepared.rank)
-        except BaseException:
-            self.remove()
-            raise
+        self._extras = _extras(model, prepared.adapter)
+        self._layers: dict[str, Any] = {}
 
-    @property
-    def rank(self) -> int:
-        """The rank in use; 0 is the base."""
-        return self._rank
+    def _insert(self) -> None:
+        self._layers = _inject(self.model, self._prepared.adapter)
+        self._prepared = _copied(self._prepared, self._layers, _copy)
+        for name, layer in self._layers.items():
+            magnitude = self._prepared.adapter.modules[name].magnitude
+            if magnitude is not None:  # PEFT would start at the base's norms
+                weight = nn.Parameter(_copy(magnitude, layer), requires_grad=False)
+                layer.lora_magnitude_vector[NAME].weight = weight
+        self.set_rank(0 if self._prepared.rescale == "fit" else self._prepared.rank)
 
     def set_rank(self, r: int, factor: float | None = None) -> None:
         """Switch to rank ``r``; 0 switches the adapter off, which leaves the base itself.
@@ -76,59 +67,57 @@ class LiveAdapter:
 
         Raises:
             RankError: For a rank that the adapter does not have.
-            UsageError: After :meth:`remove`.
+            UsageError: After the end of the ``with`` block.
         """
-        if self._closed:
+        if not self._layers:
             raise UsageError("the adapter was removed from the model: attach it again")
         if r != 0:
-            _switch(self._layers, NAME, self.prepared, self._copied, r, factor)
+            _switch(self._layers, NAME, self._prepared, r, factor)
         for layer in self._layers.values():
             layer._disable_adapters = r == 0
         self._base.freeze(on=r != 0)
-        self._extras.switch(on=r != 0)
-        self._rank = r
+        for holder, key, own, replacement in self._extras:
+            holder[key] = own if r == 0 else replacement
+        self.rank = r
 
-    def remove(self) -> None:
+    def _remove(self) -> None:
         """Put the base's own modules back; the model is then bit-identical to what it was."""
-        if self._closed:
-            return
-        self._closed = True
-        self._extras.switch(on=False)
+        for holder, key, own, _ in self._extras:
+            holder[key] = own
         self._base.restore()
+        self._layers = {}
 
 
 def _copied(
     prepared: Prepared, layers: Mapping[str, Any], copied: Callable[[Tensor, Any], Tensor]
 ) -> Prepared:
     """What is prepared, its factors copied to where their layers compute."""
-    whole: dict[str, tuple[Tensor, Tensor]] = {}
-    sliced: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, layer in layers.items():
-        A, B = prepared.whole[name]
-        whole[name] = sliced[name] = copied(A, layer), copied(B, layer)
-        if prepared.sliced[name][0] is not A:
-            A, B = prepared.sliced[name]
-            sliced[name] = copied(A, layer), copied(B, layer)
-    return replace(prepared, whole=whole, sliced=sliced)
+
+    def moved(pairs: Pairs) -> Pairs:
+        each = ((name, layer, *pairs[name]) for name, layer in layers.items())
+        return {name: (copied(A, layer), copied(B, layer)) for name, layer, A, B in each}
+
+    whole = moved(prepared.whole)
+    same = prepared.sliced is prepared.whole
+    return replace(prepared, whole=whole, sliced=whole if same else moved(prepared.sliced))
 
 
 def _switch(
     layers: Mapping[str, Any],
     adapter_name: str,
-    prepared: Prepared,
     copied: Prepared,
     r: int,
     factor: float | None = None,
 ) -> None:
     """Give PEFT's layers the copied factors and the scales of rank ``r``."""
-    prepared.adapter.check_rank(r)
-    scaling = {name: prepared.scaling(name, r, factor) for name in layers}
+    copied.adapter.check_rank(r)
+    scaling = {name: copied.scaling(name, r, factor) for name in layers}
     for name, layer in layers.items():
-        f = prepared.adapter.modules[name]
+        f = copied.adapter.modules[name]
         A, B = copied.factors(name, r)
-        A, B = peft_shapes(f, A, B.contiguous())
-        for param, value in zip(_parameters(layer, adapter_name), (A, B), strict=True):
-            param.data = value.contiguous()
+        pair = peft_shapes(f, A, B.contiguous())
+        for (holder, key), value in zip(_places(layer, adapter_name), pair, strict=True):
+            holder[key] = nn.Parameter(value.contiguous(), requires_grad=False)
         layer.r[adapter_name] = min(r, f.rank)
         layer.scaling[adapter_name] = scaling[name]
 
@@ -149,11 +138,14 @@ def cuts(model: nn.Module, adapter_name: str) -> Iterator[Callable[[int], None]]
     scales = [(layer.r[adapter_name], layer.scaling[adapter_name]) for layer in layers.values()]
     places = [place for layer in layers.values() for place in _places(layer, adapter_name)]
     own = [holder[key] for holder, key in places]
+
+    def beside(tensor: Tensor, layer: Any) -> Tensor:
+        holder, key = _places(layer, adapter_name)[0]
+        return tensor.to(holder[key])
+
     try:
-        for (holder, key), parameter in zip(places, own, strict=True):
-            holder[key] = nn.Parameter(parameter.detach(), requires_grad=False)
-        copied = _copied(prepared, layers, lambda t, at: t.to(_parameters(at, adapter_name)[0]))
-        yield partial(_switch, layers, adapter_name, prepared, copied)
+        copied = _copied(prepared, layers, beside)
+        yield partial(_switch, layers, adapter_name, copied)
     finally:
         for (holder, key), parameter in zip(places, own, strict=True):
             holder[key] = parameter
@@ -180,29 +172,26 @@ def attach(model: nn.Module, prepared: Prepared) -> Iterator[LiveAdapter]:
     check_fits(prepared.adapter, model)
     live = LiveAdapter(model, prepared)
     try:
+        live._insert()
         yield live
     finally:
-        live.remove()
+        live._remove()
 
 
-def _inject(model: nn.Module, adapter: Adapter) -> dict[str, LoraLayer]:
+def _inject(model: nn.Module, adapter: Adapter) -> dict[str, Any]:
     """PEFT's layers around the adapter's modules, by module path, empty and on the meta device."""
     from peft import inject_adapter_in_model
-    from peft.tuners.lora import LoraLayer
 
-    training = {id(m): m.training for m in model.modules()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = _lora_config(adapter, model)
         inject_adapter_in_model(config, model, adapter_name=NAME, low_cpu_mem_usage=True)
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer)}
+    layers = peft_layers(model, NAME)
     if mismatched := sorted(set(layers) ^ set(adapter.modules)):
         raise CheckpointError(
             f"adapter {adapter.name!r} and base {model_name(model)} disagree about {mismatched[0]}"
             + (f" and {len(mismatched) - 1} more" if len(mismatched) > 1 else "")
         )
-    for layer in layers.values():
-        layer.training = training.get(id(layer.base_layer), model.training)
     return layers
 
 
@@ -229,24 +218,14 @@ def _lora_config(adapter: Adapter, model: nn.Module) -> LoraConfig:
 
 def _copy(tensor: Tensor, layer: Any) -> Tensor:
     """A copy where a layer computes its adapter, in the type that PEFT would compute it in."""
-    weight = _reference_weight(layer)
+    base = layer.get_base_layer()
+    weight = next(chain(base.parameters(), base.buffers()))
     dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
     # Of a base that is spread or offloaded (accelerate), the layer's own place during a pass.
-    hook = getattr(layer.get_base_layer(), "_hf_hook", None)
+    hook = getattr(base, "_hf_hook", None)
     device = getattr(hook, "execution_device", None) if weight.is_meta else weight.device
     # Always a copy: inside a loaded file a tensor may be aligned so that products round otherwise.
     return tensor.to(device, dtype, copy=True)
-
-
-def _reference_weight(layer: Any) -> Tensor:
-    if hasattr(layer, "parameter_name"):
-        return layer.get_param()
-    base = layer.get_base_layer()
-    for attribute in ("qweight", "W_q", "weight"):
-        weight = getattr(base, attribute, None)
-        if isinstance(weight, Tensor):
-            return weight
-    return next(base.parameters())
 
 
 def _places(layer: Any, adapter_name: str) -> list[tuple[Any, str]]:
@@ -256,24 +235,14 @@ def _places(layer: Any, adapter_name: str) -> list[tuple[Any, str]]:
     return [(part[adapter_name]._parameters, "weight") for part in (layer.lora_A, layer.lora_B)]
 
 
-def _parameters(layer: Any, adapter_name: str) -> list[nn.Parameter]:
-    """The layer's own A and B parameters, made real the first time they are used."""
-    places = _places(layer, adapter_name)
-    for holder, key in places:
-        if holder[key].is_meta:
-            holder[key] = nn.Parameter(torch.empty(0), requires_grad=False)
-    return [holder[key] for holder, key in places]
-
-
 class BaseState:
-    """A model's modules with their children, attributes, modes and gradient flags."""
+    """A model's modules with their children, attributes and gradient flags."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._children = [(module, dict(module._modules)) for module in model.modules()]
         self._attributes = set(vars(model))
         self._gradients = [(p, p.requires_grad) for p in model.parameters()]
-        self._training = [(m, m.training) for m in model.modules()]
 
     def restore(self) -> None:
         """Put everything back."""
@@ -281,8 +250,6 @@ class BaseState:
             if module._modules != children:
                 module._modules.clear()
                 module._modules.update(children)
-        for module, training in self._training:
-            module.training = training
         for attribute in set(vars(self._model)) - self._attributes:
             delattr(self._model, attribute)
         self.freeze(on=False)
@@ -296,69 +263,36 @@ class BaseState:
             parameter.requires_grad_(needed and not on)
 
 
-class ExtraTensors:
-    """Replacements for modules of a base that can be switched on and off.
+def _extras(model: nn.Module, adapter: Adapter) -> list[tuple[dict[str, Any], str, Any, Any]]:
+    """Of each tensor beside the factors who holds it, by which key, the base's own and the new one.
 
-    Whole modules (``modules_to_save``) and token rows are put in copies of the base's modules, so
-    that tied weights elsewhere stay the base's own where PEFT leaves them so. Biases and embedding
-    matrices that PEFT writes into the base itself are swapped in place.
+    Tensors of whole modules (``modules_to_save``) take the place of one module's, as in PEFT; where
+    weights are tied, token rows, biases and embedding matrices take that of all.
     """
-
-    def __init__(self, model: nn.Module, adapter: Adapter) -> None:
-        self._model = model
-        self._modules: dict[str, tuple[nn.Module, nn.Module]] = {}
-        self._values: list[tuple[Tensor, Tensor, Tensor]] = []
-        saved = tuple(adapter.peft_config.get("modules_to_save") or ())
-        rows: Any = adapter.peft_config.get("trainable_token_indices")
-        copies: dict[str, dict[str, Tensor]] = {}
-        for key, tensor in adapter.extras.items():
-            owner = owner_of(key, saved)
-            if key.endswith(_DELTA):
-                name = key.removesuffix(_DELTA)
-                self._add_tokens(name, tensor, _token_indices(name, rows))
-            elif owner is not None:
-                copies.setdefault(owner, {})[key.removeprefix(f"{owner}.")] = tensor
-            else:
-                self._add_value(key, tensor)
-        for owner, state in copies.items():
-            self._add_module(owner, state)
-
-    def switch(self, *, on: bool) -> None:
-        """Put the replacements in, or the base's own back."""
-        for name, (original, replacement) in self._modules.items():
-            parent, _, child = name.rpartition(".")
-            modules = self._model.get_submodule(parent)._modules
-            modules[child] = replacement if on else original
-        for parameter, original_value, value in self._values:
-            parameter.data = value if on else original_value
-
-    def _add_module(self, name: str, state: Mapping[str, Tensor]) -> None:
-        original = self._model.get_submodule(name)
-        replacement = copy.deepcopy(original)
-        replacement.load_state_dict(dict(state))
-        self._modules[name] = (original, replacement)
-
-    def _add_tokens(self, name: str, rows: Tensor, indices: list[int]) -> None:
-        weight: Any = self._model.get_submodule(name).weight
-        places = torch.tensor(indices, device=weight.device)
-        changed = weight.detach().index_copy(0, places, rows.to(weight))
-        tied = [n for n, m in self._model.named_modules() if getattr(m, "weight", None) is weight]
-        for other in tied:
-            module = self._model.get_submodule(other)
-            replacement = copy.copy(module)
-            replacement._parameters = dict(module._parameters)
-            replacement.weight = nn.Parameter(changed, requires_grad=False)
-            self._modules[other] = (module, replacement)
-
-    def _add_value(self, key: str, value: Tensor) -> None:
-        key = key.replace(".base_layer.", ".")
-        parameter = dict(self._model.named_parameters(remove_duplicate=False)).get(key)
-        if parameter is None or parameter.shape != value.shape:
+    saved = tuple(adapter.peft_config.get("modules_to_save") or ())
+    found = []
+    for key, tensor in adapter.extras.items():
+        place = key.replace(".base_layer.", ".").replace(_DELTA, ".weight")
+        path, _, leaf = place.rpartition(".")
+        holders = [m._parameters for m in model.modules()] + [m._buffers for m in model.modules()]
+        module = dict(model.named_modules()).get(path, nn.Module())
+        own: Any = {**module._buffers, **module._parameters}.get(leaf)
+        new = tensor
+        if own is not None and key.endswith(_DELTA):
+            rows = torch.tensor(_token_rows(path, adapter), device=own.device)
+            new = own.detach().index_copy(0, rows, tensor.to(own))
+        if own is None or own.shape != new.shape:
             raise CheckpointError(f"the adapter has a tensor {key} that does not fit the base")
-        self._values.append((parameter, parameter.data, value.to(parameter)))
+        # PEFT takes a name in ``modules_to_save`` for the end of others, too.
+        if any(head.endswith(saved) for head in accumulate(path.split("."), "{}.{}".format)):
+            holders = [module._parameters, module._buffers]
+        new = nn.Parameter(new.to(own, copy=True), requires_grad=False)
+        found += [(h, name, own, new) for h in holders for name in h if h[name] is own]
+    return found
 
 
-def _token_indices(name: str, indices: list[int] | dict[str, list[int]]) -> list[int]:
-    if isinstance(indices, dict):
-        return next(v for k, v in indices.items() if name == k or name.endswith(f".{k}"))
-    return list(indices)
+def _token_rows(name: str, adapter: Adapter) -> list[int]:
+    rows: Any = adapter.peft_config["trainable_token_indices"]
+    if isinstance(rows, dict):
+        return next(v for k, v in rows.items() if name == k or name.endswith(f".{k}"))
+    return list(rows)

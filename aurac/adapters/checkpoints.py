@@ -22,7 +22,6 @@ class NamedCheckpoint(NamedTuple):
 
     name: str | None
     paths: tuple[str, ...]
-    family: bool = False
 
     @classmethod
     def of(cls, given: str) -> NamedCheckpoint:
@@ -32,12 +31,12 @@ class NamedCheckpoint(NamedTuple):
         name, sign, path = given.partition("=")
         if not sign or not name or not path or set(name) & set("/:{\\"):
             name, path = "", given
-        braces = re.fullmatch(r"([^{}]*)\{([^{}]+)\}([^{}]*)", path)
+        braces = re.fullmatch(r"([^{}]*)\{([^{}]+,[^{}]+)\}([^{}]*)", path)
         if braces is None or _exists(path):
             return cls(name or None, (path,))
         head, inside, tail = braces.groups()
         paths = tuple(f"{head}{word.strip()}{tail}" for word in inside.split(","))
-        return cls(name or Path(head + tail).name.rstrip("_-.") or given, paths, family=True)
+        return cls(name or Path(head + tail).name.rstrip("_-.") or given, paths)
 
 
 def _exists(path: str) -> bool:
@@ -90,10 +89,10 @@ def named(
 def _load(checkpoint: NamedCheckpoint, base: str | None) -> Adapter | Family:
     """An adapter, or a family: a folder of several, or a path with braces."""
     paths, folder = checkpoint.paths, Path(checkpoint.paths[0]).expanduser()
-    inside = adapters_in(folder) if len(paths) == 1 and not checkpoint.family else ()
+    inside = adapters_in(folder) if len(paths) == 1 else ()
     if len(inside) > 1:
         paths = tuple(map(str, inside))
-    elif not checkpoint.family:
+    elif len(paths) == 1:
         return load_adapter(paths[0], name=checkpoint.name, base=base)
     members = [load_adapter(path, base=base) for path in paths]
     source = folder if inside else None

@@ -24,7 +24,7 @@ from aurac.adapters.formats.sidecar import Sidecar
 from aurac.adapters.formats.storage import WEIGHTS
 from aurac.adapters.nesting import peft_alpha
 from aurac.adapters.truncate import BasisOption, Dtype, Rescale, default_basis, in_dtype, prepare
-from aurac.errors import CheckpointError, RunFolderError, UsageError, first_line
+from aurac.errors import CheckpointError, RunFolderError, first_line
 from aurac.files import fresh_folder
 from aurac.models.tokenizer import TOKENIZER_FILES, tokenizer_folder
 
@@ -62,7 +62,7 @@ def truncate(
         UsageError: For a basis and rescale that do not go together, or a missing factor.
         CheckpointError: For a path that cannot be read, or numbers beyond the dtype's range.
     """
-    whole = _opened(adapter)
+    whole = adapter if isinstance(adapter, (Adapter, Family)) else load_adapter(adapter)
     if isinstance(whole, Family):
         return in_dtype(whole.member(rank), dtype)
     cut = in_dtype(prepare(whole, basis, rescale).at(rank, (factors or {}).get(rank)), dtype)
@@ -78,10 +78,6 @@ def truncate(
     cut = replace(cut, name=f"cut_r{rank}")
     _put_beside(adapter, cut)
     return cut
-
-
-def _opened(adapter: Adapter | Family | str | Path | PeftModel) -> Adapter | Family:
-    return adapter if isinstance(adapter, (Adapter, Family)) else load_adapter(adapter)
 
 
 def _put_beside(model: Any, cut: Adapter) -> None:
@@ -120,9 +116,7 @@ def save_adapter(
         RunFolderError: When something is already there, or the place cannot be written to.
     """
     target = Path(folder)
-    given = _opened(adapter)
-    if isinstance(given, Family):
-        raise UsageError(f"the family {given.name!r} is several adapters: save its members")
+    given = adapter if isinstance(adapter, Adapter) else load_adapter(adapter)
     check_free(target, force=force)
     try:
         with fresh_folder(target, replace=force) as into:

@@ -86,15 +86,14 @@ def make_family(name: str, adapters: Sequence[Adapter], source: Path | None = No
     trained = sum(member.parameters(member.rank) for member in members.values())
     noted = dict.fromkeys(note for member in members.values() for note in member.notes)
     own = f"{len(members)} trainings, one for each rank, of {trained:,} parameters together"
+    shared = ("method", "seed", "data_order")
     return Family(
         name,
         members,
-        only(member.method for member in members.values()),
-        only(member.seed for member in members.values()),
-        only(member.data_order for member in members.values()),
-        next((member.base for member in members.values() if member.base), None),
-        source,
-        (own, *noted),
+        **{each: only(getattr(m, each) for m in members.values()) for each in shared},
+        base=next((member.base for member in members.values() if member.base), None),
+        source=source,
+        notes=(own, *noted),
     )
 
 

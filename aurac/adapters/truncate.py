@@ -50,6 +50,7 @@ class Prepared:
     rescale: Rescale
     whole: Pairs  #: by module path A (R, in), with any P folded in, and B (out, R) at full rank
     sliced: Pairs  #: the same in the basis, of which the first r components are the truncation
+    own: bool  #: whether the factors at full rank are the adapter's own
 
     def __repr__(self) -> str:
         return f"Prepared({self.adapter!r}, {self.basis} · {self.rescale})"
@@ -111,12 +112,7 @@ class Prepared:
 
     def _untouched(self, r: int) -> bool:
         """Whether the truncation at ``r`` is the adapter itself."""
-        own = self.adapter.modules
-        return (
-            r == self.rank
-            and self.rescale != "fit"
-            and all(A is own[name].A for name, (A, _) in self.whole.items())
-        )
+        return r == self.rank and self.rescale != "fit" and self.own
 
     def _record(self, r: int, factor: float | None) -> Derived:
         """How the truncation at rank ``r`` was made, for its side-car."""
@@ -175,15 +171,18 @@ def prepare(
     chosen = default_basis(adapter, rescale) if basis == "auto" else basis
     rescale = default_rescale(adapter, chosen) if rescale is None else rescale
     check_cut(adapter, chosen, rescale)
-    whole: dict[str, tuple[Tensor, Tensor]] = {}
-    sliced: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, f in adapter.modules.items():
-        relative = relative_weights(adapter, name)
-        folds = (rescale == "trained" or chosen == "svd") - adapter.folded
-        whole[name] = sliced[name] = _finite(times_p(f.A, relative, folds), name), f.B
-        if chosen == "svd" and not is_svd(adapter):
-            sliced[name] = _svd(f, relative if folds else None, name)
-    return Prepared(adapter, chosen, rescale, whole, sliced)
+    folds = (rescale == "trained" or chosen == "svd") - adapter.folded
+    relative = {name: relative_weights(adapter, name) for name in adapter.modules}
+    whole: Pairs = {
+        name: (_finite(times_p(f.A, relative[name], folds), name), f.B)
+        for name, f in adapter.modules.items()
+    }
+    sliced = whole
+    if chosen == "svd" and not is_svd(adapter):
+        known = adapter.modules.items()
+        sliced = {name: _svd(f, relative[name] if folds else None, name) for name, f in known}
+    own = all(A is adapter.modules[name].A for name, (A, _) in whole.items())
+    return Prepared(adapter, chosen, rescale, whole, sliced, own)
 
 
 def by_rule(adapter: Adapter, rescale: Rescale) -> bool:

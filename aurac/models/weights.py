@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,26 +21,6 @@ if TYPE_CHECKING:
 
 # Else Python prints what bitsandbytes says of optional kernels when PEFT imports it.
 logging.getLogger("bitsandbytes").addHandler(logging.NullHandler())
-
-
-def check_complete(
-    name: str,
-    model: nn.Module,
-    missing: Collection[str],
-    mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]],
-) -> None:
-    """Check that every parameter came from the files of base `name`, in its own shape.
-
-    transformers fills what a file lacks with random numbers and only says so in its
-    `output_loading_info`: names that are missing, and (name, stored shape, shape of the model).
-    """
-    parameters = {key for key, _ in model.named_parameters(remove_duplicate=False)}
-    wrong = sorted({*(key for key, _, _ in mismatched), *(parameters & set(missing))})
-    if wrong:
-        raise BaseModelError(
-            f"the weights of base {name!r} do not fit its config.json: {', '.join(wrong[:3])} "
-            f"missing or of another shape ({len(wrong)} in all)"
-        )
 
 
 def all_finite(tensor: Tensor) -> bool:

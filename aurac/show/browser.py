@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aurac.curves.metrics import TOKENS, WHOLE
 from aurac.errors import RunFolderError
 from aurac.show.escape import shorten
+from aurac.show.views import OWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,6 +77,12 @@ class Answers:
         return found
 
 
+def row_number(example: str) -> str:
+    """An example as people count rows, from 1; lm-eval counts its ``doc_id`` from 0."""
+    task, sign, doc_id = example.rpartition(":")
+    return f"{task}{sign}{int(doc_id) + 1}"
+
+
 def _named(adapter: Mapping[str, Any], place: int) -> str:
     rank = adapter["ranks"][place]
     return f"{adapter['name']} at rank {rank}" if rank else "base"
@@ -103,6 +110,8 @@ def answers(of: View, run: StoredRun) -> Answers | None:
             scores = [cell["score"].round(4).tolist() for cell in first]
             texts = [
                 [*map(_shown, c["response"], map(choices.get, c["example"]), c["read"])]
+                if of.metric not in OWN
+                else [*map(_written, c["score"], c["response"])]
                 for c in first
             ]
             named = {"name": of.names[key], "ranks": list(same)}
@@ -115,7 +124,7 @@ def answers(of: View, run: StoredRun) -> Answers | None:
         spent += sum(map(len, about.values())) + sum(len(column[place]) for column in columns)
         if spent > MOST_ALL:
             break
-        examples.append({"id": shorten(example, 80), **about})
+        examples.append({"id": shorten(row_number(example), 80), **about})
     for adapter in adapters:
         for name in ("scores", "answers"):
             adapter[name] = [column[: len(examples)] for column in adapter[name]]
@@ -143,8 +152,8 @@ def one_answer(of: View, run: StoredRun | None) -> str:
     example, response, read, target = wrong.iloc[0][["example", "response", "read", "target"]]
     said, right = (shorten(repr(answer_text(x)), 200) for x in (response, target))
     said += "" if read is None else f", {_taken(read)}"
-    where = f"To check how answers are read: example {example} at rank {ranks[0]} counts as wrong"
-    return f"{where}; its answer: {said}; its reference: {right}."
+    where = f"example {row_number(example)} at rank {ranks[0]} counts as wrong"
+    return f"To check how answers are read: {where}; its answer: {said}; its reference: {right}."
 
 
 def _cell(of: View, run: StoredRun, key: Key, rank: int) -> DataFrame | None:
@@ -171,6 +180,12 @@ def _taken(read: str) -> str:
 def _shown(response: Any, choices: Sequence[str] | None, read: str | None) -> str:
     told = "" if read is None else f"\n\n{_taken(read)}"
     return shorten(answer_text(response, choices), MOST_TEXT) + told
+
+
+def _written(score: float, response: Any) -> str:
+    """Whether a completion is what greedy decoding would write, all of its tokens."""
+    said = "the reference" if score == 1 else "another text, which is not generated"
+    return f"greedy decoding writes {said}\n({answer_text(response)})"
 
 
 def answer_text(response: Any, choices: Sequence[str] | None = None) -> str:

@@ -185,6 +185,9 @@ def _markdown_answers(answers: Answers) -> Iterator[str]:
         yield f"Example {escape.markdown(one['id'])}"
         if one["question"]:
             yield escape.markdown_fence(one["question"], 400)
+        if one["target"]:
+            yield "Reference"
+            yield escape.markdown_fence(one["target"], 400)
         for name, text, score in one["answers"]:
             yield f"{escape.markdown(name)}: {judged(score)}"
             yield escape.markdown_fence(text or "(empty)", 300)

@@ -335,7 +335,7 @@ def _check_finite(name: str, instances: Sequence[Any], answers: Sequence[Sequenc
             value = response[0] if isinstance(response, tuple) else response
             if isinstance(value, Real) and not math.isfinite(value):
                 raise CellError(
-                    f"The model gave example {instance.doc_id} of task {name} the log-likelihood "
+                    f"The model gave doc_id {instance.doc_id} of task {name} the log-likelihood "
                     f"{float(value)}: look for overflow in the adapter, or try --dtype float32."
                 )
 

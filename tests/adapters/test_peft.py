@@ -164,7 +164,6 @@ def test_what_is_stated_must_go_together(tmp_path):
         ({"scaling": "none"}, "needs --alpha"),
         ({"nested_ranks": [1, 4]}, "no method"),
         ({"method": "lorra"}, "no method 'lorra'"),
-        ({"scaling": "log"}, "no scaling 'log'"),
     ):
         with pytest.raises(UsageError, match=said):
             load_adapter(folder, **stated)

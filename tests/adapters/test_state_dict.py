@@ -54,13 +54,13 @@ def test_square_layers_are_settled_by_the_base_or_refused(tmp_path, layout):
     torch.save(layout(adapter), path)
     with pytest.raises(CheckpointError, match=r"only square shapes.*give --base"):
         load_adapter(path, **OVERRIDES)
-    with torch.device("meta"):
-        skeleton = tiny_llama()
-    read = load_adapter(path, **OVERRIDES, base_model=skeleton)
+    base.save_pretrained(tmp_path / "base")
+    folder = str(tmp_path / "base")
+    read = load_adapter(path, **OVERRIDES, base=folder)
     assert torch.equal(read.modules[Q].A, adapter.modules[Q].A)
     torch.save(layout(random_adapter(base, 32, names=["q_proj"])), path)  # a rank as large
     with pytest.raises(CheckpointError, match="only square shapes"):
-        load_adapter(path, method="lora", scaling="sqrt", alpha=1, base_model=skeleton)
+        load_adapter(path, method="lora", scaling="sqrt", alpha=1, base=folder)
 
 
 def test_mixed_orientations_and_grouped_layers_are_refused(tmp_path):
@@ -98,10 +98,13 @@ def test_an_adapter_inside_a_whole_model(tmp_path, wrapper):
     torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "whole.pt")
     with pytest.raises(CheckpointError, match=r"beside its factors"):
         load_adapter(tmp_path / "whole.pt", **OVERRIDES)
-    assert load_adapter(tmp_path / "whole.pt", **OVERRIDES, base_model=base).rank == 4
+    folder = str(tmp_path / "base")
+    base.save_pretrained(folder)
+    assert load_adapter(tmp_path / "whole.pt", **OVERRIDES, base=folder).rank == 4
     base.lm_head.weight.data[0, 0] += 1
+    base.save_pretrained(folder)
     with pytest.raises(CheckpointError, match="beside its factors"):
-        load_adapter(tmp_path / "whole.pt", **OVERRIDES, base_model=base)
+        load_adapter(tmp_path / "whole.pt", **OVERRIDES, base=folder)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +168,8 @@ def test_conv1d_of_gpt2(tmp_path):
     base = tiny_gpt2(torch.float64)
     adapter = random_adapter(base, 4, names=["c_attn"], dtype=torch.float64)
     torch.save(research(adapter), tmp_path / "x.pt")
-    read = load_adapter(tmp_path / "x.pt", **OVERRIDES, base_model=base)
+    base.save_pretrained(tmp_path / "base")
+    read = load_adapter(tmp_path / "x.pt", **OVERRIDES, base=str(tmp_path / "base"))
     export = save_adapter(read, tmp_path / "export")
     with pytest.warns(UserWarning, match="Setting fan_in_fan_out to True"):  # PEFT puts it right
         theirs = PeftModel.from_pretrained(tiny_gpt2(), str(export))

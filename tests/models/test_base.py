@@ -245,9 +245,8 @@ def index(isolated_cache, monkeypatch, tmp_path):
     index.mkdir()
     model = PackagedModel(
         wheel="some-model==1.0",
-        wheel_sha256=write_wheel(index, "some-model", "some/model.gguf", "abc"),
+        sha256=write_wheel(index, "some-model", "some/model.gguf", "abc"),
         member="some/model.gguf",
-        sha256=hashlib.sha256(b"abc").hexdigest(),
         megabytes=1,
         repository="org/whole",
         licence="own",
@@ -259,7 +258,7 @@ def index(isolated_cache, monkeypatch, tmp_path):
 
 
 @pytest.mark.usefixtures("index")
-def test_a_packaged_model_is_written_with_its_licence(monkeypatch, group_writes):
+def test_a_packaged_model_is_fetched_and_converted(monkeypatch, group_writes):
     def convert(gguf, folder):
         folder.mkdir()
         assert gguf.read_bytes() == b"abc"
@@ -269,7 +268,7 @@ def test_a_packaged_model_is_written_with_its_licence(monkeypatch, group_writes)
 
     monkeypatch.setattr("aurac.models.packaged._convert_gguf", convert)
     path = resolve_base("some").path
-    assert json.loads((path / "aurac_base.json").read_text())["licence"] == "own"
+    assert resolve_base("some").sha256 == sha256_weights(path)
     assert group_writes(path) == {"drwxrwxr-x", "-rw-rw-r--"}  # for whom the umask lets
 
 

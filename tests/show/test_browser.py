@@ -142,13 +142,13 @@ def test_answers_that_never_differ_open_with_all_of_them(browser, tmp_path):
 def test_a_fractional_score_is_a_number(browser, tmp_path):
     scores = np.array([[0.25, 0.5, 1.0, 0.0], [0.75, 0.5, 1.0, 0.0]])
     made = [
-        Curve.from_outcomes((1, 2), own, adapter=name, task="own", doc_ids=tuple("abcd"))
+        Curve.from_outcomes((1, 2), own, adapter=name, task="own", doc_ids=tuple("0123"))
         for name, own in (("x", scores), ("y", scores * [1, 0.5, 1, 1]))
     ]
     found = analyse(made)
     write_report(stored(found), found, tmp_path)
     with visit(browser, tmp_path / "report.html") as (page, *_):
-        assert page.locator(".count").inner_text() == "example 1 of 1"  # b: .5 and .25
+        assert page.locator(".count").inner_text() == "example 1 of 1"  # the second: .5 and .25
         said = page.locator(".card").inner_text()
         assert "score 0.50" in said
         assert "score 0.25" in said

@@ -84,6 +84,17 @@ def test_markdown_and_html_say_the_same_and_how_to_do_it_again(tmp_path):
         assert said in page
 
 
+def test_examples_are_counted_from_1_with_their_reference_and_what_would_be_written(tmp_path):
+    own = replace(curve(n=4), metric="whole_completion,none")
+    found = analyse([own, replace(own, adapter="other", outcomes=1 - own.outcomes)])
+    write_report(stored(found), found, tmp_path)
+    for text in (text_of(tmp_path), text_of(tmp_path, "report.html").split('"static"')[1]):
+        shown = text.split("Example 1<" if "<pre>" in text else "Example 1\n")[1]
+        assert shown.index("Tom has 0 apples") < shown.index("Reference") < shown.index("right")
+        assert "greedy decoding writes the reference" in shown
+        assert "greedy decoding writes another text" in shown
+
+
 def test_the_question_of_an_experiment_stands_at_the_top(tmp_path):
     found = asked(three(), title="Which <method> is better?")
     write_report(stored(found), found, tmp_path)

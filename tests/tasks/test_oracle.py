@@ -204,7 +204,7 @@ def test_no_answer_of_one_model_reaches_the_next(tmp_path, tokenizer, models):
 def test_answers_that_make_no_score_fail_the_cell(tmp_path):
     choice = built(write_choice_task(tmp_path), limit=1)
     answers = [[(float("nan"), False)], *[[(-1.0, False)]] * 3]
-    with pytest.raises(CellError, match="example 0 of task tiny_choice the log-likelihood nan"):
+    with pytest.raises(CellError, match="doc_id 0 of task tiny_choice the log-likelihood nan"):
         choice.judge([0], answers)
     path = write_text_task(tmp_path)
     (tmp_path / "own.py").write_text(

@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from torch import nn
-
 from aurac.adapters.adapter import Adapter
 from aurac.adapters.formats.mlx import Mlx
 from aurac.adapters.formats.peft import Peft, adapter_from_peft
@@ -35,7 +33,6 @@ _HUB_ID = re.compile(
 def load_adapter(
     path: str | Path | PeftModel,
     *,
-    base_model: nn.Module | None = None,
     name: str | None = None,
     method: str | None = None,
     scaling: Rule | None = None,
@@ -50,8 +47,6 @@ def load_adapter(
     Args:
         path: Folder of PEFT or MLX, state dict, ``owner/name[@revision][:subfolder]``, or a
             ``PeftModel``, whose adapter (of `aurac.nested`, else ``default``) is copied.
-        base_model: The base itself (on the meta device will do), to settle an orientation that
-            shapes alone leave open. Without it the base of that name is looked at.
         name: What to call it; the last part of the path by default.
         method: How it was trained; this and what follows where the file does not say it, or says
             it wrongly.
@@ -62,7 +57,7 @@ def load_adapter(
             up (1 each, the default), or with ``matryoshka_mask_type`` binary takes their mean
             (1 / |S| each).
         update: DyLoRA's update.
-        base: The name of its base model.
+        base: The name of its base model, which also settles what shapes alone leave open.
 
     Raises:
         CheckpointError: When it is missing, damaged, refused, or does not say enough.
@@ -73,7 +68,7 @@ def load_adapter(
         live = as_stated(adapter_from_peft(path), stated)
         return replace(live, name=name or live.name)
     local, hub = _local(str(path)), _HUB_ID.fullmatch(str(path))
-    source = Source(_adapter_path(local), stated, base_model)
+    source = Source(_adapter_path(local), stated)
     kind = next((kind for kind in FORMATS if kind.recognises(source)), None)
     if kind is None:
         suffixes = ", ".join(sorted({suffix for kind in FORMATS for suffix in kind.suffixes}))

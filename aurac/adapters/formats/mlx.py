@@ -17,7 +17,7 @@ from aurac.adapters.formats.peft import DORA_NOTE, with_magnitudes
 from aurac.adapters.formats.peft_config import CONFIG
 from aurac.adapters.formats.source import Format, Source
 from aurac.adapters.formats.state_dict import pair_factors
-from aurac.adapters.formats.storage import WEIGHTS, check_factor, checked, read_json, read_tensors
+from aurac.adapters.formats.storage import WEIGHTS, check_factor, checked, read_fields, read_tensors
 from aurac.adapters.methods import Nesting
 from aurac.errors import CheckpointError
 
@@ -54,7 +54,7 @@ class Mlx(Format):
     @override
     def read(self, source: Source) -> Adapter:
         where, weights = source.path / CONFIG, source.path / MLX_WEIGHTS
-        config = checked(read_json(where), _Config, where)
+        config = checked(read_fields(where), _Config, where)
         lora = config.lora_parameters
         scale = lora.scale if lora.alpha is None else lora.scale * (lora.alpha / lora.rank)
         pairs, others = pair_factors(read_tensors(weights), _NAMES, weights)

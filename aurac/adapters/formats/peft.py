@@ -29,7 +29,7 @@ from aurac.adapters.formats.peft_config import (
 )
 from aurac.adapters.formats.sidecar import SIDECAR, with_record
 from aurac.adapters.formats.source import Format, Source
-from aurac.adapters.formats.storage import WEIGHTS, check_factor, read_json, read_tensors
+from aurac.adapters.formats.storage import WEIGHTS, check_factor, read_fields, read_tensors
 from aurac.errors import CheckpointError, UsageError
 
 DORA_NOTE: Final = (
@@ -59,12 +59,12 @@ class Peft(Format):
     @override
     def read(self, source: Source) -> Adapter:
         folder = source.path
-        config = parse_config(read_json(folder / CONFIG), folder / CONFIG)
+        config = parse_config(read_fields(folder / CONFIG), folder / CONFIG)
         weights = next((folder / n for n in WEIGHTS if (folder / n).exists()), folder / WEIGHTS[0])
         base = partial(source.skeleton, own=config.base)
         adapter = from_state(config, read_tensors(weights), weights, folder.name, base)
         own = (folder / SIDECAR).exists()
-        stored = read_json(folder / SIDECAR) if own else config.note
+        stored = read_fields(folder / SIDECAR) if own else config.note
         return with_record(
             replace(adapter, source=folder), stored, folder / (SIDECAR if own else CONFIG)
         )

@@ -120,16 +120,6 @@ def base_fields(base: str | None, own: Mapping[str, Any]) -> dict[str, str | Non
     return {"base_model_name_or_path": name, "revision": revision}
 
 
-def owner_of(key: str, saved: tuple[str, ...]) -> str | None:
-    """The module of ``modules_to_save`` that a key belongs to, as its full path."""
-    path = key.split(".")
-    for end in range(len(path) - 1, 0, -1):
-        head = ".".join(path[:end])
-        if any(head.endswith(name) for name in saved):  # as PEFT matches them: any suffix
-            return head
-    return None
-
-
 def is_set(value: object) -> bool:
     """Whether a field of the config holds something; PEFT writes most of them unset."""
     return value not in (None, False, [], {}, "")

@@ -27,6 +27,7 @@ from aurac.models.packaged import published
 
 SIDECAR = "aurac.json"
 VERSION = 1
+_SAME = ("folded", "base_sha256", "recipe", "seed", "derived")  # fields of the adapter, as it is
 
 
 class Sidecar(msgspec.Struct, frozen=True):
@@ -60,8 +61,8 @@ class Sidecar(msgspec.Struct, frozen=True):
         if n is not None:
             trained = {"method": n.method, "nested_ranks": list(n.ranks), "update": n.update}
             trained["weights"] = list(n.weights)
-        own = ("folded", "rule", "alpha", "base", "base_sha256", "recipe", "seed", "derived")
-        return cls(**trained, **{name: getattr(adapter, name) for name in own})
+        own = {name: getattr(adapter, name) for name in ("rule", "alpha", "base", *_SAME)}
+        return cls(**trained, **own)
 
     @property
     def note(self) -> dict[str, Any]:
@@ -81,12 +82,11 @@ def with_record(adapter: Adapter, stored: Mapping[str, object], where: object) -
         return adapter
     try:
         record = checked(stored, Sidecar, where)
-        _ = record.nesting
+        if record.aurac_adapter != VERSION:
+            raise CheckpointError(f"{where} was written by another version of aurac")
+        return recorded(adapter, record, where)
     except UsageError as error:
         raise CheckpointError(f"{where}: {error}") from error
-    if record.aurac_adapter != VERSION:
-        raise CheckpointError(f"{where} was written by another version of aurac")
-    return recorded(adapter, record, where)
 
 
 def recorded(adapter: Adapter, record: Sidecar, where: object) -> Adapter:
@@ -113,10 +113,6 @@ def recorded(adapter: Adapter, record: Sidecar, where: object) -> Adapter:
         adapter,
         modules=modules,
         nesting=record.nesting,
-        folded=record.folded,
         base=record.base if record.base and same else adapter.base,
-        base_sha256=record.base_sha256,
-        recipe=record.recipe,
-        seed=record.seed,
-        derived=record.derived,
+        **{name: getattr(record, name) for name in _SAME},
     )

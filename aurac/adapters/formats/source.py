@@ -10,7 +10,7 @@ from torch import nn
 
 from aurac.adapters.adapter import Adapter
 from aurac.adapters.methods import Nesting, method_named
-from aurac.adapters.nesting import RULES, Rule, Update
+from aurac.adapters.nesting import Rule, Update
 from aurac.errors import UsageError
 from aurac.models.base import base_skeleton
 
@@ -27,27 +27,20 @@ class Stated:
     update: Update | None = None
     base: str | None = None
 
-    def __post_init__(self) -> None:
-        if self.scaling not in (None, *RULES):
-            raise UsageError(f"there is no scaling {self.scaling!r}, only {', '.join(RULES)}")
-
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint: its folder or file, what is stated about it, and its base if in memory."""
+    """A checkpoint: its folder or file, and what is stated about it."""
 
     path: Path
     stated: Stated
-    base_model: nn.Module | None = None
 
     def skeleton(self, needed: bool, own: str | None = None) -> nn.Module | None:  # noqa: FBT001
-        """The modules of the base that is stated, else of ``own``, on the meta device, or ``None``.
+        """The modules of the base that is stated, else of ``own``, on the meta device.
 
-        Only if they are needed a base is looked for that is not in memory.
+        ``None`` where they are not needed, or no base is named.
         """
-        if self.base_model is not None or not needed:
-            return self.base_model
-        return base_skeleton(self.stated.base or own)
+        return base_skeleton(self.stated.base or own) if needed else None
 
 
 class Format:

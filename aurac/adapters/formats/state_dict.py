@@ -92,14 +92,12 @@ def _orientations(pairs: Pairs, modules: Mapping[str, nn.Module], path: Path) ->
 
 def _check_others(others: Mapping[str, Tensor], source: Source) -> None:
     """Refuse a tensor beside the factors unless it equals the base's own."""
-    whole, name = source.base_model, source.stated.base
-    if others and whole is None and name:
-        whole = load_model(resolve_base(name), "auto")
-    whole = whole or nn.Module()
+    name = source.stated.base
+    whole = load_model(resolve_base(name), "auto") if others and name else nn.Module()
     known = {**dict(whole.named_buffers()), **whole.state_dict()}
     for key, tensor in others.items():
         own = known.get(key)
-        if own is None or own.is_meta or not torch.equal(own.cpu().to(tensor.dtype), tensor):
+        if own is None or not torch.equal(own.to(tensor.dtype), tensor):
             raise CheckpointError(
                 f"{source.path} has a tensor {key!r} beside its factors that is not one of the "
                 f"base {name or '(give --base)'}"

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from aurac.errors import CheckpointError, first_line
+from aurac.files import read_json
 from aurac.models.weights import all_finite
 
 WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")
@@ -20,12 +21,9 @@ FLOATS: Final = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 Record = TypeVar("Record")
 
 
-def read_json(path: Path) -> dict[str, object]:
+def read_fields(path: Path) -> dict[str, object]:
     """The JSON object in ``path``."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, object])
-    except (OSError, msgspec.MsgspecError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {first_line(error)}") from error
+    return read_json(path, dict[str, object], CheckpointError)
 
 
 def checked(record: Mapping[str, object], kind: type[Record], where: object) -> Record:
