@@ -136,12 +136,12 @@ class Row:
         each = [np.asarray(scores)[[has.index(r) for r in ranks]] for has, scores in known]
         return np.stack(each, axis=1)
 
-    def areas(self, ranks: Sequence[int]) -> Array | None:
+    def areas(self, ranks: Sequence[int], axis: Any = "log2") -> Array | None:
         """(S, n) AURAC of each example over some ranks."""
         scores = self.scores(ranks)
         if scores is None:
             return None
-        areas = np.tensordot(quadrature_weights(ranks), scores, axes=1)
+        areas = np.tensordot(quadrature_weights(ranks, axis), scores, axes=1)
         return np.asarray(np.clip(areas, 0.0, 1.0))
 
     def base_scores(self, scores: Array) -> Array | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from aurac.analysis.gather import Row
+from aurac.analysis.points import ends
 from aurac.curves.area import quadrature_weights
 from aurac.curves.checks import check_level
 from aurac.curves.coerce import as_curve
 from aurac.curves.numbers import interval
+from aurac.curves.question import Key
 from aurac.errors import CurveError
 from aurac.readers import curves_of
 
@@ -82,20 +83,11 @@ def score(curve: Any, *, axis: Axis = "log2", level: float = 0.95) -> Score:
         raise CurveError(f"{known.label} has {known.metric or 'no fractions'}, which has no AURAC.")
     for rank, reason in known.missing.items():
         raise CurveError(f"{known.label} has no accuracy at rank {rank} ({reason}).")
-    weights, accuracy = quadrature_weights(known.ranks, axis), np.asarray(known.accuracy)
-    low = high = math.nan
-    if known.outcomes is not None:
-        from aurac.stats.estimate import FRACTION, components, estimate
-
-        areas = np.clip(weights @ known.outcomes, 0.0, 1.0)[None]
-        _, low, high, _ = estimate(components(areas, known.cluster_codes), FRACTION, level)
-    found = Score(weights @ accuracy)
-    vars(found).update(
-        low=low,
-        high=high,
-        linear=float(quadrature_weights(known.ranks, "linear") @ accuracy),
-        weights=tuple(map(float, weights)),
-        level=level,
-        curve=known,
-    )
+    row = Row(Key("adapter"), "task", (known,), known.cluster_codes)
+    found = Score(row.area(known.ranks, axis))
+    found.curve, found.level, found.linear = known, level, row.area(known.ranks, "linear")
+    found.weights = tuple(quadrature_weights(known.ranks, axis).tolist())
+    found.low = found.high = math.nan
+    if (areas := row.areas(known.ranks, axis)) is not None:
+        vars(found).update(ends(row.parts(areas), level))
     return found
