@@ -142,13 +142,11 @@ def _asked(source: Any, question: Question | None) -> tuple[Sequence[Curve], Que
 
 
 def answerable(run: StoredRun) -> StoredRun:
-    """A run folder under its last question, without a reference or pairs that are no rows of it."""
+    """A run under its question, without a reference or pairs that are no rows of it."""
     try:
         resolved(run.question, gather(run.curves, run.groups))
     except UsageError:
-        if run.question == run.manifest.question:
-            return run.under(run.question.but(reference=None, pairs=()))
-        raise
+        return run.under(run.question.but(reference=None, pairs=()))
     return run
 
 

@@ -170,7 +170,7 @@ def compare(
         if read_run(done.folder).manifest.held - done.stored.manifest.held:
             click.echo("the report shows all that the run folder has, which is more", err=as_json)
     else:
-        shared.print_failures(done)
+        shared.print_failures(done.stored)
     return 3 if done.failures else 0
 
 

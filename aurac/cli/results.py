@@ -69,7 +69,7 @@ def recommend(run: Path, rank: int | None, details: bool, as_json: bool, **asked
     shared.print_analysis(found.analysis, found.stored, as_json=as_json, details=details)
     names = [adapter.name for adapter in found.adapters]
     if rank is None:
-        return 3 if is_open(found.analysis, names) else 0
+        return 3 if is_open(found) else 0
     larger = beyond(found.analysis, rank, names)
     said = (
         f"is not enough for {'; '.join(larger)}" if larger else f"suffices for {', '.join(names)}"
@@ -78,13 +78,14 @@ def recommend(run: Path, rank: int | None, details: bool, as_json: bool, **asked
     return 4 if larger else 0
 
 
-def is_open(analysis: Analysis, adapters: Iterable[str]) -> bool:
+def is_open(run: Run) -> bool:
     """Whether a result is missing, so that there is no recommendation or it may change."""
-    rows = [row for row in analysis.rows if not row.rolling]
-    there = {curve.adapter for row in analysis.rows for curve in row.curves}
+    rows = [row for row in run.analysis.rows if not row.rolling]
     missing = any(curve.missing for row in rows for curve in row.curves)
-    untested = any(advice.reference is None for advice in analysis.tables.recommended)
-    return missing or untested or bool({*adapters} - there)
+    missing |= not all(task.rolling for task in shared.absent(run.stored))
+    untested = any(advice.reference is None for advice in run.tables.recommended)
+    there = {curve.adapter for curve in run.curves}
+    return missing or untested or bool({each.name for each in run.adapters} - there)
 
 
 def beyond(analysis: Analysis, rank: int, adapters: Iterable[str]) -> list[str]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from aurac.analysis import Analysis
+    from aurac.records.manifest import TaskInfo
+    from aurac.records.run import StoredRun
 
 F = TypeVar("F")
 EXIT_CODES = "Exit codes: 0 done, 2 bad input, 130 interrupted."
@@ -156,13 +158,21 @@ def print_analysis(analysis: Analysis, run: Any, *, as_json: bool, details: bool
         print_failures(run)
 
 
-def print_failures(run: Any) -> None:
-    """A line for each cell that failed."""
+def print_failures(run: StoredRun) -> None:
+    """A line for each cell that failed, and for each task without a result."""
     for failure in run.failures:
         place = "the base"
         if failure.adapter:
             place = f"{failure.adapter} ({failure.basis}, {failure.rescale}, rank {failure.rank})"
         click.echo(one_line(f"failed: {place} on {failure.task}: {failure.reason}"), err=True)
+    for task in absent(run):
+        click.echo(one_line(f"{task.name}: no adapter has a result on these examples"), err=True)
+
+
+def absent(run: StoredRun) -> list[TaskInfo]:
+    """The tasks of which no adapter has a result."""
+    known = {curve.task for curve in run.curves}
+    return [task for task in run.tasks if task.name not in known]
 
 
 def print_rows(rows: Sequence[Mapping[str, object]], *, as_json: bool = False) -> None:

@@ -124,9 +124,11 @@ class Run(Frames):
             changes = {"pairs": (), "reference": None} | changes
         if isinstance(metrics := changes.get("metrics"), str | Sequence | Mapping):
             changes["metrics"] = self.stored.named(asked_metrics(metrics))
-        run = Run(self.stored.under(self.question.but(**changes)))
-        resolved(run.question, gather(run.curves, run.stored.groups))
-        return run
+        stored = self.stored.under(self.question.but(**changes))
+        if not changes.keys() & {"pairs", "reference"}:
+            return Run(answerable(stored))
+        resolved(stored.question, gather(stored.curves, stored.groups))
+        return Run(stored)
 
     def recommend(self, margin: float) -> DataFrame:
         """`recommended` for a margin, a fraction that was chosen before looking."""

@@ -186,7 +186,9 @@ class StoredRun:
         for each in reversed(task.sets):
             if each.documents.keys() == task.leaves.keys():  # a group may have had other tasks
                 parts = [self._part(task, *named) for named in each.documents.items()]
-                found.append((each, parts))
+                cut_off = any(len(p.keys) < len(self.documents[p.stem].keys) for p in parts)
+                if not (task.rolling and cut_off):  # a perplexity is that of a whole set
+                    found.append((each, parts))
         return found
 
     def _part(self, task: TaskInfo, leaf: str, stem: str) -> Part:

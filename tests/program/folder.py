@@ -161,6 +161,8 @@ class Folder:
         leaves, asked = leaves_of(task), {}
         for examples in reversed(self.sets.get(task, ())):
             some = {0} if cut is None else self.cuts[cut].get(task, {}).get(examples, set())
+            if task == PROSE and self.limit and size(examples) > self.limit:
+                continue  # a perplexity is that of a whole set
             if some:
                 asked.setdefault(tuple(x[: self.limit] for x in examples), set()).update(some)
 

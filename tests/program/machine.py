@@ -212,6 +212,7 @@ def exit_code(expected, folder, rank, limit):
         return 0 if small and {*folder.names.values()} <= known else 4
     absent = {*folder.names.values()} - {curve.adapter for curve in curves}
     untested = any(row["reference"] is None for row in rows)
+    absent |= {*folder.asked} - {PROSE} - {curve.task for curve in curves}
     return 3 if absent or untested or any(curve.missing for curve in tested) else 0
 
 
@@ -467,7 +468,7 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         points, leaves = {}, [leaf for task in folder.asked for leaf in leaves_of(task)]
         first = {}
         for cut in [None, *folder.cuts]:
-            name = "base" if cut is None else folder.names[cut[0]].replace("/", "_")
+            name = "base" if cut is None else folder.names[cut[0]].replace("/", "__")
             if cut and first.setdefault(name, cut) != cut:
                 name = f"{name}@{'-'.join(cut[1:])}"
             for leaf in dict.fromkeys(leaves):
@@ -483,4 +484,4 @@ class Sequences(Mishaps, RuleBasedStateMachine):
                 first.setdefault(curve.task, curve)
             if first and name != "family":
                 frames = frames_of([*first.values()], {}, margin or folder.question["margin"])
-                check_card(out / name.replace("/", "_") / "README.md", frames)
+                check_card(out / name.replace("/", "__") / "README.md", frames)
