@@ -44,7 +44,7 @@ def curves_of(source: Any) -> list[Curve]:
 
 def read_curves(
     path: str | Path,
-    metric: str | Mapping[str, str] | None = None,
+    metric: str | Iterable[str] | Mapping[str, str] | None = None,
     cluster: Mapping[str, str] | None = None,
 ) -> list[Curve]:
     """Curves of a table, of lm-eval's sample logs, or of a run folder.
