@@ -171,13 +171,14 @@ def resolved(asked: Question, rows: Sequence[Row]) -> Question:
     if asked.pairs:
         pairs = tuple((known(a), known(b)) for a, b in asked.pairs)
         return asked.but(pairs=pairs, reference=ALL_PAIRS)
-    if asked.reference is not None:
-        _ = asked.reference == ALL_PAIRS or known(asked.reference)
-        return asked
-    complete = [row for row in rows if row.reason is None and row.outside is None]
-    if max(Counter(row.task for row in complete).values(), default=0) <= MOST_ALL_PAIRS:
-        return asked.but(reference=ALL_PAIRS)
-    return asked.but(reference=Counter(row.name for row in complete).most_common(1)[0][0])
+    if asked.reference is None:
+        complete = [row for row in rows if row.reason is None and row.outside is None]
+        most = max(Counter(row.task for row in complete).values(), default=0)
+        named = Counter(row.name for row in complete).most_common(1)
+        return asked.but(reference=ALL_PAIRS if most <= MOST_ALL_PAIRS else named[0][0])
+    if asked.reference != ALL_PAIRS:
+        known(asked.reference)
+    return asked
 
 
 C = TypeVar("C", Area, Pair)
@@ -268,11 +269,11 @@ class _Means:
         self.compared = [key for key, (area, _) in self.scores.items() if area.aurac is not None]
 
     def _score(self, key: Key) -> Claim[Area]:
-        for task in self.tasks:
-            if key not in task.compared:
-                row = next(each.rows[key] for each in self.tasks if key in each.rows)
-                about = row.about | {"task": MEAN, "seeds": row.seeds}
-                return Area(reason=f"{task.name}: {task.why_not(key)}", **about), None
+        if lacking := [task for task in self.tasks if key not in task.compared]:
+            row = next(task.rows[key] for task in self.tasks if key in task.rows)
+            about = row.about | {"task": MEAN, "seeds": row.seeds}
+            reason = f"{lacking[0].name}: {lacking[0].why_not(key)}"
+            return Area(reason=reason, **about), None
         claims = [task.scores[key] for task in self.tasks]
         area, parts = _mean(claims, ("aurac", "aurac_linear", "base"), ("examples",))
         reasons = [one.reason for one, _ in claims if one.reason]

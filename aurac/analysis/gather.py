@@ -78,6 +78,14 @@ class Row:
         """(S,) adapter and seed of each curve."""
         return tuple((curve.adapter, curve.seed) for curve in self.curves)
 
+    @property
+    def trainings(self) -> tuple[Hashable, ...]:
+        """(S,) seed and data order of each curve, where both are known."""
+        return tuple(
+            (c.seed, c.data_order) if c.seed is not None and c.data_order else None
+            for c in self.curves
+        )
+
     @cached_property
     def ranks(self) -> tuple[int, ...]:
         """Ranks that all seeds have, ascending."""
@@ -166,17 +174,13 @@ class Row:
         An example of a group is called ``member:id``.
         """
         a, b = self.curves[0], other.curves[0]
-        if a.task == b.task:  # two metrics
-            return True
-        (ids, named, content), (others, renamed, contents) = map(_identities, (a, b))
-        return bool(named & others or ids & renamed or content & contents)
-
-
-def _identities(curve: Curve) -> tuple[set[str], set[str], set[tuple[str, str]]]:
-    """The examples' ids, those that a group gives them, and ids with contents where known."""
-    ids = curve.doc_ids or ()
-    content = set(zip(ids, curve.doc_hashes or (), strict=False))
-    return set(ids), {f"{curve.task}:{doc}" for doc in ids}, content
+        ours, theirs = ({*(curve.doc_ids or ())} for curve in (a, b))
+        content, contents = (
+            {*zip(curve.doc_ids or (), curve.doc_hashes or (), strict=False)} for curve in (a, b)
+        )
+        named = {f"{a.task}:{doc}" for doc in ours} & theirs
+        renamed = {f"{b.task}:{doc}" for doc in theirs} & ours
+        return a.task == b.task or bool(named or renamed or content & contents)
 
 
 def difference(a: Row, b: Row, left: Array, right: Array) -> Components:
@@ -196,18 +200,12 @@ def difference(a: Row, b: Row, left: Array, right: Array) -> Components:
 
 
 def _pairing(a: Row, b: Row) -> list[tuple[int, int]] | None:
-    if not 1 < a.seeds == b.seeds:
-        return None
-    theirs: dict[Hashable, int] = {name: i for i, name in enumerate(b.checkpoints)}
-    if set(theirs) == set(a.checkpoints):
-        return [(i, theirs[name]) for i, name in enumerate(a.checkpoints)]
-    theirs = {curve.seed: i for i, curve in enumerate(b.curves)}
-    ours = [curve.seed for curve in a.curves]
-    if None in ours or len(theirs) < b.seeds or set(ours) != set(theirs):
-        return None
-    places = [(i, theirs[seed]) for i, seed in enumerate(ours)]
-    orders = [(a.curves[i].data_order, b.curves[j].data_order) for i, j in places]
-    return places if all(x and x == y for x, y in orders) else None
+    """The places of the seeds that belong together: one checkpoint, or one seed and its data."""
+    for ours, theirs in ((a.checkpoints, b.checkpoints), (a.trainings, b.trainings)):
+        same = None not in ours and len({*theirs}) == b.seeds and {*ours} == {*theirs}
+        if same and 1 < a.seeds == b.seeds:
+            return [(place, theirs.index(seed)) for place, seed in enumerate(ours)]
+    return None
 
 
 def gather(curves: Iterable[Curve], groups: Groups) -> list[Row]:

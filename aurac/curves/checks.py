@@ -29,15 +29,13 @@ def check_task(name: str | None) -> None:
 
 def check_ranks(ranks: Iterable[Any]) -> list[int]:
     """Ranks as Python ints, in order: different whole numbers from 1 up, at least one."""
-    checked: list[int] = []
-    for rank in map(whole_rank, ranks):
-        if rank < 1:
-            raise CurveError(f"Rank {rank} is below 1; the base model is a curve's baseline.")
-        if rank in checked:
-            raise CurveError(f"Rank {rank} appears twice.")
-        checked.append(rank)
+    checked = [whole_rank(rank) for rank in ranks]
     if not checked:
         raise CurveError("A curve with no ranks.")
+    if min(checked) < 1:
+        raise CurveError(f"Rank {min(checked)} is below 1; the base model is a curve's baseline.")
+    if twice := [rank for rank in checked if checked.count(rank) > 1]:
+        raise CurveError(f"Rank {twice[0]} appears twice.")
     return checked
 
 

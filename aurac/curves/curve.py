@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.curves.checks import (
-    check_ranks,
-    check_task,
-    fractions,
-    numbers,
-    whole_rank,
-)
+from aurac.curves.checks import check_ranks, check_task, fractions, numbers, whole_rank
 from aurac.curves.display import cut_name
 from aurac.errors import CurveError
 
@@ -213,18 +207,16 @@ class Curve:
             CurveError: A rank lacks examples that another has.
         """
         ranks, base = [rank for rank in scores if rank != 0], scores.get(0)
-        if not ranks:
-            raise CurveError("A curve with no ranks.")
-        first = list(scores[ranks[0]])
-        for rank in ranks[1:]:
-            if unequal := set(first) ^ set(scores[rank]):
+        first: Mapping[Any, float] = scores[ranks[0]] if ranks else {}
+        for rank in ranks:
+            if unequal := first.keys() ^ scores[rank].keys():
                 raise CurveError(
                     f"Ranks {ranks[0]} and {rank} have different examples ({len(unequal)} differ, "
                     f"{min(map(str, unequal))!r} among them)."
                 )
         rows = [[scores[rank][doc] for doc in first] for rank in ranks]
         labels["doc_ids"] = tuple(map(str, first))
-        if base and base.keys() == set(first):
+        if base and base.keys() == first.keys():
             labels["base_scores"] = [base[doc] for doc in first]
         elif base:
             labels["baseline"] = float(np.mean(list(base.values())))
@@ -237,9 +229,8 @@ class Curve:
             CurveError: A rank that the curve does not have.
         """
         wanted = sorted(check_ranks(ranks))
-        for rank in wanted:
-            if rank not in self.ranks:
-                raise CurveError(f"{self.label} has no rank {rank}.")
+        if absent := {*wanted} - {*self.ranks}:
+            raise CurveError(f"{self.label} has no rank {min(absent)}.")
         rows = [self.ranks.index(r) for r in wanted]
         return replace(
             self,

@@ -14,22 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from aurac.errors import RunFolderError
 from aurac.files import archive_of, packed, unpack
-from aurac.records.lines import (
-    Aggregates,
-    Block,
-    CellIdentity,
-    DocumentKey,
-    Failed,
-    Head,
-    decode_line,
-    encode_line,
-)
+from aurac.records.lines import Aggregates, Failed, Head, decode_line, encode_line
+
+if TYPE_CHECKING:
+    from aurac.records.lines import Block, CellIdentity, DocumentKey
 
 
 @dataclass(eq=False)

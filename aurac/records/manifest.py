@@ -119,7 +119,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             RunFolderError: There is none, or another version of aurac wrote it.
         """
         path = folder / RUN_FILE
-        if (schema := read_json(path, _Schema).schema) != RUN_SCHEMA:
+        if (schema := read_json(path, dict).get("schema")) != RUN_SCHEMA:
             raise RunFolderError(f"{path} has schema {schema}; this aurac reads {RUN_SCHEMA}")
         return read_json(path, cls)
 
@@ -247,10 +247,6 @@ def _logged(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     latest = {entry.get("command") or entry["started"]: entry for entry in log}
     order = dict.fromkeys(entry.get("command") or entry["started"] for entry in reversed(log))
     return [latest[key] for key in reversed(order)]
-
-
-class _Schema(msgspec.Struct):
-    schema: int = 0
 
 
 def _grown(before: CutInfo, cut: CutInfo) -> CutInfo:

@@ -20,19 +20,13 @@ from aurac.files import read_json
 from aurac.records.cells import Cell, CellStore
 from aurac.records.documents import Choice, Documents, Part, choose
 from aurac.records.lines import DocumentKey, examples_sha256
-from aurac.records.manifest import (
-    REPORT_FILE,
-    RUN_FILE,
-    CutInfo,
-    Examples,
-    Manifest,
-    TaskInfo,
-    recipe_groups,
-)
+from aurac.records.manifest import REPORT_FILE, RUN_FILE, Manifest, recipe_groups
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
+
+    from aurac.records.manifest import CutInfo, Examples, TaskInfo
 
 
 @dataclass(frozen=True)
@@ -147,11 +141,13 @@ class StoredRun:
         found: dict[Cell, Failure] = {}
         sets = [parts for task in self._tasks.values() for _, parts in self._sets(task)]
         for cut, part in product((None, *self.cuts), chain.from_iterable(sets)):
-            row: tuple[str | None, ...] = cut.row if cut else (None, None, None)
+            adapter, basis, rescale = cut.row if cut else (None, None, None)
             for rank in cut.cells.get(part.cells, ()) if cut else (0,):
                 cell = self._cell(part, cut, rank)
                 if cell.failed and cell.missing(part.keys):
-                    found.setdefault(cell, Failure(*row, rank, part.task, cell.failed.reason))
+                    why = cell.failed.reason
+                    failure = Failure(adapter, basis, rescale, rank, part.task, why)
+                    found.setdefault(cell, failure)
         return tuple(found.values())
 
     @cached_property
@@ -321,7 +317,7 @@ class StoredRun:
             missing=missing,
             factors={rank: of.factor for rank, of in made.items() if of and of.factor},
             unfinished={r: x for r, some in there.items() if (x := _unfinished(some)) is not None},
-            nats={r: x for r, some in there.items() if (x := _nats(some)) is not None},
+            nats={r: y for r, some in there.items() if (y := _nats(some)) is not None},
             token_limit=max(leaf.token_limit or 0 for leaf in self.leaves(task)) or None,
         )
 
@@ -403,6 +399,7 @@ def read_run(folder: str | Path, question: Question | None = None) -> StoredRun:
         report = read_json(folder / REPORT_FILE, _Report)
         return read_run(folder / report.run, question or report.question)
     places = (f"*/{REPORT_FILE}", f"*/{RUN_FILE}", f"*/*/{RUN_FILE}")
-    inside = {str(path.parent.relative_to(folder)) for x in places for path in folder.glob(x)}
-    there = f"; in it are {', '.join(sorted(inside))}" if inside else ""
+    found = [path.parent for name in places for path in sorted(folder.glob(name))]
+    inside = ", ".join(dict.fromkeys(str(path.relative_to(folder)) for path in found))
+    there = f"; in it are {inside}" if inside else ""
     raise RunFolderError(f"{folder} is no run folder and has no report{there}")
