@@ -130,14 +130,17 @@ class Plan:
         point, ranks = chosen.get((self.task, self.group), {}), self.asked.ranks
         values = {**self.fields, **point, "name": self.name, "seed": seed}
         source = self.source and self.source.adapter(seed, chosen)
-        if source:
-            ((_, recipe),) = tails(source.recipe, "svd", source.ranks[-1:], values)
-        else:
-            recipe = make_recipe(values)
+        with refused_at(" ".join([f"recipes.{self.group} on {self.task}", *words_of(point)])):
+            if source:
+                ((_, recipe),) = tails(source.recipe, "svd", source.ranks[-1:], values)
+            else:
+                recipe = make_recipe(values)
         if isinstance(ranks, str):
             ranks = named_ranks(ranks, recipe.rank)
         if ranks[-1] > recipe.rank:
-            raise RecipeError(f"ranks: {ranks[-1]} is above {recipe.rank}, the recipe's rank")
+            raise RecipeError(
+                f"ranks: {ranks[-1]} is above {recipe.rank}, the rank of {self.group}"
+            )
         kind, trainings = "-family" if self.family else "", source.trainings if source else ()
         folder = f"adapters/{recipe.method}-{recipe.sha256[:10]}{kind}-seed{seed}"
         start = trainings[-1].folder if trainings else None
@@ -270,8 +273,7 @@ class _Resolver:
             asked=asked,
             search=self.file.search or Search(),
         )
-        with refused_at(f"recipes.{group} on {task}"):
-            made = plan.adapter(seeds[0], {})
+        made = plan.adapter(seeds[0], {})
         with refused_at(at["data" if made.recipe.data else "task"]):
             fields = {**plan.fields, "data_sha256": self._contents(made.recipe)}
         outlined = outline(made.trainings[-1].recipe)
@@ -293,10 +295,7 @@ class _Resolver:
         values = itertools.product(*grid.values())
         points = tuple(dict(zip(grid, each, strict=True)) for each in values)
         for point in points:
-            words = " ".join(words_of(point))
-            with refused_at(f"search: {words} for {plan.group} on {plan.task}"):
-                trial = plan.trial(point, {})
-            if plan.search.at not in ("aurac", *trial.ranks):
+            if plan.search.at not in ("aurac", *plan.trial(point, {}).ranks):
                 raise RecipeError(f"search.at: rank {plan.search.at} is not in ranks")
         return points
 
@@ -336,7 +335,8 @@ def _declare(pair: Primary, parts: Sequence[Part], at: str) -> None:
     """Add a declared comparison to each part that has both of its recipes on a task."""
     if pair.a == pair.b:
         raise RecipeError(f"{at}: {pair.a} is compared with itself")
-    there = [part for part in parts if _tasks(part, pair.a) & _tasks(part, pair.b)]
+    of = [[part.groups.get(name, {}).keys() for name in (pair.a, pair.b)] for part in parts]
+    there = [part for part, (a, b) in zip(parts, of, strict=True) if a & b]
     if not there:
         raise RecipeError(f"{at}: no task has both {pair.a} and {pair.b}")
     for part in there:
@@ -345,10 +345,6 @@ def _declare(pair: Primary, parts: Sequence[Part], at: str) -> None:
             cuts = next(iter(part.groups[name].values())).cuts
             if pair.cut not in (None, *cuts):
                 raise RecipeError(f"{at}.cut: {name} is cut by {', '.join(map(' '.join, cuts))}")
-
-
-def _tasks(part: Part, group: str) -> set[str]:
-    return {*part.groups.get(group, ())}
 
 
 def outline(recipe: Recipe) -> Adapter:

@@ -28,8 +28,6 @@ from aurac.study.search import Trial, Winner, choose, score
 from aurac.tasks.build import build_tasks
 from aurac.training.data import render, source_rows
 
-logger = logging.getLogger(__name__)
-
 TRAININGS = "trainings.jsonl"  # below the study's
 OVER = ("done", "diverged")
 Diverged = dict[tuple[str, int], str]  # hash of a recipe and seed → how its training diverged
@@ -64,12 +62,6 @@ class Survey(NamedTuple):
     winners: dict[str, Winner]
     steps: list[Step]
 
-    def said(self) -> tuple[str, ...]:
-        """What a reader of the results should know."""
-        lost = [f"{step.adapter.name}: {step.why}" for step in self.steps if step.why]
-        ends = [said for name, won in self.winners.items() for said in won.at_ends(name)]
-        return (*lost, *ends)
-
 
 @dataclass
 class Work:
@@ -89,7 +81,7 @@ class Work:
     out: Path
     device: str | None = None
     progress: bool = False
-    say: Callable[[str], None] = logger.info
+    say: Callable[[str], None] = logging.getLogger(__name__).info
     train: Callable[..., Any] | None = None
 
     def survey(self, part: Part) -> Survey:
@@ -162,12 +154,11 @@ class Work:
         """Train an adapter and keep what it took; False where that diverges."""
         from aurac.training.job import train
 
-        folder, recipe, start = self.out / job.folder, job.recipe, None
+        folder, recipe = self.out / job.folder, job.recipe
         told: dict[str, Any] = {"folder": job.folder, "recipe": recipe.name, "seed": recipe.seed}
         told |= {"sha256": recipe.sha256, "data_sha256": recipe.data_sha256}
         self.say(f"training {job.folder} ({name})")
-        if job.start:
-            start = truncate(self.out / job.start, recipe.rank, basis="svd")
+        start = truncate(self.out / job.start, recipe.rank, basis="svd") if job.start else None
         how: dict[str, Any] = {"device": self.device, "progress": self.progress}
         try:
             done = (self.train or train)(recipe, folder, start=start, **how)
@@ -194,8 +185,7 @@ class Work:
             out=str(self.out / part.name / adapter.where),
         )
         for basis, rescale in adapter.plan.cuts:
-            if not adapter.plan.family:
-                settings = structs.replace(settings, basis=(basis,), rescale=(rescale,))
+            settings = structs.replace(settings, basis=(basis,), rescale=(rescale,))
             run(settings, Bar() if self.progress else None, report=False)
 
 
@@ -293,9 +283,11 @@ def _question(study: Study, part: Part, found: Survey) -> Question:
     primary comparisons are one family with those of the other parts, and are asked once all of
     their adapters are there.
     """
-    file, said = study.file, found.said()
+    file, winners = study.file, found.winners
+    notes = [f"{step.adapter.name}: {step.why}" for step in found.steps if step.why]
+    notes += [said for name, winner in winners.items() for said in winner.at_ends(name)]
     own = {group: next(iter(plans.values())).cuts[0] for group, plans in part.groups.items()}
-    own |= {group: winner.cut for group, winner in found.winners.items()}
+    own |= {group: winner.cut for group, winner in winners.items()}
     groups, rows = dict[str, dict[str, None]](), list[Renamed]()
     seeds = [step for step in found.steps if step.adapter.where == RUN]
     for _, adapter, curves, _ in (step for step in seeds if step.curves):
@@ -306,7 +298,7 @@ def _question(study: Study, part: Part, found: Survey) -> Question:
     pairs = [[Key(x, *(pair.cut or own[x])) for x in (pair.a, pair.b)] for pair in part.primary]
     missing = {step.adapter.plan.group for step in seeds if not step.curves}
     if lacking := sorted(missing.intersection(x.adapter for pair in pairs for x in pair)):
-        said += (f"The declared comparisons are not made yet: {', '.join(lacking)} is not whole.",)
+        notes += [f"The declared comparisons are not made yet: {', '.join(lacking)} is not whole."]
         pairs = []
     limits = {step.adapter.asked.limit or 0 for step in seeds}
     return Question(
@@ -320,5 +312,5 @@ def _question(study: Study, part: Part, found: Survey) -> Question:
         title=file.question,
         primary=tuple((a, b) for a, b in pairs),
         family=sum(len(each.primary) for each in study.parts) if pairs else None,
-        notes=said,
+        notes=tuple(notes),
     )

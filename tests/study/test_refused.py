@@ -54,7 +54,7 @@ WRONG = {
     "options: num_fewshot takes": {"options": {"num_fewshot": [0, -1]}},
     "ranks": {"ranks": []},
     "ranks[1]": {"ranks": [1, 0]},
-    "recipes.lora on aurac_word_problems: ranks: 64 is above 4": {"ranks": [1, 64]},
+    "ranks: 64 is above 4, the rank of lora": {"ranks": [1, 64]},
     "reference: there is no lira": {"reference": "lira"},
     "labels: there is no lira": {"labels": {"lira": "LoRA"}},
     "options: there is no ranks": {"options": {"ranks": [1]}},
@@ -92,7 +92,7 @@ WRONG = {
     "search.learning_rate[0]": {"search": {"learning_rate": [-1, 1]}},
     "search.learning_rate": {"search": {"learning_rate": []}},
     "search.dropout[1]": {"search": {"dropout": [0.5, 1.5]}},
-    "search: batch_size=16 accumulation=3": {
+    "recipes.lora on aurac_word_problems batch_size=16 accumulation=3: ": {
         "search": {"batch_size": [16], "accumulation": [2, 3]}
     },
     "search.at": {"search": {"learning_rate": [1, 2], "at": "auracc"}},
