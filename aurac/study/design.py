@@ -260,22 +260,16 @@ class _Resolver:
             if name in own | here:
                 raise RecipeError(f"{at[name]}: a family has its own")
             fields.pop(name, None)
-        seeds, cuts = fields.pop("seeds", self.file.seeds), fields.pop("cuts", ())
+        cuts, seeds = fields.pop("cuts", ()), fields.pop("seeds", self.file.seeds)
+        seeds, search = tuple(dict.fromkeys(seeds)), self.file.search or Search()
         trained_for = task if self.file.search or of["recipe"] or here else ""
-        plan = Plan(
-            task=task,
-            group=group,
-            name="-".join(filter(None, (alias, trained_for, group))),
-            fields={**fields, "base": self.bases[alias], "folder": self.path.parent},
-            seeds=tuple(dict.fromkeys(seeds)),
-            family=family or source is not None,
-            source=source,
-            asked=asked,
-            search=self.file.search or Search(),
-        )
+        name = "-".join(filter(None, (alias, trained_for, group)))
+        fields |= {"base": self.bases[alias], "folder": self.path.parent}
+        family = family or source is not None
+        plan = Plan(task, group, name, fields, seeds, family, source, asked, search)
         made = plan.adapter(seeds[0], {})
         with refused_at(at["data" if made.recipe.data else "task"]):
-            fields = {**plan.fields, "data_sha256": self._contents(made.recipe)}
+            fields = {**fields, "data_sha256": self._contents(made.recipe)}
         outlined = outline(made.trainings[-1].recipe)
         with refused_at(at.get("cuts")):
             for cut in cuts:
