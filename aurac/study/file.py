@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType, structs
+from msgspec import UNSET, Meta, UnsetType
 
 from aurac.adapters.truncate import Basis, Rescale
 from aurac.errors import AuracError, RecipeError
 from aurac.training.recipe import SETTINGS, Count, Number, read_yaml
 
 Cut = tuple[Basis, Rescale]
-Cuts = Annotated[tuple[Cut, ...], Meta(min_length=1)]
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]
 Seeds = Annotated[tuple[Seed, ...], Meta(min_length=1)]
-Ranks = Annotated[tuple[Number, ...], Meta(min_length=1)]
 Named = Annotated[dict[str, Any], Meta(min_length=1)]
-Fraction = Annotated[float, Meta(gt=0, lt=1)]
-T = TypeVar("T")
 _OF_THE_STUDY = {"name", "base", "seed", "start"}
 _NO_GRID = {"method", "task", "data", "data_sha256"}  # each recipe has one
 
@@ -37,8 +33,8 @@ def _optional(kinds: dict[str, Any]) -> Any:
 
 
 _RECIPE = {name: kind for name, kind in SETTINGS.items() if name not in _OF_THE_STUDY}
-_MORE = {"seeds": Seeds, "cuts": Cuts, "family": bool}
-_GRID: dict[str, Any] = {
+_MORE = {"seeds": Seeds, "cuts": Annotated[tuple[Cut, ...], Meta(min_length=1)], "family": bool}
+GRID: dict[str, Any] = {  # what a search may try values of
     name: Annotated[tuple[kind, ...], Meta(min_length=1)]  # type: ignore[valid-type]
     for name, kind in _RECIPE.items()
     if name not in _NO_GRID
@@ -54,10 +50,8 @@ class Fields(_optional({**_RECIPE, **_MORE})):  # type: ignore[misc]
     """
 
 
-class RecipeFile(_optional({**_RECIPE, **_MORE})):  # type: ignore[misc]
+class RecipeFile(_optional({**_RECIPE, **_MORE, "from": str})):  # type: ignore[misc]
     """A recipe; `from`: train the cuts by SVD of that recipe's adapters on, as a family."""
-
-    source: str | UnsetType = msgspec.field(default=UNSET, name="from")
 
 
 class TaskFile(_Strict, frozen=True):
@@ -67,8 +61,7 @@ class TaskFile(_Strict, frozen=True):
         bases: Those of the study's that do the task; empty: all.
         recipe: Fields of every recipe of the task, such as its training data.
         recipes: Those that are trained for the task, with fields of their own; empty: all.
-        options: Options of `aurac.compare` for the task, such as `limit`, and `num_fewshot` in a
-            study that names none for all tasks.
+        options: Options of `aurac.compare` for the task, such as `limit`.
     """
 
     bases: tuple[str, ...] = ()
@@ -77,7 +70,7 @@ class TaskFile(_Strict, frozen=True):
     options: dict[str, Any] = {}
 
 
-class Search(_optional(_GRID)):  # type: ignore[misc]
+class Search(_optional(GRID)):  # type: ignore[misc]
     """The settings that are tried for each recipe on each task before its seeds are trained.
 
     Attributes:
@@ -91,12 +84,6 @@ class Search(_optional(_GRID)):  # type: ignore[misc]
     split: str = "validation"
     at: Literal["aurac"] | Number = "aurac"
     limit: Count = 0
-
-    @property
-    def grid(self) -> dict[str, tuple[Any, ...]]:
-        """Field of the recipe → values; in the file these fields stand beside the others."""
-        given = msgspec.to_builtins(self)
-        return {name: values for name, values in given.items() if name in _GRID}
 
 
 class Primary(_Strict, frozen=True):
@@ -118,7 +105,6 @@ class StudyFile(_Strict, frozen=True, kw_only=True):
         name: What it is called.
         question: What it asks, one sentence for the report.
         base: Base model of every training and evaluation, or name → base of several.
-        num_fewshot: Few-shot examples in each prompt, or several such numbers; None: the task's.
         seeds: Training seeds of every recipe that names none.
         recipe: Fields of every recipe.
         recipes: Name → its fields, as `RecipeFile`.
@@ -129,27 +115,44 @@ class StudyFile(_Strict, frozen=True, kw_only=True):
         margin: The question, as `aurac.compare` takes it.
         reference: The recipe with which all are compared, or `all`.
         labels: Recipe → what tables and figures call it.
-        options: Options of `aurac.compare` for every task.
+        options: Options of `aurac.compare` for every task; `num_fewshot` may be several numbers.
     """
 
     name: str
     question: str = ""
     base: str | Annotated[dict[str, str], Meta(min_length=1)] = "smollm2-135m-instruct-q4_1"
-    num_fewshot: Count | Annotated[list[Count], Meta(min_length=1)] | None = None
     seeds: Seeds = (42,)
     recipe: Fields = Fields()
     recipes: Named
     tasks: Named
     search: Search | None = None
     primary: tuple[Primary, ...] = ()
-    ranks: Literal["pow2", "all"] | Ranks = "pow2"
-    margin: Fraction | None = None
+    ranks: Literal["pow2", "all"] | Annotated[tuple[Number, ...], Meta(min_length=1)] = "pow2"
+    margin: Annotated[float, Meta(gt=0, lt=1)] | None = None
     reference: str | None = None
     labels: dict[str, str] = {}
     options: dict[str, Any] = {}
 
 
-def converted(given: Any, kind: type[T], at: str) -> T:
+def read_study(path: Path) -> StudyFile:
+    """The file of a study, of which every value has its type."""
+    content = read_yaml(path)
+    with refused_at(path):
+        file: StudyFile = _converted(content, StudyFile, "")
+        _convert_each(file.recipes, RecipeFile, "recipes")
+        _convert_each(file.tasks, TaskFile, "tasks")
+        for name, task in file.tasks.items():
+            _convert_each(task.recipes, Fields, f"tasks.{name}.recipes")
+    return file
+
+
+def _convert_each(named: dict[str, Any], kind: Any, at: str) -> None:
+    """Convert what stands at the keys that are names; msgspec's errors do not have these."""
+    for name, value in named.items():
+        named[name] = _converted(value, kind, f"{at}.{name}")
+
+
+def _converted(given: Any, kind: Any, at: str) -> Any:
     """What stands at a key, with texts read as numbers: YAML has 1e-3 as a text.
 
     Raises:
@@ -163,24 +166,6 @@ def converted(given: Any, kind: type[T], at: str) -> T:
             below, reason = f"{below}.{unknown}", "there is no such key"
         key = f"{at}{below}".removeprefix(".") or "the file"
         raise RecipeError(f"{key}: {reason}") from error
-
-
-def read_study(path: Path) -> StudyFile:
-    """The file of a study, of which every value has its type."""
-    content = read_yaml(path)
-    with refused_at(path):
-        file = converted(content, StudyFile, "")
-        recipes = _each(file.recipes, RecipeFile, "recipes")
-        tasks = _each(file.tasks, TaskFile, "tasks")
-        for name, task in tasks.items():
-            own = _each(task.recipes, Fields, f"tasks.{name}.recipes")
-            tasks[name] = structs.replace(task, recipes=own)
-        return structs.replace(file, recipes=recipes, tasks=tasks)
-
-
-def _each(given: dict[str, Any], kind: type[T], at: str) -> dict[str, T]:
-    """A mapping whose keys are names; msgspec's errors do not have these."""
-    return {name: converted(value, kind, f"{at}.{name}") for name, value in given.items()}
 
 
 @contextmanager

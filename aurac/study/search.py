@@ -89,7 +89,6 @@ def choose(tried: Mapping[str, Sequence[Trial]]) -> Winner | None:
 
 def score(curve: Curve, ranks: Sequence[int], at: str | int) -> float:
     """AURAC over some ranks, or the accuracy at the rank that decides."""
-    found = dict(zip(curve.ranks, curve.accuracy, strict=True))
     if at != "aurac":
-        return float(found[int(at)])
-    return float(quadrature_weights(ranks) @ [found[rank] for rank in ranks])
+        return curve.at([int(at)]).accuracy[0]
+    return float(quadrature_weights(ranks) @ curve.at(ranks).accuracy)

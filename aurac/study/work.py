@@ -28,10 +28,9 @@ from aurac.study.search import Trial, Winner, choose, score
 from aurac.tasks.build import build_tasks
 from aurac.training.data import render, source_rows
 
-logger = logging.getLogger(__name__)
-
 TRAININGS = "trainings.jsonl"  # below the study's
 OVER = ("done", "diverged")
+Diverged = dict[tuple[str, int], str]  # hash of a recipe and seed → how its training diverged
 
 
 class Step(NamedTuple):
@@ -63,12 +62,6 @@ class Survey(NamedTuple):
     winners: dict[str, Winner]
     steps: list[Step]
 
-    def said(self) -> tuple[str, ...]:
-        """What a reader of the results should know."""
-        lost = [f"{step.adapter.name}: {step.why}" for step in self.steps if step.why]
-        ends = [said for name, won in self.winners.items() for said in won.at_ends(name)]
-        return (*lost, *ends)
-
 
 @dataclass
 class Work:
@@ -88,7 +81,7 @@ class Work:
     out: Path
     device: str | None = None
     progress: bool = False
-    say: Callable[[str], None] = logger.info
+    say: Callable[[str], None] = logging.getLogger(__name__).info
     train: Callable[..., Any] | None = None
 
     def survey(self, part: Part) -> Survey:
@@ -125,9 +118,7 @@ class Work:
         limit = Question(limit=search.limit or None) if search and where == SEARCH else None
         return read_run(folder, limit)
 
-    def _step(
-        self, adapter: Planned, run: StoredRun | None, diverged: Mapping[tuple[str, int], str]
-    ) -> Step:
+    def _step(self, adapter: Planned, run: StoredRun | None, diverged: Diverged) -> Step:
         """What is left of an adapter that does not wait."""
         if run and (curves := adapter.stored(run)):
             return Step("done", adapter, curves)
@@ -138,9 +129,9 @@ class Work:
         state = "evaluate" if there else "train"
         return Step("search" if adapter.where == SEARCH else state, adapter)
 
-    def _diverged(self) -> dict[tuple[str, int], str]:
-        """The hash and seed of each recipe whose last training diverged, and how it did."""
-        path, found = self.out / TRAININGS, dict[tuple[str, int], str]()
+    def _diverged(self) -> Diverged:
+        """How each recipe and seed diverged whose last training did."""
+        path, found = self.out / TRAININGS, Diverged()
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             with suppress(ValueError):  # of a line that was cut off
                 record = json.loads(line)
@@ -154,38 +145,33 @@ class Work:
 
     def do(self, part: Part, adapter: Planned) -> None:
         """Train what an adapter needs and evaluate it, unless the training diverges."""
-        if all(self._trained(job, adapter.name) for job in adapter.trainings):
-            self._evaluate(part, adapter)
+        for job in adapter.trainings:
+            if not (self.out / job.folder).exists() and not self._trained(job, adapter.name):
+                return
+        self._evaluate(part, adapter)
 
     def _trained(self, job: Training, name: str) -> bool:
-        """Train what is not there yet; False where that diverges."""
+        """Train an adapter and keep what it took; False where that diverges."""
         from aurac.training.job import train
 
-        folder, start = self.out / job.folder, None
-        if folder.exists():
-            return True
+        folder, recipe = self.out / job.folder, job.recipe
+        told: dict[str, Any] = {"folder": job.folder, "recipe": recipe.name, "seed": recipe.seed}
+        told |= {"sha256": recipe.sha256, "data_sha256": recipe.data_sha256}
         self.say(f"training {job.folder} ({name})")
-        if job.start:
-            start = truncate(self.out / job.start, job.recipe.rank, basis="svd")
-        told: dict[str, Any] = {"device": self.device, "progress": self.progress}
+        start = truncate(self.out / job.start, recipe.rank, basis="svd") if job.start else None
+        how: dict[str, Any] = {"device": self.device, "progress": self.progress}
         try:
-            done = (self.train or train)(job.recipe, folder, start=start, **told)
+            done = (self.train or train)(recipe, folder, start=start, **how)
+            told |= {"seconds": round(done.seconds, 1), "tokens": done.tokens}
+            told |= {"memory": done.memory, "losses": done.losses}
         except DivergedError as error:
             self.say(str(error))
-            self._keep(job, {"diverged": str(error)})
-            return False
-        facts = {"seconds": round(done.seconds, 1), "tokens": done.tokens}
-        self._keep(job, {**facts, "memory": done.memory, "losses": done.losses})
-        return True
-
-    def _keep(self, job: Training, facts: dict[str, Any]) -> None:
-        """Add a training to `trainings.jsonl`."""
-        recipe, path = job.recipe, self.out / TRAININGS
-        told = {"folder": job.folder, "recipe": recipe.name, "seed": recipe.seed}
-        told |= {"sha256": recipe.sha256, "data_sha256": recipe.data_sha256, **facts}
+            told["diverged"] = str(error)
+        path = self.out / TRAININGS
         torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
         with path.open("a", encoding="utf-8") as lines:
             lines.write("\n" * torn + json.dumps(told) + "\n")
+        return "diverged" not in told
 
     def _evaluate(self, part: Part, adapter: Planned) -> None:
         """Evaluate an adapter under each of its cuts in the `run` or `search` of a part."""
@@ -199,8 +185,7 @@ class Work:
             out=str(self.out / part.name / adapter.where),
         )
         for basis, rescale in adapter.plan.cuts:
-            if not adapter.plan.family:
-                settings = structs.replace(settings, basis=(basis,), rescale=(rescale,))
+            settings = structs.replace(settings, basis=(basis,), rescale=(rescale,))
             run(settings, Bar() if self.progress else None, report=False)
 
 
@@ -226,9 +211,8 @@ def run_study(work: Work) -> list[StoredRun]:
         AuracError: Data, a task or an adapter that cannot be used.
     """
     left(work)
-    for part in work.study.parts:
-        if _do(work, part):
-            _do(work, part)
+    for part in 2 * work.study.parts:  # and once back to what another process had
+        _do(work, part)
     found = [(part, work.survey(part)) for part in work.study.parts if part.groups]
     every = [step for _, each in found for step in each.steps]
     if names := [step.adapter.name for step in every if step.state not in OVER]:
@@ -237,21 +221,17 @@ def run_study(work: Work) -> list[StoredRun]:
     return [run for run in made if run is not None]
 
 
-def _do(work: Work, part: Part) -> bool:
-    """Do what is left of a part; whether another process has some of it."""
-    taken, tried = False, list[Planned]()
+def _do(work: Work, part: Part) -> None:
+    """Do what is left of a part and what no other process is doing."""
+    tried = list[Planned]()
     while todo := [adapter for adapter in work.todo(part) if adapter not in tried]:
         tried.append(adapter := todo[0])
-        try:
-            with ExitStack() as locks:
-                for job in adapter.trainings:
-                    locks.enter_context(FileLock(f"{work.out / job.folder}.lock", timeout=0))
-                if adapter in work.todo(part):  # another process may have done it
-                    work.say(f"{adapter.name}: {len(todo)} can be done now")
-                    work.do(part, adapter)
-        except Timeout:
-            taken = True
-    return taken
+        with suppress(Timeout), ExitStack() as locks:
+            for job in adapter.trainings:
+                locks.enter_context(FileLock(f"{work.out / job.folder}.lock", timeout=0))
+            if adapter in work.todo(part):  # another process may have done it
+                work.say(f"{adapter.name}: {len(todo)} can be done now")
+                work.do(part, adapter)
 
 
 def steps(work: Work) -> list[Step]:
@@ -261,22 +241,20 @@ def steps(work: Work) -> list[Step]:
 
 def left(work: Work) -> list[Step]:
     """The same, once data that cannot be trained on and tasks that cannot be built are refused."""
-    every, path = steps(work), work.study.path
-    data, asked = ("base", "task", "data", "prompt", "prompt_without", "target"), {}
-    for _, adapter, _, _ in (step for step in every if step.state not in OVER):
-        of = [getattr(adapter.recipe, name) for name in data]
-        asked[(adapter.plan.task, adapter.where, *of)] = adapter
-    for (name, *_), adapter in asked.items():
-        with refused_at(f"{path}: base"):
+    every, asked = steps(work), dict[tuple[str, ...], Planned]()
+    for adapter in (step.adapter for step in every if step.state not in OVER):
+        of = ("base", "task", "data", "prompt", "prompt_without", "target")
+        data = (getattr(adapter.recipe, name) for name in of)
+        asked[(adapter.plan.task, adapter.where, *data)] = adapter
+    for (task, *_), adapter in asked.items():
+        with refused_at(f"{work.study.path}: tasks.{task}: {adapter.name}"):
             check_base(adapter.recipe.base)
-        if not (work.out / adapter.folder).exists():
-            with refused_at(f"{path}: {adapter.name} cannot be trained"):
+            if not (work.out / adapter.folder).exists():
                 render(adapter.recipe, source_rows(adapter.recipe)[0], 1)
-        with refused_at(f"{path}: tasks.{name}"):
             options = structs.replace(adapter.asked, apply_chat_template=False)
-            built = [task.name for task in build_tasks([name], tokenizer=None, options=options)]
-            if name not in built:
-                several = f"this stands for {', '.join(built)}"
+            built = [each.name for each in build_tasks([task], tokenizer=None, options=options)]
+            if task not in built:
+                several = f"the task stands for {', '.join(built)}"
                 raise RecipeError(f"{several}: name these, with include_path")
     return every
 
@@ -305,35 +283,34 @@ def _question(study: Study, part: Part, found: Survey) -> Question:
     primary comparisons are one family with those of the other parts, and are asked once all of
     their adapters are there.
     """
-    file, said = study.file, found.said()
+    file, winners = study.file, found.winners
+    notes = [f"{step.adapter.name}: {step.why}" for step in found.steps if step.why]
+    notes += [said for name, winner in winners.items() for said in winner.at_ends(name)]
     own = {group: next(iter(plans.values())).cuts[0] for group, plans in part.groups.items()}
-    own |= {group: winner.cut for group, winner in found.winners.items()}
-    names, rows, missing = dict[str, dict[str, None]](), list[Renamed](), set[str]()
+    own |= {group: winner.cut for group, winner in winners.items()}
+    groups, rows = dict[str, dict[str, None]](), list[Renamed]()
     seeds = [step for step in found.steps if step.adapter.where == RUN]
-    for _, adapter, curves, _ in seeds:
+    for _, adapter, curves, _ in (step for step in seeds if step.curves):
         group, task = adapter.plan.group, adapter.plan.task
-        if not curves:
-            missing.add(group)
-            continue
-        names.setdefault(group, {})[adapter.name] = None
+        groups.setdefault(group, {})[adapter.name] = None
         cuts = sorted(curves, key=lambda cut: cut != own[group])
         rows += [Renamed(adapter.name, str(curves[cut].adapter), task, *cut) for cut in cuts]
     pairs = [[Key(x, *(pair.cut or own[x])) for x in (pair.a, pair.b)] for pair in part.primary]
-    lacking = sorted(missing.intersection(key.adapter for pair in pairs for key in pair))
-    if lacking:
-        said += (f"The declared comparisons are not made yet: {', '.join(lacking)} is not whole.",)
-    whole, limits = pairs and not lacking, {step.adapter.asked.limit for step in seeds}
-    limit = limits.pop() if len(limits) == 1 else None
+    missing = {step.adapter.plan.group for step in seeds if not step.curves}
+    if lacking := sorted(missing.intersection(x.adapter for pair in pairs for x in pair)):
+        notes += [f"The declared comparisons are not made yet: {', '.join(lacking)} is not whole."]
+        pairs = []
+    limits = {step.adapter.asked.limit or 0 for step in seeds}
     return Question(
         margin=file.margin,
-        reference=file.reference if file.reference in (*names, ALL_PAIRS) else None,
-        groups={group: tuple(some) for group, some in names.items()},
+        reference=file.reference if file.reference in (*groups, ALL_PAIRS) else None,
+        groups={group: tuple(names) for group, names in groups.items()},
         ranks=tuple(sorted(set.intersection(*({*step.adapter.ranks} for step in seeds)))),
         rows=tuple(rows),
-        limit=int(limit) if limit and limit >= 1 else None,
-        labels={name: label for name, label in file.labels.items() if name in names},
+        limit=int(min(limits)) or None if len(limits) == 1 else None,
+        labels={name: label for name, label in file.labels.items() if name in groups},
         title=file.question,
-        primary=tuple((a, b) for a, b in pairs) if whole else (),
-        family=sum(len(each.primary) for each in study.parts) if whole else None,
-        notes=said,
+        primary=tuple((a, b) for a, b in pairs),
+        family=sum(len(each.primary) for each in study.parts) if pairs else None,
+        notes=tuple(notes),
     )

@@ -21,7 +21,7 @@ from aurac.files import Json, sha256_text
 from aurac.records.lines import DocumentKey
 from aurac.tasks.metrics import plain, scoring_of, usable_metrics
 from aurac.tasks.options import TaskOptions
-from aurac.tasks.seeds import OTHER_SEED, PYTHON_SEED, seeded
+from aurac.tasks.seeds import seeded
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +142,7 @@ class EvalTask:
         answers: dict[int, list[Any]] = {id(instance): [] for instance in instances}
         for kind, requests in by_kind.items():
             repeated = [each for each in requests for _ in range(each.repeats or 1)]
-            with seeded(PYTHON_SEED, OTHER_SEED + self.examples[places[0]].doc_id):
+            with seeded(self.examples[places[0]].doc_id):
                 responses = getattr(lm, kind)(repeated)
             for instance, response in zip(repeated, responses, strict=True):
                 answers[id(instance)].append(response)

@@ -8,35 +8,28 @@ better. Perplexities have no AURAC.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from aurac.curves.metrics import ANY_TASK, WHOLE, matching
+from aurac.curves.metrics import WHOLE, matching
 from aurac.errors import TaskError
 from aurac.files import sha256_json
 
-DEFAULTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("gsm8k*", ("exact_match,strict-match",)),
-    (
-        ANY_TASK,
-        (
-            f"{WHOLE},none",
-            "acc,none",
-            "exact_match,strict-match",
-            "exact_match,none",
-            "word_perplexity,none",
-        ),
-    ),
+DEFAULTS = (
+    f"{WHOLE},none",
+    "acc,none",
+    "exact_match,strict-match",
+    "exact_match,none",
+    "word_perplexity,none",
 )
-"""Task-name pattern and the keys to take; the first that is reported wins.
+"""The keys to take; the first that is reported wins.
 
-``exact_match,strict-match`` for gsm8k and ``acc,none`` elsewhere are those of the MatryoshkaLoRA
-research code; the others serve generative tasks, which report no ``acc``.
+``exact_match,strict-match`` (gsm8k) and ``acc,none`` are those of the MatryoshkaLoRA research code;
+the others serve generative tasks, which report no ``acc``.
 """
 
 
@@ -74,7 +67,8 @@ def choose_metric(task: str, reported: Mapping[str, bool], wanted: str | None = 
         TaskError: It has none of that name, several, none by default, or one that is no mean.
     """
     usable = [key for key, good in reported.items() if good]
-    keys = matching(wanted, reported) if wanted else _default(task, usable)
+    default = [key for key in DEFAULTS if key in usable][:1] or usable
+    keys = matching(wanted, reported) if wanted else default
     if len(keys) == 1 and reported[keys[0]]:
         return keys[0]
     if not usable:
@@ -85,14 +79,6 @@ def choose_metric(task: str, reported: Mapping[str, bool], wanted: str | None = 
         what, keys = f"has {keys[0]}, which is not a mean of which more is better", usable
     choice = "; ".join(keys or usable)
     raise TaskError(f"Task {task} {what}: give --metric {task}=NAME,FILTER, one of {choice}.")
-
-
-def _default(task: str, usable: Sequence[str]) -> list[str]:
-    for pattern, keys in DEFAULTS:
-        for key in keys:
-            if fnmatchcase(task, pattern) and key in usable:
-                return [key]
-    return list(usable)
 
 
 def plain(value: Any) -> Any:

@@ -8,21 +8,21 @@ from contextlib import contextmanager
 
 import numpy as np
 
-PYTHON_SEED = 0
-OTHER_SEED = 1234
-
 
 @contextmanager
-def seeded(python: int = PYTHON_SEED, others: int = OTHER_SEED) -> Iterator[None]:
-    """Seeds Python's, numpy's and torch's global generators; puts the caller's states back."""
+def seeded(more: int = 0) -> Iterator[None]:
+    """Seeds Python's, numpy's and torch's global generators; puts the caller's states back.
+
+    `more` is added to the seed of numpy and torch.
+    """
     import torch
 
     state, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002 - tasks draw from it
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     with torch.random.fork_rng(devices=list(devices)):
-        random.seed(python)
-        np.random.seed(others)  # noqa: NPY002
-        torch.manual_seed(others)
+        random.seed(0)
+        np.random.seed(1234 + more)  # noqa: NPY002
+        torch.manual_seed(1234 + more)
         try:
             yield
         finally:

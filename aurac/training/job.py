@@ -26,6 +26,7 @@ from aurac.files import sha256_json
 from aurac.models.base import LoadedBase, load_base
 from aurac.models.device import peak_memory, pick_device, pick_dtype, reset_peak_memory
 from aurac.models.weights import quiet_transformers
+from aurac.readers.data_files import Row
 from aurac.training.data import collate, identified, source_rows, tokenize
 from aurac.training.nested import Nested
 from aurac.training.rank_curve import RankCurve
@@ -57,7 +58,6 @@ def train(
     out: str | Path,
     *,
     start: Adapter | None = None,
-    base: str | None = None,
     device: str | None = None,
     force: bool = False,
     save_steps: int = 50,
@@ -74,7 +74,6 @@ def train(
         recipe: A `Recipe`, the name of a built-in one, or a file.
         out: Folder of the adapter; it appears only when training has ended.
         start: The cut that a recipe with `start` goes on from.
-        base: Base model, if another than the recipe's.
         device: As `aurac.models.device.pick_device`.
         force: Replace the adapter at `out`, and start over.
         save_steps: Write a trainer checkpoint, and measure the loss of the recipe's validation
@@ -90,8 +89,6 @@ def train(
         RunFolderError: `out` exists and `force` is false.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    if base:
-        recipe = dataclasses.replace(recipe, base=base)
     if bool(recipe.start) != (start is not None):
         raise RecipeError("a recipe with `start` goes on from an adapter: `aurac train --from`")
     folder = Path(out).expanduser()
@@ -103,19 +100,16 @@ def train(
     loaded = load_base(recipe.base, dtype=dtype, device=place)
     if start:
         check_base(start, loaded.name, loaded.sha256)
-    if (first := len(rows) - recipe.validation) < 1:
-        raise RecipeError(f"validation = {recipe.validation} leaves none of {len(rows)} examples.")
-    examples = tokenize(recipe, rows[:first], loaded.tokenizer)
-    held_out = tokenize(recipe, rows[first:], loaded.tokenizer) if recipe.validation else []
+    examples = _examples(recipe, rows, loaded)
     made_by = [recipe.sha256, recipe.seed, loaded.sha256, start and start.sha256]
-    scratch = _scratch(folder, made_by, loaded, [*examples, *held_out])
+    digest = sha256_json([*made_by, [*examples[0], *examples[1]]])
+    scratch = folder.with_name(f"{folder.name}.{digest[:8]}.training")
     if force and is_main_process():
         shutil.rmtree(scratch, ignore_errors=True)
     arguments = _arguments(recipe, loaded, scratch, save_steps, report_to)
     steps = StepCallback(folder.name, progress=progress and is_main_process())
-    data, every = (examples, held_out), [steps, *callbacks]
     with steps.watching(interrupts=not _distributed()):  # processes would stop at different steps
-        done = _trained(recipe, loaded, start, data, arguments, every, folder)
+        done = _trained(recipe, loaded, start, examples, arguments, [steps, *callbacks], folder)
     if is_main_process():
         save_adapter(done.adapter, folder, force=force)
         shutil.rmtree(scratch, ignore_errors=True)
@@ -184,9 +178,15 @@ def is_trained(folder: Path, recipe: Recipe, start: Adapter | None = None) -> bo
     return True
 
 
-def _scratch(folder: Path, made_by: list[Any], loaded: LoadedBase, examples: list[Example]) -> Path:
-    """Where the checkpoints of this recipe, these data and this base lie until the end."""
-    longest = max(len(example["input_ids"]) for example in examples)
+def _examples(
+    recipe: Recipe, rows: list[Row], loaded: LoadedBase
+) -> tuple[list[Example], list[Example]]:
+    """The examples that are trained on, and those that are held out; all fit the base."""
+    if (first := len(rows) - recipe.validation) < 1:
+        raise RecipeError(f"validation = {recipe.validation} leaves none of {len(rows)} examples.")
+    trained_on = tokenize(recipe, rows[:first], loaded.tokenizer)
+    held_out = tokenize(recipe, rows[first:], loaded.tokenizer) if recipe.validation else []
+    longest = max(len(example["input_ids"]) for example in [*trained_on, *held_out])
     config = loaded.model.config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and longest > positions:
@@ -194,7 +194,7 @@ def _scratch(folder: Path, made_by: list[Any], loaded: LoadedBase, examples: lis
             f"A training example has {longest} tokens, but the base {positions} positions: "
             f"set max_tokens to {positions} at most."
         )
-    return folder.with_name(f"{folder.name}.{sha256_json([*made_by, examples])[:8]}.training")
+    return trained_on, held_out
 
 
 def newest_checkpoint(scratch: Path) -> str | None:

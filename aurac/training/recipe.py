@@ -238,7 +238,7 @@ def make_recipe(values: Mapping[str, object], where: str = "recipe") -> Recipe:
         RecipeError: Unknown or missing key, wrong type, or value out of range.
     """
     for key in values:
-        if key not in SETTINGS:
+        if key not in _HINTS:
             near = get_close_matches(str(key), SETTINGS, 1)
             instead = f"did you mean {near[0]}?" if near else "`aurac train --list` names them"
             raise RecipeError(f"{where}: no setting is called {key}; {instead}")

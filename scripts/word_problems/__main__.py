@@ -4,7 +4,7 @@
     python -m scripts.word_problems FOLDER
 
 It takes a few seconds and prints the number of documents and the SHA-256 of each split's lines,
-which `aurac.tasks.bundled.DIGESTS` pins. Other documents are a new version of the task.
+which `tests/scripts/test_word_problems.py` pins. Other documents are a new version of the task.
 """
 
 from __future__ import annotations

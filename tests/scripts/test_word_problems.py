@@ -11,10 +11,21 @@ import sys
 from pathlib import Path
 
 from aurac.tasks import BUNDLED, documents, load_split
-from aurac.tasks.bundled import DIGESTS
 from scripts.word_problems.__main__ import pack
 
 REPOSITORY = Path(__file__).parents[2]
+DIGESTS = {  # SHA-256 of each split's lines: a published number refers to these examples
+    "aurac_word_problems": {
+        "train": "4bb9b513d211006a27e509893305d149d08a8d5fac6cd96039b40a3ae72bf768",
+        "validation": "94613542414019fa5dadef15016b390016f441d5b461a6e98f696c4cd22c148a",
+        "test": "67ac09ab0f6222273b746aefd0a605c43be997c7ec98c89efcccd87836bee7de",
+    },
+    "aurac_word_problems_mc": {
+        "train": "e99874d3b3c116fbd21aa10d4eb23c4374ef5e5ed2e5456015e0b3f88bb6c1e7",
+        "validation": "add14afd4013f6269bd225d934dddaaf79d4f3a85ceb7da58d235f160f6b78c6",
+        "test": "864280c617999c87c2cac7a776e8664751ac90af7f4fc81798ebd82bc5428e3a",
+    },
+}
 # Wordings that imply the number 2 without writing it.
 TWO = re.compile(
     r"\b(twice|doubled|half|way back|there and back|round trips?|each way|back again|ride back"

@@ -365,7 +365,7 @@ BAD = {  # last key of a path → a value that it does not take, and the path th
     "method": "loar", "from": "z", "limit": -3, "split": 3, "at": "auracc", "seed": "many",
     "labels": {"z": "Z"}, "tasks": {}, "cut": ["svd", "kep"], "b": "z",
 }  # fmt: skip
-NAMED = {"method": "recipes.", "options.limit": "options"}  # the whole recipe, all options
+NAMED = {"method": "recipes.", "options.limit": "options", "b": "primary[0]"}  # what is around it
 
 
 def places(value, path=""):
@@ -387,7 +387,9 @@ def mistaken(rng, content):
     of, key, path = rng.choice([*places(new)])
     if path.startswith("labels.") or rng.random() < 0.5 or key not in BAD:
         of[f"{key}x"] = of.pop(key)
-        return new, f"{path}x"
+        above, _, name = f"{path}x".rpartition(".")
+        names = above in ("labels", "options")
+        return new, f"{above}: there is no {name}" if names else f"{path}x"
     of[key] = BAD[key]
     return new, NAMED.get(path, NAMED.get(key, path))
 

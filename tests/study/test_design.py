@@ -66,7 +66,7 @@ def test_every_recipe_task_and_seed_is_planned_with_the_most_special_setting(stu
 def test_what_a_list_names_twice_counts_once(study):
     lora = {"lora": {"method": "lora", "seeds": [3, 3, 1]}}
     task = {"words": FILE["tasks"]["words"]}
-    twice = study(recipes=lora, tasks=task, num_fewshot=[2, 0, 2])
+    twice = study(recipes=lora, tasks=task, options={"num_fewshot": [2, 0, 2]})
     assert [part.name for part in twice.parts] == ["2shot", "0shot"]
     assert [plan.seeds for part in twice.parts for plan in plans_of(part)] == [(3, 1), (3, 1)]
 
@@ -136,7 +136,7 @@ def test_the_papers_studies_have_the_batches_and_prompts_of_its_code(name, shots
     """Its grid: device batches of 4, eight in a step, `eval_shots` 3,8; its later evaluation."""
     path = Path(__file__).parents[2] / "reports" / name / "study.yaml"
     of_the_hub = lambda recipe: replace(recipe, data_sha256="of the hub")  # noqa: E731
-    monkeypatch.setattr("aurac.study.resolve.identified", of_the_hub)
+    monkeypatch.setattr("aurac.study.design.identified", of_the_hub)
     study = load_study(path)
     found, folders = {}, set()
     for part in study.parts:

@@ -55,10 +55,10 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(written, tmp_path)
     assert todo == [("train", name) for name in names]
     assert {step.state for step in left(Work(study, out))} == {"done"}
     more = written(FILE | {"tasks": FILE["tasks"] | {"no_task": {}}})
-    with pytest.raises(RecipeError, match=r"tasks\.no_task: "):
+    with pytest.raises(RecipeError, match=r"tasks\.no_task: each-seed1: "):
         list(left(Work(more, tmp_path / "new")))
     (tmp_path / "train.jsonl").unlink()
-    with pytest.raises(RecipeError, match=r"-seed1 cannot be trained: There are no training d"):
+    with pytest.raises(RecipeError, match=r"-seed1: There are no training d"):
         list(left(Work(more, tmp_path / "new")))
 
 
@@ -95,9 +95,9 @@ def test_a_training_that_diverged_is_tried_again_with_other_settings(written, tm
     [
         (
             {"recipes": {"lora": {"method": "lora", "prompt": "{qestion}"}}},
-            "lora-seed2 cannot be trained: .*qestion",
+            "lora-seed2: .*qestion",
         ),
-        ({"base": "smollm2-135m-instruct-q4_2"}, "base: base 'smollm2-135m-instruct-q4_2' is no"),
+        ({"base": "smollm2-135m-instruct-q4_2"}, "base 'smollm2-135m-instruct-q4_2' is no"),
         ({"search": {"dropout": [0, 0.1], "split": "validaton"}}, r"tasks\.aurac_word_problems: "),
     ],
 )
@@ -111,6 +111,6 @@ def test_a_task_that_has_another_name_is_refused_before_its_training(written, tm
     tasks = {str(write_text_task(tmp_path)): {}}
     study = written({"recipes": {"lora": {"method": "lora"}}, "tasks": tasks})
     with pytest.raises(
-        RecipeError, match=r"tiny_text\.yaml: this stands for tiny_text: name these"
+        RecipeError, match=r"tiny_text\.yaml: .*: the task stands for tiny_text: name"
     ):
         run_study(Work(study, tmp_path / "out"))

@@ -124,7 +124,8 @@ def test_each_base_and_number_of_examples_has_a_folder(written, tmp_path, tiny_b
     tasks = {"aurac_word_problems": own, "aurac_word_problems_mc": options}
     labels = {"lora": "LoRA", "again": "LoRA, again"}  # of which the second base has one
     primary = [{"a": "again", "b": "lora"}]
-    given = {"base": bases, "num_fewshot": [0, 1], "recipes": recipes, "seeds": [1]}
+    given = {"base": bases, "recipes": recipes, "seeds": [1]}
+    given["options"] = {"num_fewshot": [0, 1], "dtype": "float32"}
     given |= {"labels": labels, "primary": primary}
     loaded = written(FILE | given | {"tasks": tasks, "search": None})
     done = run_study(Work(loaded, out := tmp_path / "out"))

@@ -1,8 +1,7 @@
-"""The bundled tasks: the published documents or a clear error, and fair scores in lm-eval."""
+"""The bundled tasks: their documents or a clear error, and fair scores in lm-eval."""
 
 from __future__ import annotations
 
-import gzip
 import shutil
 import subprocess
 import sys
@@ -33,17 +32,16 @@ def test_unknown_names_say_what_there_is():
         load_split(TASK, "dev")
 
 
-@pytest.mark.parametrize("damage", ["cut off", "no gzip", "missing", "other examples"])
-def test_a_damaged_file_is_an_error_with_the_way_out(copy, damage):
+@pytest.mark.parametrize("damage", ["cut off", "no gzip", "another byte", "missing"])
+def test_a_damaged_file_is_an_error(copy, damage):
     packed = copy.read_bytes()
-    lines = gzip.decompress(packed).splitlines(keepends=True)
+    other = bytes([packed[-8] ^ 1])  # of the checksum
     contents = {"cut off": packed[:-20], "no gzip": b"{}\n"}
     copy.unlink()
     if damage != "missing":
-        copy.write_bytes(contents.get(damage, gzip.compress(b"".join(lines[:-1]))))
-    for read in (lambda: load_split(TASK, "test"), lambda: documents(TASK)):
-        with pytest.raises(DataError, match=r"test\.jsonl\.gz does not hold .*reinstall aurac"):
-            read()
+        copy.write_bytes(contents.get(damage, packed[:-8] + other + packed[-7:]))
+    with pytest.raises(DataError, match=r"test\.jsonl\.gz cannot be read"):
+        load_split(TASK, "test")
     assert len(load_split(TASK, "train")) == 6000
 
 

