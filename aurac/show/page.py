@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from aurac.analysis import analyse
-from aurac.curves.numbers import confidence, listed, metric_value, percent
+from aurac.curves.numbers import confidence, listed
 from aurac.show import views, wording
 from aurac.show.browser import answers
 from aurac.show.charts import plot, plot_differences
@@ -156,11 +156,10 @@ class Pages:
             yield Table(wording.caption_of_pairs(of) + wording.how_to_compare(of), columns)
 
     def answer(self, of: View) -> Iterator[Any]:
-        """The figure of a task, beside it few differences, and its table."""
+        """The figure of a task, differences and its table."""
         yield self.figure(of)
-        pairs = [*self.differences(of)] if of.pairs else []
-        few = len(of.pairs) <= MOST_PAIRS
-        yield from pairs if few else ()
+        if of.pairs:
+            yield from self.differences(of)
         one = len(of.keys) == 1
         columns = (
             views.ranks_table(of, of.keys[0]) if one else views.accuracy_table(of, bounds=True)
@@ -169,7 +168,6 @@ class Pages:
         over = f" AURAC is over ranks {of.some_ranks}, which all have." if of.some_ranks else ""
         notes = tuple(wording.notes(of, columns))
         yield Table(f"{of.measure} at each rank{brackets}.{over}", columns, notes=notes)
-        yield from () if few else pairs
 
     def figure(self, of: View, axis: str = "log2") -> Figure:
         """Accuracy against rank."""
@@ -180,18 +178,7 @@ class Pages:
             lost = f"the most that a rank may lose ({confidence(wording.LEVEL)} confidence)"
             bars = f"bars: {lost}; it fits if they end above the margin at all larger ranks, too"
         caption = f"{of.measure} against rank, {axis} axis{f'; {bars}' if of.bars else ''}."
-        return Figure(caption, self.alt(of), svg)
-
-    def alt(self, of: View) -> str:
-        """A figure in words: the ends of each line."""
-        parts = []
-        for key in of.keys[:8]:
-            found = [point for point in of.of(key) if point.rank]
-            ends = [found[0], found[-1]] if found else []
-            number = metric_value if of.rolling else lambda value: f"{percent(value)} %"
-            said = [f"{number(p.accuracy)} at rank {p.rank}" for p in ends]
-            parts.append(f"{of.names[key]}: {', '.join(dict.fromkeys(said))}")
-        return f"{of.measure} against rank. {'; '.join(parts)}."
+        return Figure(caption, f"{caption} A table on this page has the numbers.", svg)
 
     def details(self, of: View) -> Iterator[Any]:
         """Differences at each rank, answers, and what is folded."""
@@ -247,10 +234,8 @@ class Pages:
         known = self.run.provenance
         words = ("base", "base_sha256", "dtype", "device", "backend", "started", "seconds")
         facts = {word: str(known[word]) for word in words if known.get(word) is not None}
-        versions = known.get("versions") or {}
-        facts["versions"] = ", ".join(f"{name} {number}" for name, number in versions.items())
-        if isinstance(machine := known.get("machine"), dict):
-            facts["machine"] = ", ".join(f"{key} {value}" for key, value in machine.items())
+        for word in ("versions", "machine"):
+            facts[word] = ", ".join(f"{key} {value}" for key, value in known.get(word, {}).items())
         named = {"what": [word.replace("_", " ") for word in facts], "value": [*facts.values()]}
         yield Table("The run.", named, ("value",))
         rows = self.run.adapters

@@ -165,22 +165,23 @@ def accuracy_table(of: View, *, bounds: bool = False) -> Columns:
     if any(record.aurac is not None for record in of.scores):
         head = f"AURAC{bracketed(of.level, (r.low for r in of.scores))}"
         columns[head] = [interval(r.aurac, r.low, r.high) for r in of.scores]
+    return columns | _at_ranks(of, lambda point: of.value(point, bounds=bounds))
+
+
+def _at_ranks(of: View, said: Callable[[Point | None], str]) -> Columns:
+    """A column for the base and each rank at which something is known of an adapter."""
     places = {(point.key, point.rank): point for point in of.points}
-    for rank in [0, *of.ranks]:
-        cells = [of.value(places.get((key, rank)), bounds=bounds) for key in of.keys]
-        if rank or {*cells} != {NONE}:
-            columns[f"r={rank}" if rank else "base"] = cells
-    return columns
+    columns = {
+        f"r={rank}" if rank else "base": [said(places.get((key, rank))) for key in of.keys]
+        for rank in [0, *of.ranks]
+    }
+    return {head: cells for head, cells in columns.items() if {*cells} != {NONE}}
 
 
 def nats_table(of: View) -> Columns:
     """The mean loss of a token in nats at each rank; empty where it is not known."""
-    losses = {(p.key, p.rank): p.nats for p in of.points if p.nats is not None}
-    ranks = sorted({rank for _, rank in losses})
-    rows = [[metric_value(losses.get((key, rank))) for key in of.keys] for rank in ranks]
-    names = {"adapter": [of.names[key] for key in of.keys]} if losses else {}
-    heads = (f"r={rank}" if rank else "base" for rank in ranks)
-    return names | dict(zip(heads, rows, strict=True))
+    losses = _at_ranks(of, lambda point: metric_value(point.nats if point else None))
+    return {"adapter": [of.names[key] for key in of.keys], **losses} if losses else {}
 
 
 def difference_table(of: View, *, counts: bool = False) -> Columns:
