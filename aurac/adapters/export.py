@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from aurac.adapters.adapter import Adapter
@@ -24,7 +23,7 @@ from aurac.adapters.formats.sidecar import Sidecar
 from aurac.adapters.formats.storage import WEIGHTS
 from aurac.adapters.nesting import peft_alpha
 from aurac.adapters.truncate import BasisOption, Dtype, Rescale, default_basis, in_dtype, prepare
-from aurac.errors import CheckpointError, RunFolderError, first_line
+from aurac.errors import CheckpointError, RunFolderError
 from aurac.files import fresh_folder
 from aurac.models.tokenizer import TOKENIZER_FILES, tokenizer_folder
 
@@ -113,16 +112,13 @@ def save_adapter(
         force: Replace a folder that holds an adapter. Any other folder that is not empty stays.
 
     Raises:
-        RunFolderError: When something is already there, or the place cannot be written to.
+        RunFolderError: When something is already there.
     """
     target = Path(folder)
     given = adapter if isinstance(adapter, Adapter) else load_adapter(adapter)
     check_free(target, force=force)
-    try:
-        with fresh_folder(target, replace=force) as into:
-            _write(in_dtype(given, dtype), into)
-    except (OSError, SafetensorError) as error:
-        raise RunFolderError(f"{target} cannot be written ({first_line(error)})") from error
+    with fresh_folder(target, replace=force) as into:
+        _write(in_dtype(given, dtype), into)
     return target
 
 

@@ -35,7 +35,7 @@ COLOURS: Final = (
 MARKERS: Final = "os^D<Xv*"
 REST, BASE = "#c3c8ce", "#5b636c"
 DASHES: Final[tuple[Any, ...]] = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))  # of further cuts
-NAME: Final = 50  # characters of a line in a legend
+NAME, SHORT = 50, 16  # characters of a line in a legend, and where two stand beside each other
 WIDTH, PAPER = (5.4, 3.9), (3.25, 2.7)  # inches; PAPER is a column
 LEGEND = 0.7  # inches of it that have room
 
@@ -109,7 +109,8 @@ def _legend(ax: Axes, title: str | None = None, *, below: bool = True) -> None:
     where: dict[str, Any] = {"title": title, "handles": [first[name] for name in names]}
     where["labels"] = [textwrap.fill(one_line(name), NAME) for name in names]
     if below:
-        ax.figure.legend(loc="outside lower center", ncols=_columns(names), **where)
+        columns = 2 if max(map(len, names), default=0) <= SHORT else 1
+        ax.figure.legend(loc="outside lower center", ncols=columns, **where)
     else:
         ax.legend(**where)
 
@@ -174,15 +175,6 @@ def plot_differences(of: View, pairs: Sequence[tuple[Key, Key]], ax: Axes) -> Ax
     _ranks_below(ax, "log2")
     _legend(ax)
     return ax
-
-
-def _columns(labels: Sequence[str]) -> int:
-    """Columns of a legend below the axes."""
-    from matplotlib import rcParams
-
-    room = 34 if rcParams["font.size"] < 9 else 56  # characters
-    longest = max(min(len(label), NAME) for label in ("", *labels)) + 9
-    return max(1, min(4, room // longest))
 
 
 def _ranks_below(ax: Axes, axis: str) -> None:

@@ -69,7 +69,7 @@ class Page:
 
     title: str
     lead: list[str]
-    verdict: list[str]
+    verdict: list[str | Code]
     first: list[Any]
     sections: list[Fold]
 
@@ -102,7 +102,7 @@ class Pages:
             title=question or names,
             lead=[" ".join([f"{names}."] * bool(question) + base)],
             verdict=list(self.verdict()),
-            first=[*self.commands(), *self.overview()],
+            first=[*self.overview()],
             sections=[],
         )
         for of in self.views:
@@ -114,28 +114,21 @@ class Pages:
         page.sections += self.end()
         return page
 
-    def verdict(self) -> Iterator[str]:
-        """What the run says, in sentences."""
+    def verdict(self) -> Iterator[str | Code]:
+        """What the run says, in sentences, with the commands that make what is to be shipped."""
         if self.primary is not None:
             yield from wording.primary_results(self.primary)
         if self.mean is not None and (text := wording.verdict(self.mean)):
             yield f"Mean over {len(self.analysis.averaged)} tasks: {text}"
         for of in self.views:
             task = f"{of.task}: " if len(self.views) > 1 else ""
-            texts = [wording.verdict(of)] if self.mean is None else []
-            advice = wording.advice(of, self.run)
-            texts += [said for said, _ in advice] or [wording.not_above_base(of)]
-            texts.append(wording.cut_off(of))
-            yield from (f"{task}{text}" for text in texts if text)
-        may_ask = self.analysis.question.margin is None and len(self.names) == 1
-        if may_ask and not all(not of.examples or wording.not_above_base(of) for of in self.views):
-            yield wording.how_to_ask(self.views, None)
-
-    def commands(self) -> Iterator[Code]:
-        """The commands that make what is to be shipped."""
-        for of in self.views:
-            commands = (command for _, command in wording.advice(of, self.run))
-            yield from (Code(command) for command in commands if command)
+            texts = [(wording.verdict(of), "")] if self.mean is None else []
+            texts += wording.advice(of, self.run) or [(wording.not_above_base(of), "")]
+            for text, command in [*texts, (wording.cut_off(of), "")]:
+                yield from [f"{task}{text}"] if text else []
+                yield from [Code(command)] if command else []
+        if text := wording.how_to_ask(self.views, None):
+            yield text
 
     def overview(self) -> Iterator[Any]:
         """One task; of several the mean over them and its differences; before, what is primary."""

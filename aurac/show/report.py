@@ -144,7 +144,9 @@ def _latex_table(caption: str, label: str, columns: Columns) -> str:
 def markdown_page(page: Page, folder: Path, files: Sequence[str]) -> str:
     """The page as GitHub's Markdown."""
     parts = [f"# {escape.markdown(page.title)}", *map(escape.markdown, page.lead)]
-    parts += [f"**{escape.markdown(text)}**" for text in page.verdict]
+    for block in page.verdict:
+        bold = f"**{escape.markdown(block)}**" if isinstance(block, str) else ""
+        parts += [bold] if bold else _markdown(block, folder)
     for block in page.first:
         parts += _markdown(block, folder)
     for section in page.sections:

@@ -45,11 +45,8 @@ def screen(
         blocks += _differences(of, width, details=details)
     for of in tasks:
         blocks += _task(of, run, width, details=details)
-    asked = analysis.question.margin is not None or not tasks
-    if not asked and all(len(of.keys) == 1 and of.examples for of in tasks):
-        low = all(wording.not_above_base(of) for of in tasks)
-        blocks += [] if low else [wrapped(wording.how_to_ask(tasks, run), width)]
-    blocks += [wrapped(line, width) for line in wording.other_bases(run)]
+    last = [wording.how_to_ask(tasks, run), *wording.other_bases(run)]
+    blocks += [wrapped(line, width) for line in last]
     return "\n\n".join(block for block in blocks if block)
 
 

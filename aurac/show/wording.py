@@ -204,7 +204,14 @@ def not_above_base(of: View) -> str:
 
 
 def how_to_ask(tasks: Sequence[View], run: StoredRun | None) -> str:
-    """How a margin that the examples may show is given; the command on a line of its own."""
+    """How a margin that the examples may show is given; the command on a line of its own.
+
+    Nothing where one was given, or there are several adapters, or none is above the base.
+    """
+    asked = any(of.analysis.question.margin is not None for of in tasks)
+    single = all(len(of.keys) == 1 and of.examples for of in tasks)
+    if asked or not single or all(not_above_base(of) for of in tasks):
+        return ""
     row = min((r for of in tasks for r in of.rows.values()), key=lambda row: row.examples or 0)
     of_tokens = any(of.metric == f"{TOKENS},none" for of in tasks)
     usual = (0.005, 0.01, 0.02, 0.05) if of_tokens else (0.02, 0.05, 0.1, 0.2)
