@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -122,18 +122,17 @@ def _rows(model: Any) -> int:
     return int(model.get_input_embeddings().weight.shape[0])
 
 
-def tokenizer_folder(path: Path | None) -> Path | None:
+def tokenizer_folder(path: Path | None, files: Sequence[str] = (_CONFIG, _TEMPLATE)) -> Path | None:
     """The folder of an adapter that has a tokenizer or a chat template in it."""
     if path is None or not path.exists():
         return None
     folder = path if path.is_dir() else path.parent
-    return folder if any((folder / name).is_file() for name in (_CONFIG, _TEMPLATE)) else None
+    return folder if any((folder / name).is_file() for name in files) else None
 
 
 def has_template(path: Path | None) -> bool:
     """Whether an adapter's folder has a chat template as a file, which trainers write."""
-    folder = tokenizer_folder(path)
-    return folder is not None and (folder / _TEMPLATE).is_file()
+    return tokenizer_folder(path, [_TEMPLATE]) is not None
 
 
 def _load(folder: Path, whose: str, base: Any) -> Any:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from aurac.curves.question import Key
     from aurac.show.views import View
@@ -123,10 +124,7 @@ def _lines(ax: Axes, of: View, scale: float, areas: Mapping[Key, str]) -> None:
             continue
         grey = look["color"] == REST
         label = "_" if grey else f"{of.names[key]} {areas[key]}".rstrip()
-        value, low, high = (
-            scale * np.array([getattr(point, end) for point in found], dtype=np.float64)
-            for end in ("accuracy", "low", "high")
-        )
+        value, low, high = _ends(found, "accuracy", scale)
         apart = 2 ** (0.04 * (at - (len(areas) - 1) / 2)) if of.bars else 1.0
         ranks = [point.rank * apart for point in found]
         ax.plot(ranks, value, label=label, zorder=1 if grey else 3, **look)
@@ -136,6 +134,12 @@ def _lines(ax: Axes, of: View, scale: float, areas: Mapping[Key, str]) -> None:
         if of.bars and not np.isnan(low).any():
             ends = [value - low, high - value]
             ax.errorbar(ranks, value, ends, fmt="none", ecolor=look["color"], elinewidth=1)
+
+
+def _ends(records: Sequence[Any], name: str, scale: float) -> Iterator[NDArray[np.float64]]:
+    """A value of each record, and the ends of its interval."""
+    for each in (name, "low", "high"):
+        yield scale * np.array([getattr(record, each) for record in records], dtype=np.float64)
 
 
 def _shipped(ax: Axes, of: View) -> None:
@@ -156,10 +160,7 @@ def plot_differences(of: View, pairs: Sequence[tuple[Key, Key]], ax: Axes) -> Ax
     """Draw differences between adapters at each rank in points, with intervals of each alone."""
     for at, (a, b) in enumerate(pairs):
         found = [record for (x, y, _), record in of.rank_pairs.items() if (x, y) == (a, b)]
-        value, low, high = (
-            100 * np.array([getattr(record, end) for record in found], dtype=np.float64)
-            for end in ("difference", "low", "high")
-        )
+        value, low, high = _ends(found, "difference", 100)
         shift = 2 ** (0.09 * (at - (len(pairs) - 1) / 2))
         ax.errorbar(
             [record.rank * shift for record in found],

@@ -171,7 +171,7 @@ class Pages:
             lost = f"the most that a rank may lose ({confidence(wording.LEVEL)} confidence)"
             bars = f"bars: {lost}; it fits if they end above the margin at all larger ranks, too"
         caption = f"{of.measure} against rank, {axis} axis{f'; {bars}' if of.bars else ''}."
-        return Figure(caption, f"{caption} A table on this page has the numbers.", svg)
+        return Figure(caption, f"{of.measure} against rank; a table has the numbers.", svg)
 
     def details(self, of: View) -> Iterator[Any]:
         """Differences at each rank, answers, and what is folded."""
@@ -192,12 +192,7 @@ class Pages:
         if (found := answers(of, self.run)) is not None:
             yield found
         if not of.rolling and len(of.shared_ranks) > 1:
-            tables = [
-                Table("AURAC in percent.", views.area_table(of)),
-                Table("Weight of each rank in AURAC, in percent.", views.weight_table(of)),
-            ]
-            if losses := views.nats_table(of):
-                tables.append(Table("Mean loss of a token in nats.", losses))
+            tables = (Table(f"{name}.", each) for name, each in views.further_tables(of).items())
             folded = (self.figure(of, "linear"), *tables)
             yield Fold("Linear axis and weights of the ranks", folded)
         members = next((task.members for task in self.run.tasks if task.name == of.task), ())

@@ -69,11 +69,8 @@ def _task(of: View, run: StoredRun | None, width: int, *, details: bool) -> Iter
         yield wrapped(" ".join(told).strip(), width)
     if text := wording.cut_off(of):
         yield wrapped(text, width)
-    if details and (losses := views.nats_table(of)):
-        yield f"Mean loss of a token in nats\n{fitted(losses, width)}"
-    if details and len(of.shared_ranks) > 1:
-        yield f"AURAC in percent\n{fitted(views.area_table(of), width)}"
-        yield f"Weight of each rank in AURAC, in percent\n{fitted(views.weight_table(of), width)}"
+    further = views.further_tables(of) if details else {}
+    yield from (f"{caption}\n{fitted(table, width)}" for caption, table in further.items())
 
 
 def _differences(of: View, width: int, *, details: bool) -> Iterator[str]:

@@ -247,6 +247,15 @@ def weight_table(of: View) -> Columns:
     return columns
 
 
+def further_tables(of: View) -> dict[str, Columns]:
+    """Caption → what a reader may also want to know of a task."""
+    tables = {"Mean loss of a token in nats": nats_table(of)}
+    if len(of.shared_ranks) > 1 and not of.rolling:
+        tables["AURAC in percent"] = area_table(of)
+        tables["Weight of each rank in AURAC, in percent"] = weight_table(of)
+    return {caption: columns for caption, columns in tables.items() if columns}
+
+
 def mean_view(analysis: Analysis, names: Mapping[Key, str] | None = None) -> View | None:
     """The mean over tasks of several adapters, where there is one."""
     of = View(analysis, MEAN, names)
