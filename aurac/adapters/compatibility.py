@@ -80,7 +80,7 @@ def features_of(module: nn.Module) -> tuple[int, int] | None:
     """(in, out) of a linear or embedding layer (the vocabulary is in); ``None`` for any other."""
     inside, out = getattr(module, "in_features", None), getattr(module, "out_features", None)
     if isinstance(module, nn.Embedding) or is_conv1d(module):
-        inside, out = module.weight.shape  # which both keep as (in, out)
+        inside, out = module.get_parameter("weight").shape  # which both keep as (in, out)
     return (inside, out) if isinstance(inside, int) and isinstance(out, int) else None
 
 
