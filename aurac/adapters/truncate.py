@@ -246,13 +246,13 @@ def in_dtype(adapter: Adapter, dtype: Dtype | None) -> Adapter:
     if dtype not in DTYPES:
         raise UsageError(f"there is no dtype {dtype!r} for adapters, only {', '.join(DTYPES)}")
 
-    def cast(tensor: Tensor, name: str) -> Tensor:
-        return _finite(tensor.to(getattr(torch, dtype)), name)
+    def cast(tensor: Any, name: str) -> Any:
+        return None if tensor is None else _finite(tensor.to(getattr(torch, dtype)), name)
 
-    modules = {}
-    for name, f in adapter.modules.items():
-        magnitude = None if f.magnitude is None else cast(f.magnitude, name)
-        modules[name] = replace(f, A=cast(f.A, name), B=cast(f.B, name), magnitude=magnitude)
+    modules = {
+        name: replace(f, A=cast(f.A, name), B=cast(f.B, name), magnitude=cast(f.magnitude, name))
+        for name, f in adapter.modules.items()
+    }
     extras = {key: cast(tensor, key) for key, tensor in adapter.extras.items()}
     return replace(adapter, modules=modules, extras=extras)
 

@@ -58,12 +58,10 @@ class Answers:
         """
         sides = [(self.adapters[a], r) for a, r in self.start]
         scores = [one["scores"][r] for one, r in sides]
-        kept: dict[bool, list[int]] = {True: [], False: []}
-        for i, (x, y) in enumerate(zip(*scores, strict=True)):
-            if x != y:
-                kept[x > y].append(i)
-        half, found = max(1, most // 2), []
-        for i in sorted([*kept[True][:half], *kept[False][:half]]) or [0]:
+        both, found = list(enumerate(zip(*scores, strict=True))), []
+        better = [i for i, (x, y) in both if x > y][: most // 2]
+        worse = [i for i, (x, y) in both if x < y][: most // 2]
+        for i in sorted([*better, *worse]) or [0]:
             shown = [
                 (_named(one, r), one["answers"][r][i], one["scores"][r][i]) for one, r in sides
             ]
@@ -110,7 +108,7 @@ def answers(of: View, run: StoredRun) -> Answers | None:
         adapters.append({"name": of.names[key], "ranks": ranks, "scores": scores, "answers": each})
     ids = [shorten(row_number(example), 80) for example in asked["example"][:n]]
     told = zip(ids, questions, targets, strict=False)
-    examples = [dict(zip(("id", "question", "target"), row, strict=True)) for row in told]
+    examples = [{"id": name, "question": asks, "target": right} for name, asks, right in told]
     first, other = adapters[0]["ranks"], adapters[:2][-1]["ranks"]
     advice = of.recommended.get(of.keys[0])
     ship = advice.rank if advice and advice.rank != advice.reference else 0

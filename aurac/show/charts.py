@@ -86,9 +86,8 @@ def plot(
     """
     scale = 1 if of.rolling else 100
     column = "aurac" if axis == "log2" else "aurac_linear"
-    each = {row.key: getattr(row, column) for row in of.scores}
+    each = {row.key: getattr(row, column) for row in of.scores if len(of.keys) > 1}
     areas = {key: percent(area) for key, area in each.items() if area is not None}
-    areas = areas if len(of.keys) > 1 else {}
     shown = of.keys if keys is None else keys
     _lines(ax, of, scale, {key: areas.get(key, "") for key in shown})
     _shipped(ax, of)
