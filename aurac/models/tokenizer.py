@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -122,17 +122,25 @@ def _rows(model: Any) -> int:
     return int(model.get_input_embeddings().weight.shape[0])
 
 
-def tokenizer_folder(path: Path | None, files: Sequence[str] = (_CONFIG, _TEMPLATE)) -> Path | None:
+def tokenizer_folder(path: Path | None) -> Path | None:
     """The folder of an adapter that has a tokenizer or a chat template in it."""
     if path is None or not path.exists():
         return None
     folder = path if path.is_dir() else path.parent
-    return folder if any((folder / name).is_file() for name in files) else None
+    return folder if any((folder / name).is_file() for name in (_CONFIG, _TEMPLATE)) else None
 
 
-def has_template(path: Path | None) -> bool:
-    """Whether an adapter's folder has a chat template as a file, which trainers write."""
-    return tokenizer_folder(path, [_TEMPLATE]) is not None
+def has_template(path: Path | None) -> bool | None:
+    """Whether the tokenizer of an adapter's folder has a chat template; None: it cannot be said.
+
+    Trainers write it as a file; in a configuration it may be that of the base.
+    """
+    folder = tokenizer_folder(path)
+    if folder is None:
+        return None
+    if (folder / _TEMPLATE).is_file():
+        return True
+    return None if '"chat_template"' in (folder / _CONFIG).read_text(encoding="utf-8") else False
 
 
 def _load(folder: Path, whose: str, base: Any) -> Any:
