@@ -24,6 +24,7 @@ from aurac.adapters.adapter import Adapter
 from aurac.adapters.compatibility import check_fits, is_conv1d, model_name
 from aurac.adapters.formats.peft import adapter_from_peft, peft_shapes
 from aurac.adapters.formats.peft_config import PREFIX
+from aurac.adapters.nesting import peft_scale
 from aurac.adapters.truncate import Pairs, Prepared, prepare
 from aurac.errors import CheckpointError, UsageError
 
@@ -111,15 +112,14 @@ def _switch(
 ) -> None:
     """Give PEFT's layers the copied factors and the scales of rank ``r``."""
     copied.adapter.check_rank(r)
-    scaling = {name: copied.scaling(name, r, factor) for name in layers}
+    cut = {name: copied.module(name, r, factor) for name in layers}
     for name, layer in layers.items():
-        f = copied.adapter.modules[name]
-        A, B = copied.factors(name, r)
-        pair = peft_shapes(f, A, B.contiguous())
+        f = cut[name]
+        pair = peft_shapes(f, f.A, f.B.contiguous())
         for (holder, key), value in zip(_places(layer, adapter_name), pair, strict=True):
             holder[key] = nn.Parameter(value.contiguous(), requires_grad=False)
-        layer.r[adapter_name] = min(r, f.rank)
-        layer.scaling[adapter_name] = scaling[name]
+        layer.r[adapter_name] = f.rank
+        layer.scaling[adapter_name] = peft_scale(f.rule, f.alpha, f.rank)
 
 
 def peft_layers(model: nn.Module, adapter_name: str) -> dict[str, Any]:

@@ -52,9 +52,7 @@ def load_adapters(
         adapter = _load(NamedCheckpoint.of(str(checkpoint)), base)
         if adapter.sha256 in loaded:
             other = loaded[adapter.sha256][0]
-            both = f"{checkpoint} and {other} are the same adapter"
-            twice = f"{checkpoint} is named twice" if Path(checkpoint) == other else both
-            raise CheckpointError(f"{twice}: leave one out")
+            raise CheckpointError(f"{checkpoint} and {other} are the same adapter: leave one out")
         loaded[adapter.sha256] = Path(checkpoint), adapter
     return list(loaded.values())
 

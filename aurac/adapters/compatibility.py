@@ -78,15 +78,10 @@ def served_by_vllm(adapter: Adapter | Family) -> bool:
 
 def features_of(module: nn.Module) -> tuple[int, int] | None:
     """(in, out) of a linear or embedding layer (the vocabulary is in); ``None`` for any other."""
-    if isinstance(module, nn.Embedding):
-        return module.num_embeddings, module.embedding_dim
     inside, out = getattr(module, "in_features", None), getattr(module, "out_features", None)
-    if isinstance(inside, int) and isinstance(out, int):
-        return inside, out
-    weight = getattr(module, "weight", None)
-    if is_conv1d(module) and weight is not None and weight.ndim == 2:
-        return int(weight.shape[0]), int(weight.shape[1])  # transformers keeps it as (in, out)
-    return None
+    if isinstance(module, nn.Embedding) or is_conv1d(module):
+        inside, out = module.get_parameter("weight").shape  # which both keep as (in, out)
+    return (inside, out) if isinstance(inside, int) and isinstance(out, int) else None
 
 
 def is_conv1d(module: nn.Module) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import shutil
 from collections import Counter
@@ -12,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from aurac.adapters.adapter import Adapter
@@ -23,15 +21,13 @@ from aurac.adapters.formats.peft_config import CONFIG, Number, base_fields, is_s
 from aurac.adapters.formats.sidecar import Sidecar
 from aurac.adapters.formats.storage import WEIGHTS
 from aurac.adapters.nesting import peft_alpha
-from aurac.adapters.truncate import BasisOption, Dtype, Rescale, default_basis, in_dtype, prepare
-from aurac.errors import CheckpointError, RunFolderError, first_line
+from aurac.adapters.truncate import BasisOption, Dtype, Rescale, in_dtype, prepare
+from aurac.errors import CheckpointError, RunFolderError
 from aurac.files import fresh_folder
 from aurac.models.tokenizer import TOKENIZER_FILES, tokenizer_folder
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-logger = logging.getLogger(__name__)
 
 
 def truncate(
@@ -68,12 +64,6 @@ def truncate(
     cut = in_dtype(prepare(whole, basis, rescale).at(rank, (factors or {}).get(rank)), dtype)
     if whole is adapter or isinstance(adapter, (str, Path)):
         return cut
-    if basis == "auto" and whole.trained is None:
-        logger.warning(
-            "The config does not say how adapter %s was trained, so that it is cut by %s: give a "
-            "basis, or cut the folder that it was loaded from",
-            *(whole.name, default_basis(whole, rescale)),
-        )
     # PEFT 0.19 takes a name for any that it is a part of, so that no `default_r4` can be saved.
     cut = replace(cut, name=f"cut_r{rank}")
     _put_beside(adapter, cut)
@@ -113,16 +103,13 @@ def save_adapter(
         force: Replace a folder that holds an adapter. Any other folder that is not empty stays.
 
     Raises:
-        RunFolderError: When something is already there, or the place cannot be written to.
+        RunFolderError: When something is already there.
     """
     target = Path(folder)
     given = adapter if isinstance(adapter, Adapter) else load_adapter(adapter)
     check_free(target, force=force)
-    try:
-        with fresh_folder(target, replace=force) as into:
-            _write(in_dtype(given, dtype), into)
-    except (OSError, SafetensorError) as error:
-        raise RunFolderError(f"{target} cannot be written ({first_line(error)})") from error
+    with fresh_folder(target, replace=force) as into:
+        _write(in_dtype(given, dtype), into)
     return target
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from aurac.adapters.adapter import Adapter
 from aurac.curves.checks import only
@@ -86,11 +87,12 @@ def make_family(name: str, adapters: Sequence[Adapter], source: Path | None = No
     trained = sum(member.parameters(member.rank) for member in members.values())
     noted = dict.fromkeys(note for member in members.values() for note in member.notes)
     own = f"{len(members)} trainings, one for each rank, of {trained:,} parameters together"
-    shared = ("method", "seed", "data_order")
+    names = ("method", "seed", "data_order")
+    shared: dict[str, Any] = {n: only(getattr(m, n) for m in members.values()) for n in names}
     return Family(
         name,
         members,
-        **{each: only(getattr(m, each) for m in members.values()) for each in shared},
+        **shared,
         base=next((member.base for member in members.values() if member.base), None),
         source=source,
         notes=(own, *noted),

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from aurac.adapters.adapter import Adapter, Derived, Factors
 from aurac.adapters.compatibility import served_by_vllm
 from aurac.adapters.formats import load_adapter
+from aurac.adapters.methods import Nesting
 from aurac.adapters.nesting import default_nested_ranks
 from aurac.adapters.truncate import by_rule, default_basis, default_rescale
 from aurac.curves.checks import only
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 _OWN = (
-    *("name", "format", "sha256", "base", "base_sha256", "method", "rule", "alpha", "dora"),
-    *("folded", "derived", "recipe", "seed", "data_order"),
+    *("name", "format", "sha256", "base", "base_sha256", "method", "nesting", "rule", "alpha"),
+    *("dora", "folded", "derived", "recipe", "seed", "data_order"),
 )
 """What a description has as the adapter has it."""
 
@@ -70,9 +71,7 @@ class Description:
     base: str | None
     base_sha256: str | None
     method: str | None
-    nested_ranks: list[int] | None
-    weights: list[float] | None
-    update: str | None
+    nesting: Nesting | None
     folded: bool
     rule: str | None
     alpha: float | None
@@ -102,7 +101,7 @@ def inspect(adapter: Adapter | str | Path | PeftModel) -> Description:
     known = [each for each in shares if each is not None]
     mean = np.mean(known, axis=0) if known else None  # (2, ranks)
     p = adapter.rank_weights(next(iter(adapter.modules)))
-    nesting, basis, served = adapter.nesting, default_basis(adapter), served_by_vllm(adapter)
+    basis, served = default_basis(adapter), served_by_vllm(adapter)
     rescale = default_rescale(adapter, basis)
     own, ruled = adapter.modules.values(), by_rule(adapter, rescale)
     by_rank = [
@@ -121,9 +120,6 @@ def inspect(adapter: Adapter | str | Path | PeftModel) -> Description:
     return Description(
         **{name: getattr(adapter, name) for name in _OWN},
         source=None if adapter.source is None else str(adapter.source),
-        nested_ranks=list(nesting.ranks) if nesting else None,
-        weights=list(nesting.weights) if nesting else None,
-        update=nesting.update if nesting else None,
         trained_rank=adapter.rank,
         modules=len(adapter.modules),
         module_ranks=dict(sorted(Counter(f.rank for f in adapter.modules.values()).items())),

@@ -26,7 +26,6 @@ import torch
 from torch import Tensor
 
 from aurac.adapters.adapter import Adapter, Derived, Factors
-from aurac.adapters.nesting import peft_scale
 from aurac.errors import CheckpointError, UsageError
 from aurac.models.weights import all_finite
 
@@ -41,7 +40,7 @@ DTYPES: Final[tuple[Dtype, ...]] = get_args(Dtype)
 Pairs = Mapping[str, tuple[Tensor, Tensor]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prepared:
     """An adapter ready for every rank: its truncations are slices."""
 
@@ -51,9 +50,6 @@ class Prepared:
     whole: Pairs  #: by module path A (R, in), with any P folded in, and B (out, R) at full rank
     sliced: Pairs  #: the same in the basis, of which the first r components are the truncation
     own: bool  #: whether the factors at full rank are the adapter's own
-
-    def __repr__(self) -> str:
-        return f"Prepared({self.adapter!r}, {self.basis} · {self.rescale})"
 
     @property
     def rank(self) -> int:
@@ -68,7 +64,7 @@ class Prepared:
         r = self.adapter.check_rank(rank)
         if self._untouched(r):
             return self.adapter
-        cut = {name: self._module(name, r, factor) for name in self.adapter.modules}
+        cut = {name: self.module(name, r, factor) for name in self.adapter.modules}
         return replace(
             self.adapter,
             modules={name: replace(f, B=f.B.contiguous()) for name, f in cut.items()},
@@ -81,25 +77,15 @@ class Prepared:
             derived=self._record(r, factor),
         )
 
-    def factors(self, name: str, r: int) -> tuple[Tensor, Tensor]:
-        """A and B of a module at rank ``r``, as views; a module of a lower rank keeps its own."""
-        if r == self.rank:
-            return self.whole[name]
-        A, B = self.sliced[name]
-        return A[:r], B[:, :r]
+    def module(self, name: str, r: int, factor: float | None = None) -> Factors:
+        """A module of the truncation at rank ``r``, its factors as views.
 
-    def scaling(self, name: str, r: int, factor: float | None = None) -> float:
-        """The factor of a module at rank ``r`` as plain PEFT computes it from an export."""
-        f = self._module(name, r, factor)
-        return peft_scale(f.rule, f.alpha, f.rank)
-
-    def _module(self, name: str, r: int, factor: float | None) -> Factors:
-        """A module of the truncation at rank ``r``, its factors as views."""
+        One of a lower rank keeps its own.
+        """
         f = self.adapter.modules[name]
-        if self._untouched(r):
-            return f
-        A, B = self.factors(name, r)
-        if by_rule(self.adapter, self.rescale):
+        A, B = (self.whole if r == self.rank else self.sliced)[name]
+        A, B = A[:r], B[:, :r]
+        if self._untouched(r) or by_rule(self.adapter, self.rescale):
             return replace(f, A=A, B=B)
         kept = f.scale(f.rank)
         if self.rescale == "fit":
@@ -260,13 +246,13 @@ def in_dtype(adapter: Adapter, dtype: Dtype | None) -> Adapter:
     if dtype not in DTYPES:
         raise UsageError(f"there is no dtype {dtype!r} for adapters, only {', '.join(DTYPES)}")
 
-    def cast(tensor: Tensor, name: str) -> Tensor:
-        return _finite(tensor.to(getattr(torch, dtype)), name)
+    def cast(tensor: Any, name: str) -> Any:
+        return None if tensor is None else _finite(tensor.to(getattr(torch, dtype)), name)
 
-    modules = {}
-    for name, f in adapter.modules.items():
-        magnitude = None if f.magnitude is None else cast(f.magnitude, name)
-        modules[name] = replace(f, A=cast(f.A, name), B=cast(f.B, name), magnitude=magnitude)
+    modules = {
+        name: replace(f, A=cast(f.A, name), B=cast(f.B, name), magnitude=cast(f.magnitude, name))
+        for name, f in adapter.modules.items()
+    }
     extras = {key: cast(tensor, key) for key, tensor in adapter.extras.items()}
     return replace(adapter, modules=modules, extras=extras)
 

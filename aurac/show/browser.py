@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from aurac.curves.metrics import TOKENS, WHOLE
@@ -41,21 +42,14 @@ class Answers:
         examples: `id`, `question` and `target` of each of n examples.
         adapters: `name`, `ranks` (0 is the base), and for each rank `scores` and `answers` (n).
         total: Examples of the task.
-        smaller: Of one adapter the rank beside its trained one: the one to ship, or 0.
+        start: What is compared first, as places of adapter and rank: the first two adapters, or
+            two ranks of the only one, the rank to ship (or the base) beside the trained one.
     """
 
     examples: Sequence[Mapping[str, str]]
     adapters: Sequence[Mapping[str, Any]]
     total: int
-    smaller: int = 0
-
-    @property
-    def start(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """What is compared first, as places of adapter and rank: two adapters, or two ranks."""
-        ranks = self.adapters[0]["ranks"]
-        if len(self.adapters) > 1:
-            return (0, len(ranks) - 1), (1, len(self.adapters[1]["ranks"]) - 1)
-        return (0, len(ranks) - 1), (0, ranks.index(self.smaller) if self.smaller in ranks else 0)
+    start: tuple[tuple[int, int], tuple[int, int]]
 
     def differing(self, most: int) -> list[dict[str, Any]]:
         """The first examples to which one of the two answers is better, both ways.
@@ -64,12 +58,10 @@ class Answers:
         """
         sides = [(self.adapters[a], r) for a, r in self.start]
         scores = [one["scores"][r] for one, r in sides]
-        kept: dict[bool, list[int]] = {True: [], False: []}
-        for i, (x, y) in enumerate(zip(*scores, strict=True)):
-            if x != y:
-                kept[x > y].append(i)
-        half, found = max(1, most // 2), []
-        for i in sorted([*kept[True][:half], *kept[False][:half]]) or [0]:
+        both, found = list(enumerate(zip(*scores, strict=True))), []
+        better = [i for i, (x, y) in both if x > y][: most // 2]
+        worse = [i for i, (x, y) in both if x < y][: most // 2]
+        for i in sorted([*better, *worse]) or [0]:
             shown = [
                 (_named(one, r), one["answers"][r][i], one["scores"][r][i]) for one, r in sides
             ]
@@ -95,42 +87,41 @@ def answers(of: View, run: StoredRun) -> Answers | None:
     of perplexities.
     """
     shown = () if of.rolling else of.keys[:MOST_ADAPTERS]
-    stored = {key: _cells(of, run, key) for key in shown}
-    every = [cell for cells in stored.values() for cell in cells.values()]
-    if not every:
+    cells = {(key, p.rank): _cell(of, run, key, p.rank) for key in shown for p in of.of(key)}
+    stored = {place: cell for place, cell in cells.items() if cell is not None}
+    if not stored:
         return None
-    ids = every[0]["example"].tolist()
-    asked = every[0].set_index("example")
-    choices = dict(asked["choices"])
-    adapters: list[dict[str, Any]] = []
-    for key, cells in stored.items():
-        same = {rank: cell for rank, cell in cells.items() if cell["example"].tolist() == ids}
-        if same:
-            first = [cell[:MOST_EXAMPLES] for cell in same.values()]
-            scores = [cell["score"].round(4).tolist() for cell in first]
-            texts = [
-                [*map(_shown, c["response"], map(choices.get, c["example"]), c["read"])]
-                if of.metric not in OWN
-                else [*map(_written, c["score"], c["response"])]
-                for c in first
-            ]
-            named = {"name": of.names[key], "ranks": list(same)}
-            adapters.append(named | {"scores": scores, "answers": texts})
-    columns = [texts for adapter in adapters for texts in adapter["answers"]]
-    examples, spent = [], 0
-    for place, example in enumerate(ids[:MOST_EXAMPLES]):
-        row = asked.loc[example] if example in asked.index else {}
-        about = {name: shorten(row.get(name) or "", MOST_TEXT) for name in ("question", "target")}
-        spent += sum(map(len, about.values())) + sum(len(column[place]) for column in columns)
-        if spent > MOST_ALL:
-            break
-        examples.append({"id": shorten(row_number(example), 80), **about})
-    for adapter in adapters:
-        for name in ("scores", "answers"):
-            adapter[name] = [column[: len(examples)] for column in adapter[name]]
+    asked, *_ = stored.values()
+    same = {place: cell for place, cell in stored.items() if [*cell.example] == [*asked.example]}
+    questions, targets = (
+        [shorten(text or "", MOST_TEXT) for text in asked[name][:MOST_EXAMPLES]]
+        for name in ("question", "target")
+    )
+    texts = {place: _texts(of, cell[:MOST_EXAMPLES]) for place, cell in same.items()}
+    lengths = [sum(map(len, row)) for row in zip(questions, targets, *texts.values(), strict=True)]
+    n = sum(spent <= MOST_ALL for spent in accumulate(lengths))
+    adapters = []
+    for key in dict.fromkeys(key for key, _ in same):
+        ranks = [rank for other, rank in same if other == key]
+        scores = [same[key, rank]["score"][:n].round(4).tolist() for rank in ranks]
+        each = [texts[key, rank][:n] for rank in ranks]
+        adapters.append({"name": of.names[key], "ranks": ranks, "scores": scores, "answers": each})
+    ids = [shorten(row_number(example), 80) for example in asked["example"][:n]]
+    told = zip(ids, questions, targets, strict=False)
+    examples = [{"id": name, "question": asks, "target": right} for name, asks, right in told]
+    first, other = adapters[0]["ranks"], adapters[:2][-1]["ranks"]
     advice = of.recommended.get(of.keys[0])
-    smaller = advice.rank if advice and advice.rank != advice.reference else None
-    return Answers(examples, adapters, len(ids), smaller or 0) if examples else None
+    ship = advice.rank if advice and advice.rank != advice.reference else 0
+    beside = len(other) - 1 if len(adapters) > 1 else other.index(ship) if ship in other else 0
+    start = (0, len(first) - 1), (min(1, len(adapters) - 1), beside)
+    return Answers(examples, adapters, len(asked), start) if examples else None
+
+
+def _texts(of: View, cell: DataFrame) -> list[str]:
+    """What a cell's answers are shown as."""
+    if of.metric in OWN:
+        return [*map(_written, cell["score"], cell["response"])]
+    return [*map(_shown, cell["response"], cell["choices"], cell["read"])]
 
 
 def one_answer(of: View, run: StoredRun | None) -> str:
@@ -163,11 +154,6 @@ def _cell(of: View, run: StoredRun, key: Key, rank: int) -> DataFrame | None:
         found = run.samples(of.task, curve.adapter, curve.basis, curve.rescale, rank)
         return found[found["example"].isin({*(curve.doc_ids or ())})]
     return None
-
-
-def _cells(of: View, run: StoredRun, key: Key) -> dict[int, DataFrame]:
-    found = {point.rank: _cell(of, run, key, point.rank) for point in of.of(key)}
-    return {rank: cell for rank, cell in found.items() if cell is not None}
 
 
 def _taken(read: str) -> str:

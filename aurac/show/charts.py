@@ -6,7 +6,6 @@ Colours hold 3:1 against white and stay apart for the common kinds of colour bli
 from __future__ import annotations
 
 import io
-import math
 import textwrap
 import warnings
 from collections import Counter
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from aurac.curves.question import Key
     from aurac.show.views import View
@@ -34,10 +34,9 @@ COLOURS: Final = (
     *("#2f93c8", "#8a3600", "#35a37f", "#6e2a5c"),
 )
 MARKERS: Final = "os^D<Xv*"
-FIRST: Final = {"lora": 0, "dylora": 1, "matryoshka": 2, "nested_loss": 3}  # colour of a method
 REST, BASE = "#c3c8ce", "#5b636c"
 DASHES: Final[tuple[Any, ...]] = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))  # of further cuts
-NAME: Final = 50  # characters of a line in a legend
+NAME, SHORT = 50, 16  # characters of a line in a legend, and where two stand beside each other
 WIDTH, PAPER = (5.4, 3.9), (3.25, 2.7)  # inches; PAPER is a column
 LEGEND = 0.7  # inches of it that have room
 
@@ -45,38 +44,29 @@ LEGEND = 0.7  # inches of it that have room
 @contextmanager
 def styled(*, small: bool = False) -> Iterator[None]:
     """The package's style, `small` for a column, and nothing of the reader's own matplotlibrc."""
-    import matplotlib as mpl
     from matplotlib import style
 
     folder = Path(__file__).parent / "templates"
-    with mpl.rc_context(), warnings.catch_warnings():
+    sheets = [folder / "paper.mplstyle", *([folder / "column.mplstyle"] if small else [])]
+    with style.context(sheets, after_reset=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        mpl.rcdefaults()
-        style.use([folder / "paper.mplstyle", *([folder / "column.mplstyle"] if small else [])])
         yield
 
 
 def looks(of: View, keys: Collection[Key]) -> dict[Key, dict[str, Any]]:
-    """How each of `keys` is drawn: its hue by its method, further cuts dashed; eight have a hue.
+    """How each of `keys` is drawn: the first eight adapters have a hue, further cuts are dashed.
 
     An adapter has its hue in every task of a run.
     """
-    hues, free = dict[str, int](), list(range(len(COLOURS)))
-    methods = {row.key.adapter: (row.method or "").lower() for row in of.analysis.rows}
-    for adapter, method in methods.items():
-        if FIRST.get(method) in free:
-            hues[adapter] = free.pop(free.index(FIRST[method]))
-    for adapter in methods:
-        if adapter not in hues and free:
-            hues[adapter] = free.pop(0)
+    adapters = list(dict.fromkeys(row.key.adapter for row in of.analysis.rows))
     cuts: Counter[str] = Counter()
     found = {}
     for key in filter(keys.__contains__, of.keys):
-        hue, cut = hues.get(key.adapter), cuts[key.adapter]
+        at, cut = adapters.index(key.adapter), cuts[key.adapter]
         cuts[key.adapter] += 1
         found[key] = {
-            "color": REST if hue is None else COLOURS[hue],
-            "marker": "." if hue is None else MARKERS[hue],
+            "color": COLOURS[at] if at < len(COLOURS) else REST,
+            "marker": MARKERS[at] if at < len(MARKERS) else ".",
             "linestyle": DASHES[(cut - 1) % len(DASHES)] if cut else "-",
         }
     return found
@@ -96,9 +86,8 @@ def plot(
     """
     scale = 1 if of.rolling else 100
     column = "aurac" if axis == "log2" else "aurac_linear"
-    each = {row.key: getattr(row, column) for row in of.scores}
+    each = {row.key: getattr(row, column) for row in of.scores if len(of.keys) > 1}
     areas = {key: percent(area) for key, area in each.items() if area is not None}
-    areas = areas if len(of.keys) > 1 else {}
     shown = of.keys if keys is None else keys
     _lines(ax, of, scale, {key: areas.get(key, "") for key in shown})
     _shipped(ax, of)
@@ -106,7 +95,7 @@ def plot(
         label = f"base: {percent(value)} %" if of.shipped else "base"
         ax.axhline(scale * value, color=BASE, linestyle=(0, (6, 3)), linewidth=1, label=label)
     ax.set_ylabel(one_line(of.measure, NAME) + ("" if of.rolling else " (%)"))
-    _ranks_below(ax, of.ranks, axis)
+    _ranks_below(ax, axis)
     if legend:
         _legend(ax, "AURAC in percent" if areas else None, below=legend == "below")
     return ax
@@ -120,7 +109,8 @@ def _legend(ax: Axes, title: str | None = None, *, below: bool = True) -> None:
     where: dict[str, Any] = {"title": title, "handles": [first[name] for name in names]}
     where["labels"] = [textwrap.fill(one_line(name), NAME) for name in names]
     if below:
-        ax.figure.legend(loc="outside lower center", ncols=_columns(names), **where)
+        columns = 2 if max(map(len, names), default=0) <= SHORT else 1
+        ax.figure.legend(loc="outside lower center", ncols=columns, **where)
     else:
         ax.legend(**where)
 
@@ -133,10 +123,7 @@ def _lines(ax: Axes, of: View, scale: float, areas: Mapping[Key, str]) -> None:
             continue
         grey = look["color"] == REST
         label = "_" if grey else f"{of.names[key]} {areas[key]}".rstrip()
-        value, low, high = (
-            scale * np.array([getattr(point, end) for point in found], dtype=np.float64)
-            for end in ("accuracy", "low", "high")
-        )
+        value, low, high = _ends(found, "accuracy", scale)
         apart = 2 ** (0.04 * (at - (len(areas) - 1) / 2)) if of.bars else 1.0
         ranks = [point.rank * apart for point in found]
         ax.plot(ranks, value, label=label, zorder=1 if grey else 3, **look)
@@ -146,6 +133,12 @@ def _lines(ax: Axes, of: View, scale: float, areas: Mapping[Key, str]) -> None:
         if of.bars and not np.isnan(low).any():
             ends = [value - low, high - value]
             ax.errorbar(ranks, value, ends, fmt="none", ecolor=look["color"], elinewidth=1)
+
+
+def _ends(records: Sequence[Any], name: str, scale: float) -> Iterator[NDArray[np.float64]]:
+    """A value of each record, and the ends of its interval."""
+    for each in (name, "low", "high"):
+        yield scale * np.array([getattr(record, each) for record in records], dtype=np.float64)
 
 
 def _shipped(ax: Axes, of: View) -> None:
@@ -166,10 +159,7 @@ def plot_differences(of: View, pairs: Sequence[tuple[Key, Key]], ax: Axes) -> Ax
     """Draw differences between adapters at each rank in points, with intervals of each alone."""
     for at, (a, b) in enumerate(pairs):
         found = [record for (x, y, _), record in of.rank_pairs.items() if (x, y) == (a, b)]
-        value, low, high = (
-            100 * np.array([getattr(record, end) for record in found], dtype=np.float64)
-            for end in ("difference", "low", "high")
-        )
+        value, low, high = _ends(found, "difference", 100)
         shift = 2 ** (0.09 * (at - (len(pairs) - 1) / 2))
         ax.errorbar(
             [record.rank * shift for record in found],
@@ -182,38 +172,21 @@ def plot_differences(of: View, pairs: Sequence[tuple[Key, Key]], ax: Axes) -> Ax
         )
     ax.axhline(0, color=BASE, linewidth=1)
     ax.set_ylabel("Difference (points)")
-    _ranks_below(ax, sorted({rank for _, _, rank in of.rank_pairs}), "log2")
+    _ranks_below(ax, "log2")
     _legend(ax)
     return ax
 
 
-def _columns(labels: Sequence[str]) -> int:
-    """Columns of a legend below the axes."""
-    from matplotlib import rcParams
+def _ranks_below(ax: Axes, axis: str) -> None:
+    """Scale, ticks and name of the axis of ranks."""
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
-    room = 34 if rcParams["font.size"] < 9 else 56  # characters
-    longest = max(min(len(label), NAME) for label in ("", *labels)) + 9
-    return max(1, min(4, room // longest))
-
-
-def _ranks_below(ax: Axes, ranks: Sequence[int], axis: str) -> None:
-    """Scale, ticks and name of the axis of ranks; the ticks far enough apart to be read."""
     if axis == "log2":
         ax.set_xscale("log", base=2)
     ax.set_xlabel(f"Rank ({axis} axis)")
     ax.minorticks_off()
-    if not ranks:
-        return
-    place: Callable[[float], float] = math.log2 if axis == "log2" else float
-    apart = (place(ranks[-1]) - place(ranks[0])) / 10
-    shown: list[int] = []
-    for rank in (ranks[-1], ranks[0], *reversed(ranks)):
-        if all(abs(place(rank) - place(other)) >= 0.99 * apart for other in shown if other != rank):
-            shown.append(rank)
-    shown = sorted({*shown})
-    ax.set_xticks(shown, [str(rank) for rank in shown])
-    if len(ranks) == 1:
-        ax.set_xlim(ranks[0] / 2, ranks[0] * 2)
+    ax.xaxis.set_major_locator(LogLocator(2) if axis == "log2" else MaxNLocator(integer=True))
+    ax.xaxis.set_major_formatter("{x:g}")
 
 
 def save(draw: Callable[[Axes], Axes], stem: Path, *, paper: bool = True) -> list[Path]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from aurac.analysis import analyse
-from aurac.curves.numbers import confidence, listed, metric_value, percent
+from aurac.curves.numbers import confidence, listed
 from aurac.show import views, wording
 from aurac.show.browser import answers
 from aurac.show.charts import plot, plot_differences
@@ -69,7 +69,7 @@ class Page:
 
     title: str
     lead: list[str]
-    verdict: list[str]
+    verdict: list[str | Code]
     first: list[Any]
     sections: list[Fold]
 
@@ -102,7 +102,7 @@ class Pages:
             title=question or names,
             lead=[" ".join([f"{names}."] * bool(question) + base)],
             verdict=list(self.verdict()),
-            first=[*self.commands(), *self.overview()],
+            first=[*self.overview()],
             sections=[],
         )
         for of in self.views:
@@ -114,28 +114,21 @@ class Pages:
         page.sections += self.end()
         return page
 
-    def verdict(self) -> Iterator[str]:
-        """What the run says, in sentences."""
+    def verdict(self) -> Iterator[str | Code]:
+        """What the run says, in sentences, with the commands that make what is to be shipped."""
         if self.primary is not None:
             yield from wording.primary_results(self.primary)
         if self.mean is not None and (text := wording.verdict(self.mean)):
             yield f"Mean over {len(self.analysis.averaged)} tasks: {text}"
         for of in self.views:
             task = f"{of.task}: " if len(self.views) > 1 else ""
-            texts = [wording.verdict(of)] if self.mean is None else []
-            advice = wording.advice(of, self.run)
-            texts += [said for said, _ in advice] or [wording.not_above_base(of)]
-            texts.append(wording.cut_off(of))
-            yield from (f"{task}{text}" for text in texts if text)
-        may_ask = self.analysis.question.margin is None and len(self.names) == 1
-        if may_ask and not all(not of.examples or wording.not_above_base(of) for of in self.views):
-            yield wording.how_to_ask(self.views, None)
-
-    def commands(self) -> Iterator[Code]:
-        """The commands that make what is to be shipped."""
-        for of in self.views:
-            commands = (command for _, command in wording.advice(of, self.run))
-            yield from (Code(command) for command in commands if command)
+            texts = [(wording.verdict(of), "")] if self.mean is None else []
+            texts += wording.advice(of, self.run) or [(wording.not_above_base(of), "")]
+            for text, command in [*texts, (wording.cut_off(of), "")]:
+                yield from [f"{task}{text}"] if text else []
+                yield from [Code(command)] if command else []
+        if text := wording.how_to_ask(self.views, None):
+            yield text
 
     def overview(self) -> Iterator[Any]:
         """One task; of several the mean over them and its differences; before, what is primary."""
@@ -156,11 +149,10 @@ class Pages:
             yield Table(wording.caption_of_pairs(of) + wording.how_to_compare(of), columns)
 
     def answer(self, of: View) -> Iterator[Any]:
-        """The figure of a task, beside it few differences, and its table."""
+        """The figure of a task, differences and its table."""
         yield self.figure(of)
-        pairs = [*self.differences(of)] if of.pairs else []
-        few = len(of.pairs) <= MOST_PAIRS
-        yield from pairs if few else ()
+        if of.pairs:
+            yield from self.differences(of)
         one = len(of.keys) == 1
         columns = (
             views.ranks_table(of, of.keys[0]) if one else views.accuracy_table(of, bounds=True)
@@ -169,7 +161,6 @@ class Pages:
         over = f" AURAC is over ranks {of.some_ranks}, which all have." if of.some_ranks else ""
         notes = tuple(wording.notes(of, columns))
         yield Table(f"{of.measure} at each rank{brackets}.{over}", columns, notes=notes)
-        yield from () if few else pairs
 
     def figure(self, of: View, axis: str = "log2") -> Figure:
         """Accuracy against rank."""
@@ -180,18 +171,7 @@ class Pages:
             lost = f"the most that a rank may lose ({confidence(wording.LEVEL)} confidence)"
             bars = f"bars: {lost}; it fits if they end above the margin at all larger ranks, too"
         caption = f"{of.measure} against rank, {axis} axis{f'; {bars}' if of.bars else ''}."
-        return Figure(caption, self.alt(of), svg)
-
-    def alt(self, of: View) -> str:
-        """A figure in words: the ends of each line."""
-        parts = []
-        for key in of.keys[:8]:
-            found = [point for point in of.of(key) if point.rank]
-            ends = [found[0], found[-1]] if found else []
-            number = metric_value if of.rolling else lambda value: f"{percent(value)} %"
-            said = [f"{number(p.accuracy)} at rank {p.rank}" for p in ends]
-            parts.append(f"{of.names[key]}: {', '.join(dict.fromkeys(said))}")
-        return f"{of.measure} against rank. {'; '.join(parts)}."
+        return Figure(caption, f"{of.measure} against rank; a table has the numbers.", svg)
 
     def details(self, of: View) -> Iterator[Any]:
         """Differences at each rank, answers, and what is folded."""
@@ -212,12 +192,7 @@ class Pages:
         if (found := answers(of, self.run)) is not None:
             yield found
         if not of.rolling and len(of.shared_ranks) > 1:
-            tables = [
-                Table("AURAC in percent.", views.area_table(of)),
-                Table("Weight of each rank in AURAC, in percent.", views.weight_table(of)),
-            ]
-            if losses := views.nats_table(of):
-                tables.append(Table("Mean loss of a token in nats.", losses))
+            tables = (Table(f"{name}.", each) for name, each in views.further_tables(of).items())
             folded = (self.figure(of, "linear"), *tables)
             yield Fold("Linear axis and weights of the ranks", folded)
         members = next((task.members for task in self.run.tasks if task.name == of.task), ())
@@ -247,10 +222,8 @@ class Pages:
         known = self.run.provenance
         words = ("base", "base_sha256", "dtype", "device", "backend", "started", "seconds")
         facts = {word: str(known[word]) for word in words if known.get(word) is not None}
-        versions = known.get("versions") or {}
-        facts["versions"] = ", ".join(f"{name} {number}" for name, number in versions.items())
-        if isinstance(machine := known.get("machine"), dict):
-            facts["machine"] = ", ".join(f"{key} {value}" for key, value in machine.items())
+        for word in ("versions", "machine"):
+            facts[word] = ", ".join(f"{key} {value}" for key, value in known.get(word, {}).items())
         named = {"what": [word.replace("_", " ") for word in facts], "value": [*facts.values()]}
         yield Table("The run.", named, ("value",))
         rows = self.run.adapters

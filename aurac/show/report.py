@@ -144,7 +144,9 @@ def _latex_table(caption: str, label: str, columns: Columns) -> str:
 def markdown_page(page: Page, folder: Path, files: Sequence[str]) -> str:
     """The page as GitHub's Markdown."""
     parts = [f"# {escape.markdown(page.title)}", *map(escape.markdown, page.lead)]
-    parts += [f"**{escape.markdown(text)}**" for text in page.verdict]
+    for block in page.verdict:
+        bold = f"**{escape.markdown(block)}**" if isinstance(block, str) else ""
+        parts += [bold] if bold else _markdown(block, folder)
     for block in page.first:
         parts += _markdown(block, folder)
     for section in page.sections:
@@ -193,8 +195,8 @@ def _markdown_answers(answers: Answers) -> Iterator[str]:
             yield escape.markdown_fence(text or "(empty)", 300)
 
 
-def html_page(page: Page, files: Sequence[str]) -> str:
-    """The page as one HTML file that loads nothing."""
+def _template(name: str) -> Any:
+    """A template of `show/templates`."""
     import jinja2
     from markupsafe import Markup
 
@@ -208,13 +210,20 @@ def html_page(page: Page, files: Sequence[str]) -> str:
         "tabular": lambda block: Markup(render_table(block.columns, "html", left=block.left)),  # noqa: S704
         "dataurl": lambda path: f"data:image/svg+xml;base64,{_base64(path.read_bytes())}",
     }
+    return environment.get_template(name)
+
+
+def html_page(page: Page, files: Sequence[str]) -> str:
+    """The page as one HTML file that loads nothing."""
     script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
-    return environment.get_template("page.html.j2").render(
-        page=page,
-        files=files,
-        style=(_TEMPLATES / "page.css").read_text(encoding="utf-8"),
-        script=script,
-        script_hash=f"sha256-{_base64(hashlib.sha256(script.encode()).digest())}",
+    return str(
+        _template("page.html.j2").render(
+            page=page,
+            files=files,
+            style=(_TEMPLATES / "page.css").read_text(encoding="utf-8"),
+            script=script,
+            script_hash=f"sha256-{_base64(hashlib.sha256(script.encode()).digest())}",
+        )
     )
 
 
@@ -226,17 +235,8 @@ def fragment(run: StoredRun, analysis: Analysis) -> str:
         )
         each = pages.views if len(pages.views) > 1 else ()
         blocks = (block for of in each for block in pages.answer(of))
-        return "\n".join(map(_html, [*pages.verdict(), *pages.overview(), *blocks]))
-
-
-def _html(block: Any) -> str:
-    if isinstance(block, Figure):
-        image = f"data:image/svg+xml;base64,{_base64(block.svg.read_bytes())}"
-        return f'<img src="{image}" alt="{html.escape(one_line(block.alt))}">'
-    if isinstance(block, Table):
-        table = render_table(block.columns, "html", left=block.left)
-        return "\n".join([_html(block.caption), table, *map(_html, block.notes)])
-    return f"<p>{html.escape(one_line(block))}</p>"
+        render = _template("blocks.html.j2").module.render
+        return "\n".join(map(render, [*pages.verdict(), *pages.overview(), *blocks]))
 
 
 def _base64(content: bytes) -> str:

@@ -45,11 +45,8 @@ def screen(
         blocks += _differences(of, width, details=details)
     for of in tasks:
         blocks += _task(of, run, width, details=details)
-    asked = analysis.question.margin is not None or not tasks
-    if not asked and all(len(of.keys) == 1 and of.examples for of in tasks):
-        low = all(wording.not_above_base(of) for of in tasks)
-        blocks += [] if low else [wrapped(wording.how_to_ask(tasks, run), width)]
-    blocks += [wrapped(line, width) for line in wording.other_bases(run)]
+    last = [wording.how_to_ask(tasks, run), *wording.other_bases(run)]
+    blocks += [wrapped(line, width) for line in last]
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -72,11 +69,8 @@ def _task(of: View, run: StoredRun | None, width: int, *, details: bool) -> Iter
         yield wrapped(" ".join(told).strip(), width)
     if text := wording.cut_off(of):
         yield wrapped(text, width)
-    if details and (losses := views.nats_table(of)):
-        yield f"Mean loss of a token in nats\n{fitted(losses, width)}"
-    if details and len(of.shared_ranks) > 1:
-        yield f"AURAC in percent\n{fitted(views.area_table(of), width)}"
-        yield f"Weight of each rank in AURAC, in percent\n{fitted(views.weight_table(of), width)}"
+    further = views.further_tables(of) if details else {}
+    yield from (f"{caption}\n{fitted(table, width)}" for caption, table in further.items())
 
 
 def _differences(of: View, width: int, *, details: bool) -> Iterator[str]:

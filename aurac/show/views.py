@@ -165,22 +165,23 @@ def accuracy_table(of: View, *, bounds: bool = False) -> Columns:
     if any(record.aurac is not None for record in of.scores):
         head = f"AURAC{bracketed(of.level, (r.low for r in of.scores))}"
         columns[head] = [interval(r.aurac, r.low, r.high) for r in of.scores]
+    return columns | _at_ranks(of, lambda point: of.value(point, bounds=bounds))
+
+
+def _at_ranks(of: View, said: Callable[[Point | None], str]) -> Columns:
+    """A column for the base and each rank at which something is known of an adapter."""
     places = {(point.key, point.rank): point for point in of.points}
-    for rank in [0, *of.ranks]:
-        cells = [of.value(places.get((key, rank)), bounds=bounds) for key in of.keys]
-        if rank or {*cells} != {NONE}:
-            columns[f"r={rank}" if rank else "base"] = cells
-    return columns
+    columns = {
+        f"r={rank}" if rank else "base": [said(places.get((key, rank))) for key in of.keys]
+        for rank in [0, *of.ranks]
+    }
+    return {head: cells for head, cells in columns.items() if {*cells} != {NONE}}
 
 
 def nats_table(of: View) -> Columns:
     """The mean loss of a token in nats at each rank; empty where it is not known."""
-    losses = {(p.key, p.rank): p.nats for p in of.points if p.nats is not None}
-    ranks = sorted({rank for _, rank in losses})
-    rows = [[metric_value(losses.get((key, rank))) for key in of.keys] for rank in ranks]
-    names = {"adapter": [of.names[key] for key in of.keys]} if losses else {}
-    heads = (f"r={rank}" if rank else "base" for rank in ranks)
-    return names | dict(zip(heads, rows, strict=True))
+    losses = _at_ranks(of, lambda point: metric_value(point.nats if point else None))
+    return {"adapter": [of.names[key] for key in of.keys], **losses} if losses else {}
 
 
 def difference_table(of: View, *, counts: bool = False) -> Columns:
@@ -244,6 +245,15 @@ def weight_table(of: View) -> Columns:
     for at, rank in enumerate(of.shared_ranks):
         columns[f"r={rank}"] = [decimals(100 * row[at], 1) for row in weights.values()]
     return columns
+
+
+def further_tables(of: View) -> dict[str, Columns]:
+    """Caption → what a reader may also want to know of a task."""
+    tables = {"Mean loss of a token in nats": nats_table(of)}
+    if len(of.shared_ranks) > 1 and not of.rolling:
+        tables["AURAC in percent"] = area_table(of)
+        tables["Weight of each rank in AURAC, in percent"] = weight_table(of)
+    return {caption: columns for caption, columns in tables.items() if columns}
 
 
 def mean_view(analysis: Analysis, names: Mapping[Key, str] | None = None) -> View | None:

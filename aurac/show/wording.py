@@ -186,26 +186,12 @@ def truncate_command(row: Row, run: StoredRun | None, rank: int) -> str:
     known = {adapter.name: adapter for adapter in run.adapters} if run else {}
     adapter = known.get(row.curves[0].adapter or "")
     made = truncate_options(row.key.basis, row.key.rescale)
-    if (
-        adapter is None
-        or not adapter.path
-        or adapter.format == "family"
-        or row.seeds > 1
-        or not made
-    ):
+    path = adapter.path if adapter and adapter.format != "family" else None
+    if not path or row.seeds > 1 or not made:
         return ""
-    path = adapter.path
+    name = path.rstrip("/").rpartition("/")[2].partition("@")[0]
     words = ["aurac", "truncate", path, "--rank", str(rank), *made]
-    taken = {*known, *(_folder(other.path) for other in known.values() if other.path)}
-    out = f"{_folder(path)}_r{rank}"
-    while out in taken:
-        out += "_cut"
-    return shlex.join([*words, "--out", out])
-
-
-def _folder(path: str) -> str:
-    """The last part of a path or hub id, without a revision."""
-    return path.rstrip("/").rpartition("/")[2].partition("@")[0]
+    return shlex.join([*words, "--out", f"{name}_r{rank}"])
 
 
 def not_above_base(of: View) -> str:
@@ -218,7 +204,14 @@ def not_above_base(of: View) -> str:
 
 
 def how_to_ask(tasks: Sequence[View], run: StoredRun | None) -> str:
-    """How a margin that the examples may show is given; the command on a line of its own."""
+    """How a margin that the examples may show is given; the command on a line of its own.
+
+    Nothing where one was given, or there are several adapters, or none is above the base.
+    """
+    asked = any(of.analysis.question.margin is not None for of in tasks)
+    single = all(len(of.keys) == 1 and of.examples for of in tasks)
+    if asked or not single or all(not_above_base(of) for of in tasks):
+        return ""
     row = min((r for of in tasks for r in of.rows.values()), key=lambda row: row.examples or 0)
     of_tokens = any(of.metric == f"{TOKENS},none" for of in tasks)
     usual = (0.005, 0.01, 0.02, 0.05) if of_tokens else (0.02, 0.05, 0.1, 0.2)
@@ -231,24 +224,22 @@ def how_to_ask(tasks: Sequence[View], run: StoredRun | None) -> str:
 
 
 def cut_off(of: View) -> str:
-    """Where so many answers did not end that it matters, and the most of them at one rank."""
+    """The rank at which most answers did not end, where that is so often that it matters."""
     found = [
-        (count / total, f"{count:,} of {total:,}", point.rank, key)
+        (point.unfinished or 0, total, point.rank, key)
         for key, row in of.rows.items()
         for point in of.of(key)
-        if (total := (row.examples or 0) * row.seeds) and (count := point.unfinished or 0)
-        if point.rank and count / total > _FEW
+        if point.rank and (total := (row.examples or 0) * row.seeds)
     ]
-    if not found:
+    count, total, rank, key = max(
+        found, key=lambda each: each[0] / each[1], default=(0, 1, 0, None)
+    )
+    if key is None or count / total <= _FEW:
         return ""
-    shares, _, ranks, keys = (dict.fromkeys(each) for each in zip(*found, strict=True))
-    _, most, _, worst = max(found, key=lambda each: each[0])
-    limit = of.rows[worst].curves[0].token_limit
-    whose = f" of {listed([of.names[key] for key in keys])}" if len(of.keys) > 1 else ""
-    at = f"rank{'s' * (len(ranks) > 1)} {listed([*map(str, sorted(ranks))])}"
+    limit = of.rows[key].curves[0].token_limit
+    whose = f" of {of.names[key]}" if len(of.keys) > 1 else ""
     return (
-        f"{'up to ' * (len(shares) > 1)}{most} answers{whose} at "
-        f"{'every rank' if sorted(ranks) == of.ranks else at} were cut off"
+        f"{count:,} of {total:,} answers{whose} at rank {rank} were cut off"
         f"{f' at {limit} tokens' if limit else ''}: allow more with "
         '--gen-kwargs max_gen_toks=N, or give the task an "until" that ends an answer.'
     )

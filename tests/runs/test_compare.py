@@ -104,7 +104,7 @@ def test_what_cannot_be_used_leaves_no_folder(adapters, tiny_base_folder, tmp_pa
     lora, out = adapters["lora"], tmp_path / "no"
     copy = random_adapter(tiny_base_folder, tmp_path / "copy", name="x", seed=7)
     for error, message, given, options in [
-        (CheckpointError, "named twice", [lora, lora], {}),
+        (CheckpointError, "are the same adapter", [lora, lora], {}),
         (CheckpointError, "folder or file", [tmp_path / "nothing"], {}),
         (RankError, "9 is none", [lora], {"ranks": "9"}),
         (TaskError, "nothing_like_it", [lora], {"tasks": ("nothing_like_it",)}),

@@ -418,7 +418,7 @@ def test_it_leaves_nothing_behind_but_the_record_of_how_it_was_trained(method, t
     assert read.nesting.ranks == ((8,) if method == "lora" else S)
     assert read.nesting.update == ("frozen" if method == "dylora" else None)
     assert (read.rule, read.alpha) == ("sqrt", 1.0)
-    assert (facts.method, tuple(facts.nested_ranks)) == (method, read.nesting.ranks)
+    assert (facts.method, facts.nesting) == (method, read.nesting)
     assert facts.basis == ("svd" if method == "lora" else "prefix")
     assert aurac.inspect(model) == facts
 

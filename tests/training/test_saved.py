@@ -200,15 +200,6 @@ def test_a_live_model_that_peft_loaded_is_cut_as_its_folder_is(way, tmp_path, ca
     assert not caplog.text
 
 
-def test_that_the_method_of_a_live_model_is_unknown_is_said(caplog):
-    model = peft_model()
-    aurac.truncate(model, 4)
-    assert "does not say how adapter default was trained, so that it is cut by svd" in caplog.text
-    caplog.clear()
-    aurac.truncate(model, 4, basis="prefix")
-    assert not caplog.text
-
-
 PARAMETER = f"base_model.model.{FIRST}.lora_A.default.weight"
 
 

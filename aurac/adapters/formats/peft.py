@@ -63,11 +63,9 @@ class Peft(Format):
         weights = next((folder / n for n in WEIGHTS if (folder / n).exists()), folder / WEIGHTS[0])
         base = partial(source.skeleton, own=config.base)
         adapter = from_state(config, read_tensors(weights), weights, folder.name, base)
-        own = (folder / SIDECAR).exists()
-        stored = read_fields(folder / SIDECAR) if own else config.note
-        return with_record(
-            replace(adapter, source=folder), stored, folder / (SIDECAR if own else CONFIG)
-        )
+        own = folder / SIDECAR
+        where, stored = (own, read_fields(own)) if own.exists() else (folder / CONFIG, config.note)
+        return with_record(replace(adapter, source=folder), stored, where)
 
 
 def from_state(

@@ -71,9 +71,7 @@ class Sidecar(msgspec.Struct, frozen=True):
 
     def write(self, folder: Path) -> None:
         """Write the file."""
-        installed = versions()
-        used = {name: installed.get(name) for name in ("aurac", "peft", "torch")}
-        write_json(folder / SIDECAR, {**msgspec.to_builtins(self), "versions": used})
+        write_json(folder / SIDECAR, {**msgspec.to_builtins(self), "versions": versions()})
 
 
 def with_record(adapter: Adapter, stored: Mapping[str, object], where: object) -> Adapter:

@@ -17,7 +17,6 @@ from aurac.files import read_json
 from aurac.models.weights import all_finite
 
 WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")
-FLOATS: Final = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 Record = TypeVar("Record")
 
 
@@ -36,7 +35,8 @@ def checked(record: Mapping[str, object], kind: type[Record], where: object) -> 
 
 def check_factor(tensor: Tensor, key: str, where: object) -> Tensor:
     """``tensor`` itself if it can serve as a factor: a 16 to 64 bit float, finite, not empty."""
-    if tensor.dtype not in FLOATS or tensor.numel() == 0 or not all_finite(tensor):
+    usable = tensor.is_floating_point() and tensor.dtype.itemsize >= 2 and tensor.numel()
+    if not usable or not all_finite(tensor):
         dtype = str(tensor.dtype).removeprefix("torch.")
         raise CheckpointError(
             f"{key} in {where} ({dtype}, shape {tuple(tensor.shape)}) is empty, no float of 16 to "
