@@ -28,7 +28,6 @@ class EngineBackend(Backend):
         self,
         base: LoadedBase,
         load: Callable[[], LoadedBase] | None = None,
-        *,
         batch_size: int | None = None,
         max_length: int | None = None,
     ) -> None:

@@ -66,23 +66,10 @@ def compare(
     return run(Settings.of(checkpoints, tasks, **options), Bar() if progress else Progress())
 
 
-def _with_each_option() -> inspect.Signature:
-    """The signature of `compare` with the options by their names."""
-    known = inspect.signature(compare)
-    fixed = [p for p in known.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    options = [
-        inspect.Parameter(
-            each.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default={} if each.default is msgspec.NODEFAULT else each.default,
-        )
-        for each in msgspec.structs.fields(Settings)
-        if each.name not in known.parameters
-    ]
-    return known.replace(parameters=[*fixed, *options])
-
-
-compare.__signature__ = _with_each_option()  # type: ignore[attr-defined]
+_known = inspect.signature(compare).parameters  # with the options by their names it is complete
+_options = inspect.signature(Settings).parameters.values()
+_each = [*list(_known.values())[:-1], *(p for p in _options if p.name not in _known)]
+compare.__signature__ = inspect.Signature(_each)  # type: ignore[attr-defined]
 
 
 def run(
@@ -193,7 +180,7 @@ def dry_run(settings: Settings) -> tuple[Path, list[dict[str, Any]]]:
     inputs = load(settings)
     folder, rows = RunFolder(inputs.folder), []
     for cell in distinct(plan(inputs.cuts, inputs.leaves, inputs.digest, inputs.tokens)):
-        left = len(folder.cells.scores(cell.key).missing(cell.documents))
+        left = len(folder.cells.scores(cell.key).missing(cell.task.keys))
         row = cell.row._asdict() if cell.row else dict.fromkeys(Key._fields)
         counts = {"rank": cell.rank, "examples": len(cell.task), "missing": left}
         rows.append({"task": cell.task.name, **row, **counts})

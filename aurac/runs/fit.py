@@ -42,13 +42,11 @@ def best_factor(objective: Callable[[float], float], exponents: Sequence[int] = 
     parabola goes through the best grid point and its neighbours.
     """
     values = {e: objective(2.0**e) for e in exponents}
-    while True:
-        best = max(values, key=lambda e: values[e])
-        beyond = [e for e in (best - 1, best + 1) if e not in values]
-        if not beyond or abs(best) >= _FARTHEST:
-            break
+    best = max(values, key=values.__getitem__)
+    while abs(best) < _FARTHEST and (beyond := {best - 1, best + 1} - values.keys()):
         values |= {e: objective(2.0**e) for e in beyond}
-    if beyond:
+        best = max(values, key=values.__getitem__)
+    if not {best - 1, best + 1} <= values.keys():
         return 2.0**best
     below, top, above = values[best - 1], values[best], values[best + 1]
     bend = below - 2 * top + above

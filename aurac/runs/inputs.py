@@ -115,36 +115,33 @@ def load(settings: Settings, progress: Progress | None = None) -> Inputs:
     progress.step("reading the adapters")
     loaded = load_adapters(settings.checkpoints, settings.base)
     adapters = named(loaded, {})
-    chat = _in_chats(settings, tasks_asked, adapters)
-    base, tokenizer = _base(settings, adapters, progress, chat_template=chat)
+    chats = _in_chats(settings, tasks_asked, adapters)
+    base, tokenizer = _base(settings, adapters, progress, chats=chats)
     progress.step("building the prompts")
     from aurac.tasks.build import build_tasks
 
     by_token = settings.model == "hf"
     tasks = build_tasks(tasks_asked, tokenizer=base.tokenizer, options=settings, by_token=by_token)
+
+    def in_memory() -> LoadedBase:
+        if not any(p.is_meta for p in base.model.parameters()):
+            return base
+        progress.step("loading the weights")
+        how = {"trust_remote_code": settings.trust_remote_code, "device_map": settings.device_map}
+        whole = load_base(base.name, dtype=base.dtype, device=base.device, **how)
+        return tokenizer.adopted_by(whole)
+
     words = ("dtype", "device", "device_map", "trust_remote_code", "batch_size", "max_length")
     backend = open_backend(
         settings.model,
         {word: v for word in words if (v := getattr(settings, word))} | settings.model_args,
         base,
-        lambda: _in_memory(base, tokenizer, settings, progress),
+        in_memory,
         lambda: inputs.folder / "served",
-        max(adapter.rank for _, adapter in loaded),
     )
     inputs = Inputs(settings, loaded, base, tokenizer, tasks, backend)
     recipes_of(settings.groups, inputs.adapters)
     return inputs
-
-
-def _in_memory(
-    base: LoadedBase, tokenizer: Tokenizer, settings: Settings, progress: Progress
-) -> LoadedBase:
-    """The base with its weights."""
-    if not any(p.is_meta for p in base.model.parameters()):
-        return base
-    progress.step("loading the weights")
-    how = {"trust_remote_code": settings.trust_remote_code, "device_map": settings.device_map}
-    return tokenizer.adopted_by(load_base(base.name, dtype=base.dtype, device=base.device, **how))
 
 
 def _in_chats(
@@ -168,11 +165,7 @@ def _in_chats(
 
 
 def _base(
-    settings: Settings,
-    adapters: Mapping[str, Adapter | Family],
-    progress: Progress,
-    *,
-    chat_template: bool,
+    settings: Settings, adapters: Mapping[str, Adapter | Family], progress: Progress, *, chats: bool
 ) -> tuple[LoadedBase, Tokenizer]:
     """The base's outline, which all adapters fit, and what prompts go through."""
     members, trust = named_members(adapters), settings.trust_remote_code
@@ -194,7 +187,7 @@ def _base(
         base,
         {name: member.source for name, member in members.items()},
         {name: rows for name, m in members.items() if (rows := m.vocabulary) is not None},
-        chat_template=chat_template,
+        chat_template=chats,
     )
     base = tokenizer.adopted_by(base)
     known = known_names(Path(settings.out)) if settings.out else {}  # they were found to fit

@@ -100,7 +100,7 @@ def test_streams_of_blocks_make_whole_cells(tmp_path):
     assert ended == [(name, "done") for name in "abcd"]
     assert cells[0].task.blocks == [[3], [4, 5], [6]]
     for cell in cells:
-        found = CellStore(tmp_path).read(cell.key).responses(cell.documents)
+        found = CellStore(tmp_path).read(cell.key).responses(cell.task.keys)
         assert found == [f"{cell.task.name}{k}" for k in range(cell.task.n)]
 
 
