@@ -42,7 +42,7 @@ SECTIONS = {
         "study": ("training", "Train and evaluate a whole experiment from one file."),
     },
     "What is here": {
-        "tasks": ("tasks", "List the bundled tasks, or search those of lm-eval."),
+        "tasks": ("tasks", "List the bundled tasks."),
         "zoo": ("zoo", "List the adapters that come with the sources, and base models."),
     },
 }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aurac.cli import shared
-from aurac.cli.shared import FOLDER, command, pair
+from aurac.cli.shared import FOLDER, command
 from aurac.cli.tasks import TaskNames, include_path
 
 if TYPE_CHECKING:
@@ -39,10 +39,7 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
     "--limit", "-L", type=float, metavar="N", help="Use the first N examples of each task; below "
     "1: that share of them; 0: all. Default: 100 of a bundled task, all of another.",
 )  # fmt: skip
-@click.option(
-    "--metric", multiple=True, metavar="[TASK=]NAME[,FILTER]",
-    help="Metric of the task to use as accuracy.",
-)  # fmt: skip
+@shared.metric
 @click.option(
     "--split", metavar="NAME", help="Evaluate this split, such as validation. Default: the task's."
 )
@@ -53,10 +50,7 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
 @include_path
 @click.option("--base", help="Base model. Default: the one that the adapters record.")
 @shared.group
-@click.option(
-    "--cluster", type=pair, multiple=True, metavar="TASK=FIELD",
-    help="Examples with the same value of this field belong together, such as those of a passage.",
-)  # fmt: skip
+@shared.cluster
 @shared.reference
 @shared.margin()
 # Prompts

@@ -18,16 +18,23 @@ if TYPE_CHECKING:
     from aurac.notebook import Run
     from aurac.records.run import StoredRun
 
-    Groups = tuple[tuple[str, tuple[str, ...]], ...]
+    Pairs = tuple[tuple[str, Any], ...]
 
 RUN = click.argument("run", type=FOLDER, metavar="RUN")
 
 
-def answered(folder: Path, groups: Groups, **asked: Any) -> Run:
+def answered(
+    folder: Path,
+    groups: Pairs = (),
+    metric: tuple[str, ...] = (),
+    cluster: Pairs = (),
+    **asked: Any,
+) -> Run:
     """A run or study, and what it says to a question; what is not asked is as it is recorded."""
     from aurac.notebook import load_run
 
     run, given = load_run(folder), dict(groups)
+    asked |= {"metrics": metric or None, "clusters": dict(cluster) or None}
     changes = {name: value for name, value in asked.items() if value is not None}
     return run.ask(groups=run.question.apart(given) | given, **changes)
 
@@ -44,6 +51,7 @@ def answered(folder: Path, groups: Groups, **asked: Any) -> Run:
     help="Exit with code 4 unless the rank to ship of every adapter is N or smaller.",
 )  # fmt: skip
 @shared.group
+@shared.metric
 @shared.limit
 @shared.details
 @shared.as_json
@@ -60,11 +68,14 @@ def recommend(run: Path, rank: int | None, details: bool, as_json: bool, **asked
     found = answered(run, **asked)
     shared.print_analysis(found.analysis, found.stored, as_json=as_json, details=details)
     names = [adapter.name for adapter in found.adapters]
-    if rank and (larger := beyond(found.analysis, rank, names)):
-        line = f"aurac: rank {rank} is not enough for {'; '.join(larger)}"
-        click.echo(one_line(line), err=True)
-        return 4
-    return 3 if not rank and is_open(found.analysis, names) else 0
+    if rank is None:
+        return 3 if is_open(found.analysis, names) else 0
+    larger = beyond(found.analysis, rank, names)
+    said = (
+        f"is not enough for {'; '.join(larger)}" if larger else f"suffices for {', '.join(names)}"
+    )
+    click.echo(one_line(f"aurac: rank {rank} {said}"), err=True)
+    return 4 if larger else 0
 
 
 def is_open(analysis: Analysis, adapters: Iterable[str]) -> bool:
@@ -91,19 +102,14 @@ def beyond(analysis: Analysis, rank: int, adapters: Iterable[str]) -> list[str]:
 
 @command()
 @click.argument("source", type=FOLDER, metavar="FILE|RUN")
-@click.option("--metric", metavar="NAME[,FILTER]", help="Which metric, where there are several.")
-@click.option(
-    "--cluster", type=pair, multiple=True, metavar="TASK=FIELD",
-    help="In sample logs, examples with the same value of this field belong together.",
-)  # fmt: skip
 @shared.question
 @shared.details
 @shared.as_json
 def score(
     source: Path,
-    metric: str | None,
-    cluster: tuple[tuple[str, str], ...],
-    groups: Groups,
+    groups: Pairs,
+    metric: tuple[str, ...],
+    cluster: Pairs,
     details: bool,
     as_json: bool,
     **asked: Any,
@@ -123,8 +129,8 @@ def score(
     from aurac.records.run import is_run
 
     run: StoredRun | None = None
-    if is_run(source) and metric is None and not cluster:
-        found = answered(source, groups, **asked)
+    if is_run(source):
+        found = answered(source, groups, metric, cluster, **asked)
         run, analysis = found.stored, found.analysis
     else:
         curves = read_curves(source, metric, dict(cluster))

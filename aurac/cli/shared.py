@@ -119,10 +119,18 @@ group = click.option(
     "--group", "groups", type=members, multiple=True, metavar="RECIPE=A,B",
     help="Treat adapters as training seeds of one recipe.",
 )  # fmt: skip
+metric = click.option(
+    "--metric", multiple=True, metavar="[TASK=]NAME[,FILTER]",
+    help="Metric of the task to use as accuracy.",
+)  # fmt: skip
+cluster = click.option(
+    "--cluster", type=pair, multiple=True, metavar="TASK=FIELD",
+    help="Examples with the same value of this field belong together, such as those of a passage.",
+)  # fmt: skip
 limit = click.option(
     "--limit", type=click.IntRange(1), metavar="N", help="Read the first N examples of each task."
 )
-question = options(margin(), reference, group, limit)
+question = options(margin(), reference, group, metric, cluster, limit)
 device = click.option(
     "--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps. Default: the best one there is."
 )

@@ -46,26 +46,27 @@ def matching(wanted: str, there: Iterable[str]) -> list[str]:
     return [wanted] if wanted in keys else [k for k in keys if k.rpartition(",")[0] == wanted]
 
 
-def wanted_metric(asked: Mapping[str, str], task: str, there: Iterable[str]) -> str | None:
-    """The metric that was asked of a task; None for its own, also where it lacks one asked of all.
+def wanted_metrics(asked: Mapping[str, str], tasks: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """Task → the metric that was asked of it; a task that lacks one asked of all is left out.
 
     Raises:
-        DataError: The task lacks what was asked of it, or has it under several filters.
+        UsageError: A task that is not there.
+        DataError: A task lacks what was asked of it, or has it under several filters; or no task
+            has what was asked of all.
     """
-    keys = sorted(there)
-    wanted = asked.get(task, asked.get(ANY_TASK))
-    same = matching(wanted, keys) if wanted else []
-    if len(same) > 1 or (task in asked and not same):
-        known = ", ".join(map(repr, same or keys)) or "none with a name"
-        raise DataError(f"{task or 'The source'} has no one metric {wanted!r}, but {known}.")
-    return same[0] if same else None
-
-
-def check_asked(asked: Mapping[str, str], tasks: Mapping[str, Iterable[str]]) -> None:
-    """Refuse a metric of a task that is not there, or one of all tasks that none has."""
     for task in asked.keys() - tasks.keys() - {ANY_TASK}:
-        raise UsageError(f"--metric names {task}, which is not there.")
-    wanted = asked.get(ANY_TASK)
-    if wanted and not any(matching(wanted, there) for there in tasks.values()):
+        raise UsageError(f"There is no task {task!r}; there are {', '.join(tasks)}.")
+    chosen: dict[str, str] = {}
+    for task, there in tasks.items():
+        keys, wanted = sorted(there), asked.get(task, asked.get(ANY_TASK))
+        same = matching(wanted, keys) if wanted else []
+        if len(same) > 1 or (task in asked and not same):
+            known = ", ".join(map(repr, same or keys)) or "none with a name"
+            raise DataError(f"{task or 'The source'} has no one metric {wanted!r}, but {known}.")
+        if same:
+            chosen[task] = same[0]
+    if asked.get(ANY_TASK) and not chosen:
         known = ", ".join(sorted({repr(key) for there in tasks.values() for key in there}))
+        wanted = asked[ANY_TASK]
         raise DataError(f"No task has a metric {wanted!r}; there are {known or 'none with names'}.")
+    return chosen

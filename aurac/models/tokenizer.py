@@ -130,10 +130,17 @@ def tokenizer_folder(path: Path | None) -> Path | None:
     return folder if any((folder / name).is_file() for name in (_CONFIG, _TEMPLATE)) else None
 
 
-def has_template(path: Path | None) -> bool:
-    """Whether an adapter's folder has a chat template as a file, which trainers write."""
+def has_template(path: Path | None) -> bool | None:
+    """Whether the tokenizer of an adapter's folder has a chat template; None: it cannot be said.
+
+    Trainers write it as a file; in a configuration it may be that of the base.
+    """
     folder = tokenizer_folder(path)
-    return folder is not None and (folder / _TEMPLATE).is_file()
+    if folder is None:
+        return None
+    if (folder / _TEMPLATE).is_file():
+        return True
+    return None if '"chat_template"' in (folder / _CONFIG).read_text(encoding="utf-8") else False
 
 
 def _load(folder: Path, whose: str, base: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +13,13 @@ from aurac.analysis.frames import answerable, resolved
 from aurac.analysis.gather import gather
 from aurac.analysis.schema import Frames, Tables
 from aurac.curves.curve import Curve
+from aurac.curves.metrics import asked_metrics
 from aurac.errors import UsageError
 from aurac.records.folder import RunFolder
 from aurac.records.run import Failure, StoredRun, read_run
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from matplotlib.axes import Axes
     from pandas import DataFrame
@@ -110,7 +112,8 @@ class Run(Frames):
     def ask(self, **changes: Any) -> Run:
         """The same run under another `aurac.Question`; what is not named stays.
 
-        Pairs take the place of a reference, and a reference that of pairs.
+        Pairs take the place of a reference, and a reference that of pairs. Metrics may be given as
+        `aurac.compare` takes them: ``"acc_norm"``, or task → name.
 
         Raises:
             UsageError: A field that a question does not have, a value that it does not take, or a
@@ -119,6 +122,8 @@ class Run(Frames):
         """
         if changes.keys() & {"pairs", "reference"}:
             changes = {"pairs": (), "reference": None} | changes
+        if isinstance(metrics := changes.get("metrics"), str | Sequence | Mapping):
+            changes["metrics"] = self.stored.named(asked_metrics(metrics))
         run = Run(self.stored.under(self.question.but(**changes)))
         resolved(run.question, gather(run.curves, run.stored.groups))
         return run

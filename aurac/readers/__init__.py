@@ -56,7 +56,8 @@ def read_curves(
             ``rank_N`` with ``samples_*.jsonl`` for each rank; or a run folder or that of a report
             or study, an adapter's default cut first.
         metric: Where the source holds several: ``[TASK=]NAME[,FILTER]``, or task → such.
-        cluster: Of sample logs, task ("" for all) → field of its examples that clusters them.
+        cluster: Of sample logs and runs, task → field of its examples that clusters them; in
+            sample logs "" stands for all tasks.
 
     Raises:
         DataError: Not there, of an unknown kind, empty, or with unusable content.
@@ -71,12 +72,13 @@ def read_curves(
         from aurac.readers.lm_eval_logs import read_samples
 
         return read_samples(path, asked, cluster or {})
-    if cluster:
-        raise DataError(f"{path} names its clusters itself; a field is only for sample logs.")
     if path.is_dir():
-        if asked:
-            raise DataError(f"{path} is a run: compare with another --metric into another folder.")
-        return list(read_run(path).curves)
+        run = read_run(path)
+        given = {"metrics": run.named(asked), "clusters": dict(cluster or {})}
+        changes = {name: value for name, value in given.items() if value}
+        return list(run.under(run.question.but(**changes)).curves)
+    if cluster:
+        raise DataError(f"{path} has a column for clusters; a field is for logs and runs.")
     from aurac.readers.table import read_table
 
     return read_table(path, asked)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from aurac.curves.curve import Curve
-from aurac.curves.metrics import check_asked, wanted_metric
+from aurac.curves.metrics import wanted_metrics
 from aurac.errors import DataError
 from aurac.readers.table import curves_from_frame
 
@@ -73,8 +73,8 @@ def read_samples(root: Path, asked: Mapping[str, str], cluster: Mapping[str, str
     there = {
         str(task): set.intersection(*each) for task, each in metrics.groupby(level=0, sort=False)
     }
-    check_asked(asked, there)
-    chosen = {task: _metric(task, asked, known) for task, known in there.items()}
+    chosen = wanted_metrics(asked, there)
+    chosen |= {task: _preferred(task, there[task]) for task in there if task not in chosen}
     curves = curves_from_frame(table[table["metric"] == table["task"].map(chosen)], name=str(root))
     why = "not in the logs of all its tasks"
     curves = [
@@ -96,10 +96,8 @@ def _with_base(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([rest, each.merge(base.drop(columns="adapter"), on="task")])
 
 
-def _metric(task: str, asked: Mapping[str, str], there: set[str]) -> str:
-    """The one that was asked for, else a preferred one, else the only one."""
-    if name := wanted_metric(asked, task, there):
-        return name
+def _preferred(task: str, there: set[str]) -> str:
+    """A preferred metric, else the only one."""
     known = [name for name in PREFERRED if name in there] or list(there if len(there) == 1 else ())
     if not known:
         listed = ", ".join(map(repr, sorted(there))) or "no metric at every rank"

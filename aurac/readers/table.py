@@ -11,7 +11,7 @@ import pandas as pd
 
 from aurac.curves.checks import MOST
 from aurac.curves.curve import Curve
-from aurac.curves.metrics import check_asked, wanted_metric
+from aurac.curves.metrics import wanted_metrics
 from aurac.errors import AuracError, CurveError, DataError, first_line
 from aurac.readers.data_files import read_frame
 
@@ -56,15 +56,14 @@ def curves_from_frame(
         pairs = table[["task", "metric"]] if "task" in table else table[["metric"]].assign(task="")
         for task, one in pairs.drop_duplicates().itertuples(index=False):
             there.setdefault(str(task), set()).add(str(one))
-    check_asked(metric or {}, there)
+    chosen = wanted_metrics(metric or {}, there)
     curves = []
     grouped: Any = (
         table.groupby(keys, sort=False, dropna=False, observed=True) if keys else [((), table)]
     )
     for values, rows in grouped:
         labels = {k: None if pd.isna(v) else v for k, v in zip(keys, values, strict=True)}
-        task = labels.get("task") or ""
-        wanted = wanted_metric(metric or {}, task, there.get(task, ()))
+        wanted = chosen.get(labels.get("task") or "")
         if wanted is None or labels.get("metric") == wanted:
             which = ", ".join(str(v) for v in labels.values() if v is not None) or "its curve"
             curves.append(_curve(rows, labels, f"{name}, {which}", examples=examples))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aurac.curves.curve import Curve
-from aurac.curves.metrics import LOSS
+from aurac.curves.metrics import LOSS, wanted_metrics
 from aurac.curves.question import Key, Question, recipes_of
 from aurac.errors import RunFolderError, UsageError
 from aurac.files import read_json
@@ -193,6 +193,10 @@ class StoredRun:
     def metric(self, task: TaskInfo) -> str:
         """The ``metric,filter`` that is the accuracy of a task or group."""
         return self.question.metrics.get(task.name, task.metric)
+
+    def named(self, asked: Mapping[str, str]) -> dict[str, str]:
+        """Task → the metric that was asked of it, or of all tasks, perhaps by its name alone."""
+        return wanted_metrics(asked, {task.name: task.metrics for task in self.tasks})
 
     # Which examples -----------------------------------------------------------------------------
 

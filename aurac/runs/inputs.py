@@ -147,21 +147,26 @@ def load(settings: Settings, progress: Progress | None = None) -> Inputs:
 def _in_chats(
     settings: Settings, tasks: Sequence[str], adapters: Mapping[str, Adapter | Family]
 ) -> bool:
-    """Whether some prompts are chats; adapters with a template that no prompt has are named."""
+    """Whether some prompts are chats; adapters whose folder says otherwise are named."""
     from aurac.tasks.own_data import is_conversation
 
     own = [*filter(is_data, tasks)]
-    if settings.apply_chat_template or any(is_conversation(Path(task)) for task in own):
-        return True
+    chats = settings.apply_chat_template or any(is_conversation(Path(task)) for task in own)
     every = named_members(adapters).items()
-    with_template = [name for name, adapter in every if has_template(adapter.source)]
-    if with_template and len(own) < len(tasks):
+    others = [name for name, adapter in every if has_template(adapter.source) == (not chats)]
+    if others and chats:
+        logger.warning(
+            "%s: the folder has no chat template; the prompts are chats all the same, which lowers "
+            "the scores of an adapter that was trained without them",
+            ", ".join(others),
+        )
+    elif others and len(own) < len(tasks):
         logger.warning(
             "%s: the folder has a chat template; if the adapter was trained with it, give "
             "--apply-chat-template",
-            ", ".join(with_template),
+            ", ".join(others),
         )
-    return False
+    return chats
 
 
 def _base(

@@ -116,8 +116,8 @@ class _Builder:
         manager = TaskManager(include_defaults=False, include_path=paths)
         for name, row in stock_tasks().items() if self._stock else ():
             path = task_folder() / row.file if row.file else None
-            tags = set(row.members) if row.kind == "TAG" else set()
-            manager.task_index.setdefault(name, Entry(name, Kind[row.kind], path, tags=tags))
+            entry = Entry(name, Kind[row.kind], path, tags=set(row.tags))
+            manager.task_index.setdefault(name, entry)
         return manager
 
     def build(self, requested: str) -> list[EvalTask | TaskGroup]:

@@ -1,4 +1,4 @@
-"""The names of lm-eval's tasks and what each asks for, without importing lm-eval.
+"""The names of lm-eval's tasks and their files, without importing lm-eval.
 
 `lm_eval.tasks.TaskManager` parses 14,000 files; its listing is kept as one JSON file in the cache
 folder, under lm-eval's version.
@@ -23,31 +23,21 @@ from aurac.models import cache_root
 from aurac.readers.data_files import suffix_of
 from aurac.tasks.bundled import BUNDLED, include_path
 
-_SCHEMA = 1
+_SCHEMA = 2
 
 
 class ListedTask(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the YAML file of a task, group or tag says of it.
+    """Where the tasks of a name are.
 
     Attributes:
         kind: `TASK`, `PY_TASK` (a Python class), `GROUP` or `TAG`, as lm-eval calls them.
         file: Its YAML file, below lm-eval's folder of tasks where it lies there; None of a tag.
-        members: Tasks of a group or tag.
-        output_type: lm-eval's, such as ``multiple_choice`` or ``generate_until``.
-        num_fewshot: Few-shot examples in each prompt unless told otherwise.
-        data: Data set of the hub and its configuration.
-        split: The split that is evaluated.
-        metrics: ``name,filter`` that it names itself.
+        tags: Tasks of a tag.
     """
 
     kind: str
     file: str | None = None
-    members: tuple[str, ...] = ()
-    output_type: str | None = None
-    num_fewshot: int | None = None
-    data: str | None = None
-    split: str | None = None
-    metrics: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
 
 
 @cache
@@ -94,36 +84,11 @@ def _listed(**where: Any) -> dict[str, ListedTask]:
 
 
 def _row(entry: Any) -> ListedTask:
-    config = entry.cfg or {}
     path, root = entry.yaml_path, task_folder()
     if path is not None:
         path = path.relative_to(root) if path.is_relative_to(root) else path.absolute()
-    members = entry.tags if entry.kind.name == "TAG" else ()
-    if entry.kind.name == "GROUP":
-        parts = _as_list(config.get("task"))
-        members = (p if isinstance(p, str) else p.get("group") or p.get("task") for p in parts)
-    filters = [row.get("name") for row in config.get("filter_list") or [{"name": "none"}]]
-    metrics = [row.get("metric") for row in config.get("metric_list") or ()]
-    data = [str(config[key]) for key in ("dataset_path", "dataset_name") if config.get(key)]
-    shots = config.get("num_fewshot")
-    return ListedTask(
-        kind=entry.kind.name,
-        file=None if path is None else path.as_posix(),
-        members=tuple(sorted(map(str, members))),
-        output_type=_text(config.get("output_type")),
-        num_fewshot=shots if isinstance(shots, int) else None,
-        data=" ".join(data) or None,
-        split=_text(config.get("test_split") or config.get("validation_split")),
-        metrics=tuple(f"{Path(str(m)).suffix[1:] or m},{f}" for m in metrics for f in filters),
-    )
-
-
-def _as_list(value: Any) -> list[Any]:
-    return [value] if isinstance(value, str) else list(value or ())
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    tags = tuple(sorted(entry.tags)) if entry.kind.name == "TAG" else ()
+    return ListedTask(entry.kind.name, None if path is None else path.as_posix(), tags)
 
 
 def is_file(name: str) -> bool:
@@ -161,7 +126,7 @@ def expand(names: Iterable[str], folder: Path | str | None = None) -> list[str]:
 
 def _unknown(name: str, known: Iterable[str]) -> TaskError:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.75)
-    near = "`aurac tasks WORD` searches the names."
+    near = "`lm-eval ls tasks` lists the names."
     if Path(name).is_file():
         near = "a file of examples ends in .jsonl, .json, .parquet or .csv, one of a task in .yaml."
     elif Path(f"{name}.yaml").is_file():
@@ -169,18 +134,3 @@ def _unknown(name: str, known: Iterable[str]) -> TaskError:
     elif close:
         near = f"did you mean {', '.join(close)}?"
     return TaskError(f"Task {name!r} is not known to lm-eval {version('lm_eval')}; {near}")
-
-
-def search(word: str, folder: Path | str | None = None) -> dict[str, ListedTask]:
-    """The tasks whose name contains a word or matches a pattern.
-
-    First those in lm-eval's folder of that name, then the shortest.
-    """
-    word, rows = word.lower(), all_tasks(folder)
-    pattern = word if set("*?[") & set(word) else f"*{word}*"
-
-    def order(name: str) -> tuple[bool, int, str]:
-        return not (rows[name].file or "").startswith(f"{word}/"), len(name), name
-
-    found = (name for name in rows if fnmatch.fnmatchcase(name.lower(), pattern))
-    return {name: rows[name] for name in sorted(found, key=order)}

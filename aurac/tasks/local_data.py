@@ -154,4 +154,4 @@ def check_examples(
         lacking = [at for at, row in enumerate(contents) if row.get(column) in (None, [])]
         if lacking:
             count = f"{len(lacking)} of {len(contents)} examples of {what} lack {column!r}"
-            raise DataError(f"{count}, the first of them example {lacking[0]}.")
+            raise DataError(f"{count}, the first of them in row {lacking[0] + 1}.")

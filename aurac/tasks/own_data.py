@@ -133,7 +133,14 @@ def _examples(path: Path, tokenizer: Any) -> Dataset:
     template = getattr(tokenizer, "chat_template", None)
     if not template and _converses(rows):
         raise UsageError(f"{path} has messages, and the tokenizer has no chat template.")
-    turns = [list(_turns(row, number, tokenizer)) for number, row in enumerate(rows)]
+    turns = [list(_turns(row, number, tokenizer)) for number, row in enumerate(rows, 1)]
+    if twice := len(turns) - len({*map(str, turns)}):
+        _log.warning(
+            "%s: %d of %d examples repeat another one; the intervals take all as independent",
+            task_name(path),
+            twice,
+            len(turns),
+        )
     several = any(sum(map(_answers, row.get("messages") or ())) > 1 for row in rows)
     if several and all(len(each) == 1 for each in turns):
         _log.warning(
@@ -172,14 +179,14 @@ def _turns(row: Row, number: int, tokenizer: Any) -> Iterator[list[str]]:
             return
         answers = [at for at, message in enumerate(messages) if _answers(message)]
         if not answers:
-            raise DataError(f"Example {number} has no message of the assistant.")
+            raise DataError(f"Row {number} has no message of the assistant.")
         prompt, messages = messages[: answers[-1]], messages[: answers[-1] + 1]
     else:
-        raise DataError(f"Example {number} has no texts and no lists of messages.")
+        raise DataError(f"Row {number} has no texts and no lists of messages.")
     before = _rendered(row, prompt, tokenizer, add_generation_prompt=True)
     whole = _rendered(row, messages, tokenizer)
     if not whole.startswith(before):
-        raise DataError(f"The chat template writes the prompt of example {number} in two ways.")
+        raise DataError(f"The chat template writes the prompt of row {number} in two ways.")
     yield [before, whole[len(before) :].rstrip()]
 
 

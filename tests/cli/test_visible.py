@@ -47,7 +47,6 @@ def table(tmp_path) -> Path:
     "arguments",
     [
         ["score", "TABLE", "--margin", "0.1"],
-        ["tasks", EVIL],
         ["score", "TABLE", "--group", f"x={EVIL}x"],
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aurac.curves.metrics import asked_metrics, parse_metrics, wanted_metric
+from aurac.curves.metrics import asked_metrics, parse_metrics, wanted_metrics
 from aurac.errors import DataError, UsageError
 
 ARC, GSM8K = ("acc,none", "acc_norm,none"), ("exact_match,strict", "exact_match,flexible")
@@ -26,10 +26,15 @@ def test_metric_options():
 
 
 def test_a_name_alone_stands_for_the_one_filter_that_has_it():
-    assert wanted_metric(asked_metrics("acc_norm"), "arc", ARC) == "acc_norm,none"
-    assert wanted_metric(asked_metrics("acc,none"), "arc", ARC) == "acc,none"
-    assert wanted_metric(asked_metrics("acc_norm"), "gsm8k", GSM8K) is None
+    tasks = {"arc": ARC, "gsm8k": GSM8K}
+    assert wanted_metrics(asked_metrics("acc_norm"), tasks) == {"arc": "acc_norm,none"}
+    assert wanted_metrics(asked_metrics("acc,none"), tasks) == {"arc": "acc,none"}
+    assert wanted_metrics({}, tasks) == {}
     with pytest.raises(DataError, match=r"no one metric 'exact_match', but 'exact_match,fl"):
-        wanted_metric({"*": "exact_match"}, "gsm8k", GSM8K)
+        wanted_metrics({"*": "exact_match"}, tasks)
     with pytest.raises(DataError, match="arc has no one metric 'ac'"):
-        wanted_metric({"arc": "ac", "*": "acc"}, "arc", ARC)
+        wanted_metrics({"arc": "ac", "*": "acc"}, tasks)
+    with pytest.raises(DataError, match="No task has a metric 'f1'; there are 'acc,none'"):
+        wanted_metrics({"*": "f1"}, {"arc": ("acc,none",)})
+    with pytest.raises(UsageError, match="no task 'ark'; there are arc, gsm8k"):
+        wanted_metrics({"ark": "acc"}, tasks)

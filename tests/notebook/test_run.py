@@ -74,10 +74,10 @@ def test_another_question_is_asked_of_the_same_run(run):
         ({"groups": {"g": "lora"}}, r"groups takes .*, not \{'g': 'lora'\}"),
         ({"groups": {"g": ["loora"]}}, r"group g names loora; there are lora, dylora, matryoshka"),
         ({"tasks": ["t"]}, r"no task 't'; it has aurac_word_problems"),
-        ({"metrics": {"t": "acc,none"}}, r"no task 't'; it has aurac_word_problems"),
+        ({"metrics": {"t": "acc,none"}}, r"no task 't'; there are aurac_word_problems"),
         (
             {"metrics": {"aurac_word_problems": "acc,none"}},
-            r"aurac_word_problems has no metric 'acc,none'; it has exact_match,",
+            r"aurac_word_problems has no one metric 'acc,none', but 'exact_match,",
         ),
         ({"clusters": {"t": "kind"}}, r"no task 't'; it has aurac_word_problems"),
         (

@@ -62,7 +62,7 @@ def quick(root, *, flush=False):
         stem.with_suffix(".svg").write_text("<svg/>")
         return [stem.with_suffix(".svg")]
 
-    names = root / "cache" / "lm_eval" / f"tasks-{version('lm_eval')}-1.json"
+    names = root / "cache" / "lm_eval" / f"tasks-{version('lm_eval')}-2.json"
     names.parent.mkdir(parents=True, exist_ok=True)
     names.write_text("{}")
     threads = torch.get_num_threads()

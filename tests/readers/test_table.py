@@ -109,7 +109,7 @@ def test_a_metric_is_chosen_by_name_for_all_tasks_or_one(tmp_path):
         read_curves(path, "t=em")
     with pytest.raises(DataError, match=r"No task has a metric 'bleu'"):
         read_curves(path, "bleu")
-    with pytest.raises(UsageError, match="names v, which is not there"):
+    with pytest.raises(UsageError, match="no task 'v'"):
         read_curves(path, "v=f1")
 
 
@@ -162,5 +162,5 @@ def test_bad_files_are_named(tmp_path):
     for name in ("t.xlsx", "t.parquet", "t.jsonl", "t.csv"):
         with pytest.raises(DataError, match=rf"{name}(, line 1 is not JSON| cannot be read)"):
             read_curves(write(tmp_path, "" if name == "t.csv" else "nonsense", name))
-    with pytest.raises(DataError, match="only for sample logs"):
+    with pytest.raises(DataError, match="a field is for logs and runs"):
         read_curves(write(tmp_path, HEAD + BODY), cluster={"": "passage"})

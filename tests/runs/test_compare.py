@@ -16,6 +16,7 @@ from support.small_runs import SMALL, TASK, assert_clean, cell_files, random_ada
 
 import aurac
 from aurac.adapters import load_adapter, truncate
+from aurac.cli.results import answered
 from aurac.errors import CheckpointError, RankError, RunFolderError, TaskError, UsageError
 from aurac.exports import export
 from aurac.models import base
@@ -148,6 +149,15 @@ def test_examples_of_ones_own_have_two_scores_from_one_pass(adapters, tmp_path):
     assert cell_files(tmp_path / "run") == cells  # nothing is computed
     assert again.curves[0].metric == "token_accuracy,none"
     assert again.curves[0].nats == whole.nats
+    [stored] = aurac.load_run(tmp_path / "run").curves
+    assert stored.metric == "token_accuracy,none"  # of the last command
+    for found in (
+        aurac.load_run(tmp_path / "run").ask(metrics="whole_completion").curves,
+        aurac.read_curves(tmp_path / "run", metric="held=whole_completion"),
+        answered(tmp_path / "run", metric=("whole_completion",), margin=0.1).curves,
+    ):
+        assert found[0].metric == whole.metric
+        assert np.array_equal(found[0].outcomes, whole.outcomes)
     assert set(whole.nats) == {0, 1, 4}
     [same] = run_small(adapters["lora"], tmp_path / "hflm", task, ranks="1", model="hflm").curves
     assert np.array_equal(same.outcomes, whole.outcomes)
@@ -169,10 +179,20 @@ def test_a_chat_template_beside_an_adapter_is_said_where_it_is_not_used(
     load(Settings.of([mine], TASK, **SMALL, **words, apply_chat_template=True))
     write_jsonl(tmp_path / "own.jsonl", [{"prompt": "a b", "completion": " c"}])
     load(Settings.of([mine], tmp_path / "own.jsonl", **SMALL, **words))
-    assert "the folder has a chat template" not in caplog.text
+    assert "the folder has" not in caplog.text
     load(Settings.of([mine], TASK, **SMALL, **words))
     said = "mine: the folder has a chat template; if the adapter was trained with it, give --apply-"
     assert said in caplog.text
+    (mine / "chat_template.jinja").unlink()
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_base_folder / file, mine)
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    write_jsonl(tmp_path / "own.jsonl", [{"messages": talk}])
+    with pytest.raises(UsageError, match="no chat template"):
+        load(Settings.of([mine], tmp_path / "own.jsonl", **SMALL, **words))
+    assert (
+        "mine: the folder has no chat template; the prompts are chats all the same" in caplog.text
+    )
 
 
 def test_the_default_folder_is_by_tasks_prompts_and_settings(adapters):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -13,19 +14,15 @@ from harness_doubles import write_choice_task
 from aurac.cli import cli
 from aurac.errors import TaskError
 from aurac.tasks import listing
-from aurac.tasks.listing import expand, search, stock_tasks
+from aurac.tasks.listing import expand, stock_tasks
 
 
-def test_rows_say_what_a_task_asks_for():
+def test_rows_say_where_a_task_is():
     rows = stock_tasks()
-    assert rows["gsm8k"].num_fewshot == 5
-    assert rows["gsm8k"].data == "openai/gsm8k main"
-    assert "exact_match,strict-match" in rows["gsm8k"].metrics
-    assert rows["arc_easy"].output_type == "multiple_choice"  # of the file that it includes
-    assert rows["wikitext"].output_type == "loglikelihood_rolling"
-    assert rows["ai2_arc"].members == ("arc_challenge", "arc_easy")
-    assert rows["mmlu"].kind == "GROUP"
-    assert rows["aurac_word_problems"].split == "test"
+    assert (rows["gsm8k"].kind, rows["gsm8k"].file) == ("TASK", "gsm8k/gsm8k.yaml")
+    assert rows["ai2_arc"].tags == ("arc_challenge", "arc_easy")
+    assert (rows["mmlu"].kind, rows["mmlu"].tags) == ("GROUP", ())
+    assert rows["aurac_word_problems"].file.endswith("aurac_word_problems.yaml")
 
 
 def test_the_listing_is_kept_and_a_damaged_one_is_made_anew(tmp_path, monkeypatch):
@@ -66,7 +63,7 @@ def test_names_patterns_and_files_are_expanded(tmp_path):
     assert expand([examples]) == [examples]
     for name, words in (
         ("gsm8kk", r"'gsm8kk' is not known to lm-eval .*; did you mean gsm8k"),
-        ("qqqqzzzz", "searches the names"),
+        ("qqqqzzzz", "lists the names"),
         ("no_such_*", "'no_such_\\*' is not known"),
         ("nowhere.yaml", "file nowhere.yaml does not exist"),
         (str(tmp_path / "mine"), "did you mean"),
@@ -79,23 +76,9 @@ def test_names_patterns_and_files_are_expanded(tmp_path):
         expand(["mine"], tmp_path / "mine_data")
 
 
-def test_a_search_begins_with_lm_evals_folder_of_that_name():
-    assert list(search("arc"))[:2] == ["arc_easy", "arc_challenge"]
-    assert all(name.startswith("mmlu_a") for name in search("MMLU_A*"))
-
-
-def test_the_command_shows(tmp_path):
-    for words, shown in (
-        ([], "aurac tasks WORD searches the 14"),
-        (["aurac_word_problems"], "train.jsonl.gz"),
-        (["gsm8k"], "metrics  exact_match,strict-match"),
-        (["mmlu_stem"], "group of 1"),
-        (["e"], "more; --json lists all"),
-    ):
-        done = CliRunner().invoke(cli, ["tasks", *words])
-        assert done.exit_code == 0, done.output
-        assert shown in done.output
-    write_choice_task(tmp_path, "mine")
-    words = ["tasks", "mine", "--include-path", str(tmp_path), "--json"]
-    (row,) = json.loads(CliRunner().invoke(cli, words).output)
-    assert (row["name"], row["metrics"]) == ("mine", ["acc,none", "acc_norm,none", "mcc,none"])
+def test_the_command_lists_the_bundled_tasks():
+    shown = CliRunner().invoke(cli, ["tasks"]).output
+    assert "`lm-eval ls tasks`" in shown
+    rows = json.loads(CliRunner().invoke(cli, ["tasks", "--json"]).output)
+    assert [row["task"] for row in rows] == ["aurac_word_problems", "aurac_word_problems_mc"]
+    assert all(Path(row["test"]).name == "test.jsonl.gz" for row in rows)

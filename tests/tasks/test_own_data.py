@@ -178,14 +178,23 @@ def test_whole_completion_is_lm_evals_own_answer_too(tmp_path):
             "1 of 3 examples of .* lack 'prompt'",
         ),
         ([{"prompt": "a", "completion": "b"}, {"prompt": "a"}], "1 of 2 examples of .* 'completi"),
-        ([{"messages": [turn("user", "a")]}], "Example 0 has no message of the assistant"),
-        ([{"prompt": "a", "completion": 3}], "Example 0 has no texts and no lists of messages"),
+        ([{"messages": [turn("user", "a")]}], "Row 1 has no message of the assistant"),
+        ([{"prompt": "a", "completion": 3}], "Row 1 has no texts and no lists of messages"),
     ],
 )
 def test_what_is_in_neither_format_is_said_before_anything_is_computed(rows, sentence, tmp_path):
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(DataError, match=sentence):
         build_tasks([str(tmp_path / "t.jsonl")], tokenizer=chat("bytes", UNMARKED))
+
+
+def test_examples_that_repeat_another_one_are_counted(tmp_path, caplog):
+    rows = [{"prompt": "a", "completion": text} for text in "bbcb"]
+    build_tasks([str(write_jsonl(tmp_path / "t.jsonl", rows))], tokenizer=tokenizer("bytes"))
+    assert "t: 2 of 4 examples repeat another one" in caplog.text
+    caplog.clear()
+    build_tasks([str(write_jsonl(tmp_path / "u.jsonl", rows[1:3]))], tokenizer=tokenizer("bytes"))
+    assert not caplog.text
 
 
 def test_what_would_change_the_prompts_is_refused(tmp_path):
