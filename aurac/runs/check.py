@@ -46,7 +46,7 @@ def check(inputs: Inputs, cells: Sequence[PlannedCell], progress: Progress) -> N
         return
     from aurac.backends.check import QUICK, NotComputedError
 
-    path = inputs.folder / CHECKED_FILE
+    path = inputs.folder.path / CHECKED_FILE
     known = json.loads(path.read_text("utf-8")) if path.exists() else {}
     where = [inputs.settings.model_args.get("base_url"), inputs.identity]
     first = {row.adapter: cuts for row, cuts in reversed(inputs.cuts.items())}

@@ -20,7 +20,6 @@ from aurac.curves.question import ALL_PAIRS, Key
 from aurac.errors import UsageError
 from aurac.files import sweep_scraps
 from aurac.records.documents import Documents
-from aurac.records.folder import RunFolder
 from aurac.records.manifest import Manifest, recipe_groups
 from aurac.records.run import StoredRun
 from aurac.runs.check import alike, check
@@ -28,7 +27,7 @@ from aurac.runs.compute import Work, compute
 from aurac.runs.fit import fitted
 from aurac.runs.inputs import Inputs, load
 from aurac.runs.manifest import manifest_of, write_documents
-from aurac.runs.plan import distinct, plan
+from aurac.runs.plan import distinct
 from aurac.runs.progress import Bar, Progress
 from aurac.runs.ray import Cluster, cluster
 from aurac.runs.settings import Settings
@@ -82,18 +81,16 @@ def run(
     """As `compare`, for settings that are one record; `command` is kept in the run folder."""
     began, progress = time.time(), progress or Progress()
     with progress, _stopped_by_sigterm():
-        inputs = load(settings, progress)
-        folder = RunFolder(inputs.folder)
-        manifest = manifest_of(inputs, command, began)
-        _check_question(inputs, manifest)
-        with inputs.backend as backend, contextlib.ExitStack() as stack:
+        with load(settings, progress) as inputs, contextlib.ExitStack() as stack:
+            folder = inputs.folder
+            manifest = manifest_of(inputs, command, began)
+            _check_question(inputs, manifest)
             connected = cache(lambda: stack.enter_context(cluster(inputs)))
             if settings.ray is None and not folder.path.exists():
-                backend.load()  # a base that cannot be used leaves no folder behind
+                inputs.backend.load()  # a base that cannot be used leaves no folder behind
             folder.record(manifest)
             find = (lambda keys: connected().find(keys)) if settings.ray else None
-            factors = fitted(inputs, folder, find)
-            cells = plan(inputs.cuts, inputs.leaves, inputs.digest, inputs.tokens, factors)
+            cells = inputs.cells(fitted(inputs, find))
             documents = {t.name: write_documents(folder.path, t) for t in inputs.leaves}
             manifest = manifest_of(inputs, command, began, cells, documents)
             known = Documents(folder.path)
@@ -178,8 +175,8 @@ def dry_run(settings: Settings) -> tuple[Path, list[dict[str, Any]]]:
     Of rescale `fit` those that need factors count as missing.
     """
     inputs = load(settings)
-    folder, rows = RunFolder(inputs.folder), []
-    for cell in distinct(plan(inputs.cuts, inputs.leaves, inputs.digest, inputs.tokens)):
+    folder, rows = inputs.folder, []
+    for cell in distinct(inputs.cells()):
         left = len(folder.cells.scores(cell.key).missing(cell.task.keys))
         row = cell.row._asdict() if cell.row else dict.fromkeys(Key._fields)
         counts = {"rank": cell.rank, "examples": len(cell.task), "missing": left}

@@ -22,7 +22,6 @@ from aurac.backends.backend import Backend
 from aurac.curves.question import Key
 from aurac.files import sha256_json, write_json
 from aurac.records.cells import writing
-from aurac.records.folder import RunFolder
 from aurac.runs.inputs import Inputs
 from aurac.runs.plan import Factors
 
@@ -101,16 +100,14 @@ def fits(inputs: Inputs) -> dict[str, Fit]:
 
 
 def fitted(
-    inputs: Inputs,
-    folder: RunFolder,
-    find: Callable[[Sequence[str]], Iterable[float]] | None = None,
+    inputs: Inputs, find: Callable[[Sequence[str]], Iterable[float]] | None = None
 ) -> Factors:
     """The factors of rescale `fit`, which are kept in the run folder, each under a lock.
 
     `find` finds all that no other process holds at once, by their hashes, such as on a cluster;
     without it they are found one by one in this process.
     """
-    wanted = fits(inputs)
+    wanted, folder = fits(inputs), inputs.folder
     files = {key: folder.path / "fit" / f"{key}.json" for key in wanted}
     while left := [key for key in wanted if not files[key].exists()]:
         with contextlib.ExitStack() as locks:

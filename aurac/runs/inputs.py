@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from typing_extensions import Self
 
 from aurac.adapters import Adapter, Family, check_base, check_fits, members_of
 from aurac.adapters.checkpoints import common_base, load_adapters, named, named_members
@@ -21,7 +24,8 @@ from aurac.models.base import LoadedBase, load_base, outline_base
 from aurac.models.device import pick_device
 from aurac.models.packaged import PACKAGED, packaged_folder
 from aurac.models.tokenizer import Tokenizer, choose_tokenizer, has_template
-from aurac.records.folder import known_names
+from aurac.records.folder import RunFolder, known_names
+from aurac.runs.plan import Factors, PlannedCell, plan
 from aurac.runs.progress import Progress
 from aurac.runs.settings import Settings
 from aurac.tasks.listing import expand, is_data
@@ -43,6 +47,13 @@ class Inputs:
     tokenizer: Tokenizer  #: what prompts go through
     tasks: Sequence[EvalTask | TaskGroup]  #: with their requests; a group after its members
     backend: Backend  #: who answers
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give back what the backend holds."""
+        self.backend.__exit__()
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -77,7 +88,7 @@ class Inputs:
     @cached_property
     def adapters(self) -> dict[str, Adapter | Family]:
         """Unique name → adapter or family: the names that the run folder has given them."""
-        return named(self.loaded, known_names(self.folder))
+        return named(self.loaded, known_names(self.folder.path))
 
     @cached_property
     def cuts(self) -> dict[Key, dict[int, Cut]]:
@@ -90,14 +101,19 @@ class Inputs:
         }
 
     @cached_property
-    def folder(self) -> Path:
+    def folder(self) -> RunFolder:
         """The run folder: the one that was named, or one of these tasks, prompts and settings."""
         if self.settings.out:
-            return Path(self.settings.out)
+            return RunFolder(Path(self.settings.out))
         names = [task.name for task in self.tasks if task.group is None]
         prompts = [[task.name, task.prompting] for task in self.leaves]
         digest = sha256_json([names, prompts, self.tokens, self.identity])
-        return Path("runs") / f"{'-'.join(names)[:60].replace('/', '_')}-{digest[:8]}"
+        name = f"{'-'.join(names)[:60].replace('/', '_')}-{digest[:8]}"
+        return RunFolder(Path("runs") / name)
+
+    def cells(self, factors: Factors = MappingProxyType({})) -> list[PlannedCell]:
+        """All cells, with the factors of rescale `fit`."""
+        return plan(self.cuts, self.leaves, self.digest, self.tokens, factors)
 
 
 def load(settings: Settings, progress: Progress | None = None) -> Inputs:
@@ -137,7 +153,7 @@ def load(settings: Settings, progress: Progress | None = None) -> Inputs:
         {word: v for word in words if (v := getattr(settings, word))} | settings.model_args,
         base,
         in_memory,
-        lambda: inputs.folder / "served",
+        lambda: inputs.folder.path / "served",
     )
     inputs = Inputs(settings, loaded, base, tokenizer, tasks, backend)
     recipes_of(settings.groups, inputs.adapters)
