@@ -201,8 +201,9 @@ def answers(
     given back.
     """
     for device in dict.fromkeys((how["device"], "cpu")):
-        if device == "cpu" and not _fits(name):
-            break
+        files = [file.stat().st_size for file in resolve_base(name).path.glob("*.safetensors")]
+        if device == "cpu" and 1.2 * sum(files) > psutil.virtual_memory().available:
+            break  # the system would end the process
         try:
             base = tokenizer.adopted_by(load_base(name, **{**how, "device": device}))
             with EngineBackend(base, max_length=length) as engine, torch.inference_mode():
@@ -322,12 +323,6 @@ def _text(lm: Any, prompt: tuple[str, dict[str, Any]], text: str) -> Text:
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False).input_ids)
-
-
-def _fits(name: str) -> bool:
-    """Whether the weights of a base fit this machine's memory."""
-    files = sum(f.stat().st_size for f in resolve_base(name).path.glob("*.safetensors"))
-    return 1.2 * files < float(psutil.virtual_memory().available)
 
 
 def _chosen(requests: Sequence[Any], count: int) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import packages_distributions, version
@@ -22,7 +22,7 @@ from aurac.models.base import LoadedBase
 
 def open_backend(
     name: str,
-    arguments: Mapping[str, Any],
+    arguments: dict[str, Any],
     base: LoadedBase,
     load: Callable[[], LoadedBase],
     folder: Callable[[], Path],

@@ -162,9 +162,7 @@ class ServerBackend(Backend):
         return told
 
     def _name(self, cut: Cut | None) -> str:
-        if cut is None:
-            return self.served
-        return self.names.get(cut.rank) or self.exported(cut).name
+        return (self.names.get(cut.rank) or self.exported(cut).name) if cut else self.served
 
     def _serve(self, cuts: Sequence[Cut | None]) -> None:
         """Have the server load what it lacks."""

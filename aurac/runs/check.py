@@ -59,7 +59,7 @@ def check(inputs: Inputs, cells: Sequence[PlannedCell], progress: Progress) -> N
         return
     progress.step("asking the engine")
     found = verdicts(inputs, list(asked.values()), QUICK)
-    for key, verdict in zip((None, *asked), found, strict=False):
+    for key, verdict in zip(("", *asked), found, strict=False):  # the base is asked first
         named = f"{asked[key].adapter.name} at {verdict}" if key else str(verdict)
         line = f"{backend.name}: {named}"
         progress.say(line)

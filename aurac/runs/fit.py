@@ -91,11 +91,10 @@ def fits(inputs: Inputs) -> dict[str, Fit]:
     for name, tasks in asked.items():
         pairs = held_out(tasks)
         about = sha256_json([inputs.digest, inputs.tokens, pairs])
-        for fit in (
-            Fit(row, cut, name, pairs) for row in rows for cut in inputs.cuts[row].values()
-        ):
-            what = fit.cut.adapter.sha256, fit.cut.basis, fit.cut.rank, about, name
-            found[sha256_json(what)[:32]] = fit
+        for row in rows:
+            for cut in inputs.cuts[row].values():
+                what = cut.adapter.sha256, cut.basis, cut.rank, about, name
+                found[sha256_json(what)[:32]] = Fit(row, cut, name, pairs)
     return found
 
 

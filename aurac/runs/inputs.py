@@ -143,9 +143,9 @@ def load(settings: Settings, progress: Progress | None = None) -> Inputs:
         if not any(p.is_meta for p in base.model.parameters()):
             return base
         progress.step("loading the weights")
-        how = {"trust_remote_code": settings.trust_remote_code, "device_map": settings.device_map}
-        whole = load_base(base.name, dtype=base.dtype, device=base.device, **how)
-        return tokenizer.adopted_by(whole)
+        how: dict[str, Any] = {"dtype": base.dtype, "device": base.device}
+        how |= {"trust_remote_code": settings.trust_remote_code, "device_map": settings.device_map}
+        return tokenizer.adopted_by(load_base(base.name, **how))
 
     words = ("dtype", "device", "device_map", "trust_remote_code", "batch_size", "max_length")
     backend = open_backend(

@@ -59,7 +59,7 @@ class Backend(AnyBackend):
     device_kind = "cpu"
 
     def __init__(self):
-        super().__init__("none", {}, None)
+        super().__init__("none", {}, None, None)
 
     @contextlib.contextmanager
     def lm(self, cut):
