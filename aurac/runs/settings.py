@@ -127,7 +127,7 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 def several(given: Any) -> tuple[str, ...]:
     """`a,b`, or a sequence of such."""
-    parts = [given] if isinstance(given, (str, Path)) else given
+    parts = [given] if isinstance(given, (str, Path, int)) else given
     words = (word for part in parts for word in str(part).split(","))
     return tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
 
@@ -137,9 +137,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "data": lambda value: {task: str(Path(at).expanduser()) for task, at in value.items()},
     "gen_kwargs": partial(parse_pairs, "--gen-kwargs"),
     "model_args": partial(parse_pairs, "--model-args"),
-    "ranks": lambda value: (
-        value if value in ("pow2", "all") else several([value] if isinstance(value, int) else value)
-    ),
+    "ranks": lambda value: value if value in ("pow2", "all") else several(value),
     "basis": several,
     "rescale": several,
     "batch_size": lambda value: None if str(value).partition(":")[0] == "auto" else value,
