@@ -46,11 +46,7 @@ class Backend:
     progress: Callable[[int], None] = staticmethod(lambda _count: None)
 
     def __init__(
-        self,
-        name: str,
-        arguments: Mapping[str, Any],
-        base: LoadedBase,
-        folder: Callable[[], Path] = Path,
+        self, name: str, arguments: Mapping[str, Any], base: LoadedBase, folder: Callable[[], Path]
     ) -> None:
         self.name, self.arguments, self.base = name, dict(arguments), base
         self._folder = folder

@@ -116,9 +116,12 @@ class Questions:
                 if len(tokenizer("".join(some[-1] if some else ())).input_ids) < length:
                     break
             pairs += some
-        written = [r for r in requests if r.request_type == "generate_until"]
-        chosen = [request.args for request in _chosen(written, count)]
-        return cls(pairs, [(text, _greedy(how)) for text, how in chosen])
+        prompts = []
+        for request in _chosen([r for r in requests if r.request_type == "generate_until"], count):
+            text, how = request.args  # whatever the task samples
+            given = {"until": how.get("until") or [], "max_gen_toks": most_new_tokens(how)}
+            prompts.append((text, given | {"do_sample": False}))
+        return cls(pairs, prompts)
 
     def scored(self, loglikelihood: Callable[..., Any], **how: Any) -> Array:
         """The log-likelihoods of the pairs that an lm-eval model gives."""
@@ -198,8 +201,9 @@ def answers(
     given back.
     """
     for device in dict.fromkeys((how["device"], "cpu")):
-        if device == "cpu" and not _fits(name):
-            break
+        files = [file.stat().st_size for file in resolve_base(name).path.glob("*.safetensors")]
+        if device == "cpu" and 1.2 * sum(files) > psutil.virtual_memory().available:
+            break  # the system would end the process
         try:
             base = tokenizer.adopted_by(load_base(name, **{**how, "device": device}))
             with EngineBackend(base, max_length=length) as engine, torch.inference_mode():
@@ -311,23 +315,14 @@ def _text(lm: Any, prompt: tuple[str, dict[str, Any]], text: str) -> Text:
     stops = [start for stop in asked.until for start in (stop, stop[:1])]  # or what begins one
     ends = [lm.tokenizer.eos_token_id, *(t for s in stops for t in _tokens(lm.tokenizer, s)[:1])]
     near = logits.topk(min(_NEAREST, logits.shape[-1]), largest=False)
-    leads = [
-        dict(zip(*row, strict=True))
-        for row in zip(near.indices.tolist(), near.values.tolist(), strict=True)
-    ]
-    for place, end in zip(leads, logits[:, ends].min(dim=-1).values.tolist(), strict=True):
-        place[_ENDS] = end
+    ended = logits[:, ends].min(dim=-1).values.tolist()
+    rows = zip(near.indices.tolist(), near.values.tolist(), ended, strict=True)
+    leads = [{**dict(zip(known, far, strict=True)), _ENDS: end} for known, far, end in rows]
     return Text(text, tokens, asked.max_new_tokens, leads)
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False).input_ids)
-
-
-def _fits(name: str) -> bool:
-    """Whether the weights of a base fit this machine's memory."""
-    files = sum(f.stat().st_size for f in resolve_base(name).path.glob("*.safetensors"))
-    return 1.2 * files < float(psutil.virtual_memory().available)
 
 
 def _chosen(requests: Sequence[Any], count: int) -> list[Any]:
@@ -339,13 +334,7 @@ def _chosen(requests: Sequence[Any], count: int) -> list[Any]:
     return [known[text] for text in (*long, *spaced)]
 
 
-def _greedy(how: Mapping[str, Any]) -> dict[str, Any]:
-    """Stop strings and length of a task's texts, whatever the task samples."""
-    limit = most_new_tokens(how)
-    return {"until": how.get("until") or [], "max_gen_toks": limit, "do_sample": False}
-
-
-def parts(text: str, words: int = 0, start: str = "") -> list[tuple[str, str]]:
+def parts(text: str, words: int, start: str) -> list[tuple[str, str]]:
     """The later parts of a text, or of `start` and its last words, each with all before it."""
     pieces = re.findall(r"\s*\S{1,20}", text)
     if 0 < words < len(pieces):

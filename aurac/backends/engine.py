@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.adapters import LiveAdapter, attach
@@ -28,11 +29,10 @@ class EngineBackend(Backend):
         self,
         base: LoadedBase,
         load: Callable[[], LoadedBase] | None = None,
-        *,
         batch_size: int | None = None,
         max_length: int | None = None,
     ) -> None:
-        super().__init__("hf", {}, base)
+        super().__init__("hf", {}, base, Path)
         self._load, self._limits = load, {"batch_size": batch_size, "max_length": max_length}
         self._tasks: set[str] = set()
         self._context = ExitStack()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import packages_distributions, version
@@ -22,11 +22,10 @@ from aurac.models.base import LoadedBase
 
 def open_backend(
     name: str,
-    arguments: Mapping[str, Any],
+    arguments: dict[str, Any],
     base: LoadedBase,
     load: Callable[[], LoadedBase],
     folder: Callable[[], Path],
-    largest: int,
 ) -> Backend:
     """The backend of a model; all but a server's ask nothing and load nothing before they answer.
 
@@ -37,24 +36,17 @@ def open_backend(
         base: The base, or its outline.
         load: Gives the base with its weights.
         folder: Gives the folder in which cuts are written for those that read them.
-        largest: The largest rank.
 
     Raises:
         UsageError: No server is named, or the model takes no adapter.
         ServerError: The server does not answer.
     """
     if name == "hf":
-        return EngineBackend(
-            base,
-            load,
-            batch_size=arguments.get("batch_size"),
-            max_length=arguments.get("max_length"),
-        )
+        return EngineBackend(base, load, arguments.get("batch_size"), arguments.get("max_length"))
     if name == SERVER:
         return ServerBackend(name, arguments, base, folder)
     here = {"pretrained": str(base.path), "tokenizer": base.tokenizer.name_or_path or None}
     if name == "vllm":
-        here["max_lora_rank"] = slot_rank(largest)
         return VllmBackend(name, here | arguments, base, folder)
     here |= {"dtype": base.dtype, "device": base.device}
     return PeftBackend(name, here | arguments, base, folder)
@@ -82,12 +74,14 @@ class PeftBackend(Backend):
 
 
 class VllmBackend(Backend):
-    """lm-eval's ``vllm``: one engine with ``enable_lora``, and a LoRA request for each cut.
-
-    Its arguments have a `max_lora_rank`.
-    """
+    """lm-eval's ``vllm``: one engine with ``enable_lora``, and a LoRA request for each cut."""
 
     checked = True
+
+    def begin(self, cuts: Sequence[Cut], **_: Any) -> None:
+        """Have a slot for the largest rank, unless the arguments have one."""
+        largest = max((cut.rank for cut in cuts), default=1)
+        self.arguments.setdefault("max_lora_rank", slot_rank(largest))
 
     @property
     def version(self) -> str:

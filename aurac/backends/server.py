@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
-from importlib.util import find_spec
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -56,8 +55,6 @@ class ServerBackend(Backend):
 
     def __init__(self, name: str, arguments: Mapping[str, Any], *given: Any) -> None:
         super().__init__(name, arguments, *given)
-        if not all(map(find_spec, ("aiohttp", "requests", "tenacity"))):
-            raise UsageError("asking a server needs pip install 'aurac[servers]'")
         url = str(arguments.get("base_url") or "")
         if not urlsplit(url).netloc:
             raise UsageError(f"--model {name} needs --model-args base_url=http://HOST:PORT/v1/…")
@@ -138,12 +135,6 @@ class ServerBackend(Backend):
                 return False
         return True
 
-    def _line(self, cuts: Sequence[Cut | None]) -> str:
-        """The options with which vLLM serves these cuts from its start."""
-        folders = {self.exported(cut): slot_rank(cut.rank) for cut in cuts if cut}
-        modules = shlex.join(f"{folder.name}={folder}" for folder in folders)
-        return f"--enable-lora --max-lora-rank {max(folders.values())} --lora-modules {modules}"
-
     def models(self) -> dict[str, dict[str, Any]]:
         """Name → what the server says of a model or adapter."""
         return {each["id"]: each for each in self.told("get", "/v1/models")["data"]}
@@ -171,9 +162,7 @@ class ServerBackend(Backend):
         return told
 
     def _name(self, cut: Cut | None) -> str:
-        if cut is None:
-            return self.served
-        return self.names.get(cut.rank) or self.exported(cut).name
+        return (self.names.get(cut.rank) or self.exported(cut).name) if cut else self.served
 
     def _serve(self, cuts: Sequence[Cut | None]) -> None:
         """Have the server load what it lacks."""
@@ -187,9 +176,12 @@ class ServerBackend(Backend):
             try:
                 self.send("post", "/v1/load_lora_adapter", json=what)
             except UsageError as error:
+                folders = {self.exported(each): slot_rank(each.rank) for each in cuts if each}
+                modules = shlex.join(f"{folder.name}={folder}" for folder in folders)
                 raise UsageError(
                     f"{self.address} loads no adapters while it runs: start it with "
-                    f"VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, or with {self._line(cuts)}"
+                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, or with --enable-lora --max-lora-rank "
+                    f"{max(folders.values())} --lora-modules {modules}"
                 ) from error
             except CellError:
                 if name not in self.models():  # unless another process was quicker

@@ -149,7 +149,7 @@ def compare(
 
     given = {name: value for name, value in words.items() if value not in (None, ())}
     alone = len(words["data"]) == 1 and "=" not in words["data"][0]
-    given["data"] = words["data"][0] if alone else dict(map(pair, words["data"]))
+    given["data"] = words["data"][0] if alone else dict(map(shared.pair, words["data"]))
     for name in ("groups", "cluster"):
         given[name] = dict(given.get(name, ()))
     settings = Settings.of(checkpoints, tasks, **given)

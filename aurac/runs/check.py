@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,29 +46,28 @@ def check(inputs: Inputs, cells: Sequence[PlannedCell], progress: Progress) -> N
         return
     from aurac.backends.check import QUICK, NotComputedError
 
-    path = inputs.folder / CHECKED_FILE
+    path = inputs.folder.path / CHECKED_FILE
     known = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    where = [inputs.settings.model_args.get("base_url"), inputs.identity]
     first = {row.adapter: cuts for row, cuts in reversed(inputs.cuts.items())}
-    ends = [cuts[rank] for cuts in first.values() for rank in (max(cuts), min(cuts))]
-    asked = {key: cut for cut in ends if (key := _key(inputs, cut)) not in known}
+    asked: dict[str, Cut] = {}
+    for cut in (cuts[rank] for cuts in first.values() for rank in (max(cuts), min(cuts))):
+        about = [where, served_dtype(inputs), cut.truncation, cut.rank, cut.factor]
+        if (key := sha256_json(about)) not in known:
+            asked[key] = cut
     if not asked:
         return
     progress.step("asking the engine")
     found = verdicts(inputs, list(asked.values()), QUICK)
-    for cut, verdict in zip((None, *asked.values()), found, strict=False):
-        line = f"{backend.name}: {f'{cut.adapter.name} at {verdict}' if cut else verdict}"
+    for key, verdict in zip(("", *asked), found, strict=False):  # the base is asked first
+        named = f"{asked[key].adapter.name} at {verdict}" if key else str(verdict)
+        line = f"{backend.name}: {named}"
         progress.say(line)
         if not verdict.right:
             raise NotComputedError(line)
-        if cut:
-            known[_key(inputs, cut)] = line
+        if key:
+            known[key] = line
     write_json(path, known)
-
-
-def _key(inputs: Inputs, cut: Cut) -> str:
-    """The name in `checked.json` of a cut of an adapter, for this server or model and this base."""
-    where: Any = [inputs.settings.model_args.get("base_url"), inputs.identity]
-    return sha256_json([where, served_dtype(inputs), cut.truncation, cut.rank, cut.factor])
 
 
 def verdicts(inputs: Inputs, cuts: Sequence[Cut], prompts: int) -> Iterator[Verdict]:
@@ -102,11 +101,10 @@ def verdicts(inputs: Inputs, cuts: Sequence[Cut], prompts: int) -> Iterator[Verd
 
 def served_dtype(inputs: Inputs) -> str:
     """As stated, or that of the base's files; bfloat16 for float32, which servers cast."""
-    given = inputs.settings.model_args.get("dtype") or inputs.settings.dtype
+    if (given := inputs.settings.dtype) not in (None, "auto"):
+        return str(given)
     stored = str(inputs.base.model.config.dtype).removeprefix("torch.")
-    if given in (None, "auto"):
-        given = "bfloat16" if stored in ("float32", "None") else stored
-    return str(given).replace("half", "float16")
+    return "bfloat16" if stored in ("float32", "None") else stored
 
 
 def alike(stored: StoredRun) -> Iterator[str]:

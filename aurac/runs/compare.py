@@ -20,7 +20,6 @@ from aurac.curves.question import ALL_PAIRS, Key
 from aurac.errors import UsageError
 from aurac.files import sweep_scraps
 from aurac.records.documents import Documents
-from aurac.records.folder import RunFolder
 from aurac.records.manifest import Manifest, recipe_groups
 from aurac.records.run import StoredRun
 from aurac.runs.check import alike, check
@@ -28,7 +27,7 @@ from aurac.runs.compute import Work, compute
 from aurac.runs.fit import fitted
 from aurac.runs.inputs import Inputs, load
 from aurac.runs.manifest import manifest_of, write_documents
-from aurac.runs.plan import distinct, plan
+from aurac.runs.plan import distinct
 from aurac.runs.progress import Bar, Progress
 from aurac.runs.ray import Cluster, cluster
 from aurac.runs.settings import Settings
@@ -66,23 +65,10 @@ def compare(
     return run(Settings.of(checkpoints, tasks, **options), Bar() if progress else Progress())
 
 
-def _with_each_option() -> inspect.Signature:
-    """The signature of `compare` with the options by their names."""
-    known = inspect.signature(compare)
-    fixed = [p for p in known.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    options = [
-        inspect.Parameter(
-            each.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default={} if each.default is msgspec.NODEFAULT else each.default,
-        )
-        for each in msgspec.structs.fields(Settings)
-        if each.name not in known.parameters
-    ]
-    return known.replace(parameters=[*fixed, *options])
-
-
-compare.__signature__ = _with_each_option()  # type: ignore[attr-defined]
+_known = inspect.signature(compare).parameters  # with the options by their names it is complete
+_options = inspect.signature(Settings).parameters.values()
+_each = [*list(_known.values())[:-1], *(p for p in _options if p.name not in _known)]
+compare.__signature__ = inspect.Signature(_each)  # type: ignore[attr-defined]
 
 
 def run(
@@ -95,18 +81,16 @@ def run(
     """As `compare`, for settings that are one record; `command` is kept in the run folder."""
     began, progress = time.time(), progress or Progress()
     with progress, _stopped_by_sigterm():
-        inputs = load(settings, progress)
-        folder = RunFolder(inputs.folder)
-        manifest = manifest_of(inputs, command, began)
-        _check_question(inputs, manifest)
-        with inputs.backend as backend, contextlib.ExitStack() as stack:
+        with load(settings, progress) as inputs, contextlib.ExitStack() as stack:
+            folder = inputs.folder
+            manifest = manifest_of(inputs, command, began)
+            _check_question(inputs, manifest)
             connected = cache(lambda: stack.enter_context(cluster(inputs)))
             if settings.ray is None and not folder.path.exists():
-                backend.load()  # a base that cannot be used leaves no folder behind
+                inputs.backend.load()  # a base that cannot be used leaves no folder behind
             folder.record(manifest)
             find = (lambda keys: connected().find(keys)) if settings.ray else None
-            factors = fitted(inputs, folder, find)
-            cells = plan(inputs.cuts, inputs.leaves, inputs.digest, inputs.tokens, factors)
+            cells = inputs.cells(fitted(inputs, find))
             documents = {t.name: write_documents(folder.path, t) for t in inputs.leaves}
             manifest = manifest_of(inputs, command, began, cells, documents)
             known = Documents(folder.path)
@@ -191,9 +175,9 @@ def dry_run(settings: Settings) -> tuple[Path, list[dict[str, Any]]]:
     Of rescale `fit` those that need factors count as missing.
     """
     inputs = load(settings)
-    folder, rows = RunFolder(inputs.folder), []
-    for cell in distinct(plan(inputs.cuts, inputs.leaves, inputs.digest, inputs.tokens)):
-        left = len(folder.cells.scores(cell.key).missing(cell.documents))
+    folder, rows = inputs.folder, []
+    for cell in distinct(inputs.cells()):
+        left = len(folder.cells.scores(cell.key).missing(cell.task.keys))
         row = cell.row._asdict() if cell.row else dict.fromkeys(Key._fields)
         counts = {"rank": cell.rank, "examples": len(cell.task), "missing": left}
         rows.append({"task": cell.task.name, **row, **counts})

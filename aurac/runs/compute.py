@@ -46,7 +46,7 @@ class Work:
         """The places of the examples that a cell lacks."""
         stored = self.folder.cells.scores(cell.key)
         self.before.setdefault(cell.key, stored.failures)
-        return stored.missing(cell.documents)
+        return stored.missing(cell.task.keys)
 
     def settled(self, cell: PlannedCell) -> bool:
         """Whether a cell is done, or has failed since this process first looked at it."""
@@ -166,11 +166,8 @@ def blocks(cell: PlannedCell, places: Sequence[Sequence[int]], backend: Backend)
             outcome = cell.task.judge(part, answers)
             cut_off = None if limit is None else _cut_off(answers, len(part), backend, limit)
         yield Block(
-            documents=[cell.documents[place] for place in part],
-            metrics=outcome.metrics,
-            responses=outcome.responses,
-            greedy=outcome.greedy,
-            filtered=outcome.filtered,
+            documents=[cell.task.keys[place] for place in part],
+            **vars(outcome),
             unfinished=cut_off,
             seconds=round(time.perf_counter() - began, 3),
         )

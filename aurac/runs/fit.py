@@ -22,7 +22,6 @@ from aurac.backends.backend import Backend
 from aurac.curves.question import Key
 from aurac.files import sha256_json, write_json
 from aurac.records.cells import writing
-from aurac.records.folder import RunFolder
 from aurac.runs.inputs import Inputs
 from aurac.runs.plan import Factors
 
@@ -42,13 +41,11 @@ def best_factor(objective: Callable[[float], float], exponents: Sequence[int] = 
     parabola goes through the best grid point and its neighbours.
     """
     values = {e: objective(2.0**e) for e in exponents}
-    while True:
-        best = max(values, key=lambda e: values[e])
-        beyond = [e for e in (best - 1, best + 1) if e not in values]
-        if not beyond or abs(best) >= _FARTHEST:
-            break
+    best = max(values, key=values.__getitem__)
+    while abs(best) < _FARTHEST and (beyond := {best - 1, best + 1} - values.keys()):
         values |= {e: objective(2.0**e) for e in beyond}
-    if beyond:
+        best = max(values, key=values.__getitem__)
+    if not {best - 1, best + 1} <= values.keys():
         return 2.0**best
     below, top, above = values[best - 1], values[best], values[best + 1]
     bend = below - 2 * top + above
@@ -94,25 +91,22 @@ def fits(inputs: Inputs) -> dict[str, Fit]:
     for name, tasks in asked.items():
         pairs = held_out(tasks)
         about = sha256_json([inputs.digest, inputs.tokens, pairs])
-        for fit in (
-            Fit(row, cut, name, pairs) for row in rows for cut in inputs.cuts[row].values()
-        ):
-            what = fit.cut.adapter.sha256, fit.cut.basis, fit.cut.rank, about, name
-            found[sha256_json(what)[:32]] = fit
+        for row in rows:
+            for cut in inputs.cuts[row].values():
+                what = cut.adapter.sha256, cut.basis, cut.rank, about, name
+                found[sha256_json(what)[:32]] = Fit(row, cut, name, pairs)
     return found
 
 
 def fitted(
-    inputs: Inputs,
-    folder: RunFolder,
-    find: Callable[[Sequence[str]], Iterable[float]] | None = None,
+    inputs: Inputs, find: Callable[[Sequence[str]], Iterable[float]] | None = None
 ) -> Factors:
     """The factors of rescale `fit`, which are kept in the run folder, each under a lock.
 
     `find` finds all that no other process holds at once, by their hashes, such as on a cluster;
     without it they are found one by one in this process.
     """
-    wanted = fits(inputs)
+    wanted, folder = fits(inputs), inputs.folder
     files = {key: folder.path / "fit" / f"{key}.json" for key in wanted}
     while left := [key for key in wanted if not files[key].exists()]:
         with contextlib.ExitStack() as locks:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from typing_extensions import Self
 
 from aurac.adapters import Adapter, Family, check_base, check_fits, members_of
 from aurac.adapters.checkpoints import common_base, load_adapters, named, named_members
@@ -21,7 +24,8 @@ from aurac.models.base import LoadedBase, load_base, outline_base
 from aurac.models.device import pick_device
 from aurac.models.packaged import PACKAGED, packaged_folder
 from aurac.models.tokenizer import Tokenizer, choose_tokenizer, has_template
-from aurac.records.folder import known_names
+from aurac.records.folder import RunFolder, known_names
+from aurac.runs.plan import Factors, PlannedCell, plan
 from aurac.runs.progress import Progress
 from aurac.runs.settings import Settings
 from aurac.tasks.listing import expand, is_data
@@ -43,6 +47,13 @@ class Inputs:
     tokenizer: Tokenizer  #: what prompts go through
     tasks: Sequence[EvalTask | TaskGroup]  #: with their requests; a group after its members
     backend: Backend  #: who answers
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give back what the backend holds."""
+        self.backend.__exit__()
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -77,7 +88,7 @@ class Inputs:
     @cached_property
     def adapters(self) -> dict[str, Adapter | Family]:
         """Unique name → adapter or family: the names that the run folder has given them."""
-        return named(self.loaded, known_names(self.folder))
+        return named(self.loaded, known_names(self.folder.path))
 
     @cached_property
     def cuts(self) -> dict[Key, dict[int, Cut]]:
@@ -90,14 +101,19 @@ class Inputs:
         }
 
     @cached_property
-    def folder(self) -> Path:
+    def folder(self) -> RunFolder:
         """The run folder: the one that was named, or one of these tasks, prompts and settings."""
         if self.settings.out:
-            return Path(self.settings.out)
+            return RunFolder(Path(self.settings.out))
         names = [task.name for task in self.tasks if task.group is None]
         prompts = [[task.name, task.prompting] for task in self.leaves]
         digest = sha256_json([names, prompts, self.tokens, self.identity])
-        return Path("runs") / f"{'-'.join(names)[:60].replace('/', '_')}-{digest[:8]}"
+        name = f"{'-'.join(names)[:60].replace('/', '_')}-{digest[:8]}"
+        return RunFolder(Path("runs") / name)
+
+    def cells(self, factors: Factors = MappingProxyType({})) -> list[PlannedCell]:
+        """All cells, with the factors of rescale `fit`."""
+        return plan(self.cuts, self.leaves, self.digest, self.tokens, factors)
 
 
 def load(settings: Settings, progress: Progress | None = None) -> Inputs:
@@ -115,36 +131,33 @@ def load(settings: Settings, progress: Progress | None = None) -> Inputs:
     progress.step("reading the adapters")
     loaded = load_adapters(settings.checkpoints, settings.base)
     adapters = named(loaded, {})
-    chat = _in_chats(settings, tasks_asked, adapters)
-    base, tokenizer = _base(settings, adapters, progress, chat_template=chat)
+    chats = _in_chats(settings, tasks_asked, adapters)
+    base, tokenizer = _base(settings, adapters, progress, chats=chats)
     progress.step("building the prompts")
     from aurac.tasks.build import build_tasks
 
     by_token = settings.model == "hf"
     tasks = build_tasks(tasks_asked, tokenizer=base.tokenizer, options=settings, by_token=by_token)
+
+    def in_memory() -> LoadedBase:
+        if not any(p.is_meta for p in base.model.parameters()):
+            return base
+        progress.step("loading the weights")
+        how: dict[str, Any] = {"dtype": base.dtype, "device": base.device}
+        how |= {"trust_remote_code": settings.trust_remote_code, "device_map": settings.device_map}
+        return tokenizer.adopted_by(load_base(base.name, **how))
+
     words = ("dtype", "device", "device_map", "trust_remote_code", "batch_size", "max_length")
     backend = open_backend(
         settings.model,
         {word: v for word in words if (v := getattr(settings, word))} | settings.model_args,
         base,
-        lambda: _in_memory(base, tokenizer, settings, progress),
-        lambda: inputs.folder / "served",
-        max(adapter.rank for _, adapter in loaded),
+        in_memory,
+        lambda: inputs.folder.path / "served",
     )
     inputs = Inputs(settings, loaded, base, tokenizer, tasks, backend)
     recipes_of(settings.groups, inputs.adapters)
     return inputs
-
-
-def _in_memory(
-    base: LoadedBase, tokenizer: Tokenizer, settings: Settings, progress: Progress
-) -> LoadedBase:
-    """The base with its weights."""
-    if not any(p.is_meta for p in base.model.parameters()):
-        return base
-    progress.step("loading the weights")
-    how = {"trust_remote_code": settings.trust_remote_code, "device_map": settings.device_map}
-    return tokenizer.adopted_by(load_base(base.name, dtype=base.dtype, device=base.device, **how))
 
 
 def _in_chats(
@@ -173,11 +186,7 @@ def _in_chats(
 
 
 def _base(
-    settings: Settings,
-    adapters: Mapping[str, Adapter | Family],
-    progress: Progress,
-    *,
-    chat_template: bool,
+    settings: Settings, adapters: Mapping[str, Adapter | Family], progress: Progress, *, chats: bool
 ) -> tuple[LoadedBase, Tokenizer]:
     """The base's outline, which all adapters fit, and what prompts go through."""
     members, trust = named_members(adapters), settings.trust_remote_code
@@ -199,7 +208,7 @@ def _base(
         base,
         {name: member.source for name, member in members.items()},
         {name: rows for name, m in members.items() if (rows := m.vocabulary) is not None},
-        chat_template=chat_template,
+        chat_template=chats,
     )
     base = tokenizer.adopted_by(base)
     known = known_names(Path(settings.out)) if settings.out else {}  # they were found to fit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import gzip
 import json
@@ -56,20 +57,14 @@ def manifest_of(
         "versions": versions(),
         "machine": {**machine(), **in_use(base.device)} if not given.ray else machine(),
         "device": inputs.backend.device_kind,
-        "dtype": inputs.identity["dtype"],
         "base": base.name,
-        "base_sha256": base.sha256,
-        "backend": inputs.identity["backend"],
         "model": given.model,
+        **{name: inputs.identity[name] for name in ("dtype", "base_sha256", "backend")},
     }
     return Manifest(
         settings=inputs.identity,
         log=[entry],
-        question=Question(
-            margin=given.margin,
-            reference=given.reference,
-            groups={recipe: tuple(members) for recipe, members in given.groups.items()},
-        ),
+        question=Question(given.margin, given.reference, groups=given.groups),
         adapters=[adapter_info(name, each, inputs.cuts) for name, each in inputs.adapters.items()],
         tasks=tasks,
         asked=[task.name for task in inputs.tasks if task.group is None],
@@ -182,13 +177,11 @@ def _licence(source: Path | None) -> str | None:
     """That in the front matter of the README beside an adapter."""
     from huggingface_hub import metadata_load
 
-    readme = source and (source if source.is_dir() else source.parent) / "README.md"
-    if readme is None or not readme.is_file():
-        return None
-    try:
-        licence = (metadata_load(readme) or {}).get("license")
-    except ValueError:
-        return None
+    licence = None
+    if source is not None:
+        with contextlib.suppress(OSError, ValueError):  # none is there, or what it says is damaged
+            folder = source if source.is_dir() else source.parent
+            licence = (metadata_load(folder / "README.md") or {}).get("license")
     return licence if isinstance(licence, str) else None
 
 

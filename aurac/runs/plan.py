@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from aurac.adapters.cut import Cut
 from aurac.curves.question import Key
 from aurac.files import sha256_json
-from aurac.records.lines import CellIdentity, DocumentKey
+from aurac.records.lines import CellIdentity
 
 if TYPE_CHECKING:
     from aurac.tasks.evaltask import EvalTask
@@ -67,11 +67,6 @@ class PlannedCell:
     def key(self) -> str:
         """Its name in the run folder."""
         return self.identity.key
-
-    @property
-    def documents(self) -> tuple[DocumentKey, ...]:
-        """The n examples that are asked for."""
-        return self.task.keys
 
     @property
     def who(self) -> str:

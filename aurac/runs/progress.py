@@ -74,7 +74,9 @@ class Progress:
         """These are the cells, and how many of their examples are missing."""
         self._settled = sum(count == 0 for count in left)
         self._cells, self._tasks = len(cells), len({cell.task.name for cell in cells})
-        self._weight = {cell.key: weight(cell) for cell in cells}
+        first = {cell.key: cell.task.instances([0]) for cell in cells}
+        # about how long an example takes beside those of other tasks: the characters that are read
+        self._weight = {k: 1.0 + sum(len(str(r.args[0])) for r in rs) for k, rs in first.items()}
         self._there = {c.key: len(c.task) - n for c, n in zip(cells, left, strict=True)}
         total = sum(self._weight[cell.key] * len(cell.task) for cell in cells)
         self._start = sum(self._weight[key] * there for key, there in self._there.items())
@@ -122,9 +124,3 @@ def about(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"about {seconds / size:.0f} {unit}"
     return f"about {5 * math.ceil(seconds / 5)} s"
-
-
-def weight(cell: PlannedCell) -> float:
-    """About how long one of its examples takes beside those of other tasks: characters read."""
-    first = cell.task.instances([0])
-    return 1.0 + sum(len(str(instance.args[0])) for instance in first)

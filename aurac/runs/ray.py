@@ -221,8 +221,6 @@ def _served(settings: bytes, folder: str) -> tuple[Inputs, dict[str, Fit]]:
 def find(job: Job, key: str) -> float:
     """In a worker: a factor."""
     inputs, wanted = _served(*job)
-    if key not in wanted:
-        raise _other(inputs)
     return wanted[key].best(inputs.backend)
 
 
@@ -245,7 +243,10 @@ def answer(
         about = name, replace(cuts[rank], factor=factor)
     cell = PlannedCell(inputs.leaves[task], inputs.digest, inputs.tokens, *about)
     if cell.key != key:
-        raise _other(inputs)
+        raise ClusterError(
+            f"a worker would compute something else ({inputs.identity}): every node needs the same "
+            "packages, base, adapters, data and kind of device"
+        )
     try:
         yield from blocks(cell, places, inputs.backend)
     except Exception as error:  # noqa: BLE001 - whatever it is, the cell has failed
@@ -254,10 +255,3 @@ def answer(
         except LostDeviceError:
             os._exit(1)
         yield reason_of(error)
-
-
-def _other(inputs: Inputs) -> ClusterError:
-    return ClusterError(
-        f"a worker would compute something else ({inputs.identity}): every node needs the same "
-        "packages, base, adapters, data and kind of device"
-    )

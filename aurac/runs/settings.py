@@ -15,14 +15,9 @@ from aurac.curves.metrics import asked_metrics
 from aurac.errors import UsageError
 from aurac.tasks.options import TaskOptions, parse_pairs
 
-_OPTIONS = {  # for which there is an option, of lm-eval's arguments of a model
-    "pretrained": "--base",
-    "tokenizer": "--tokenizer",
-    "dtype": "--dtype",
-    "max_length": "--max-length",
-    "trust_remote_code": "--trust-remote-code",
-    "max_gen_toks": "--gen-kwargs max_gen_toks=N",
-}
+# lm-eval's arguments of a model that have an option of their own
+_OWN = {"tokenizer", "dtype", "max_length", "trust_remote_code", "pretrained", "max_gen_toks"}
+_OTHER_NAMES = {"pretrained": "--base", "max_gen_toks": "--gen-kwargs max_gen_toks=N"}
 _TAKES = {  # in words, for who gave something else
     "limit": "a number of examples, a share below 1, or 0 for all",
     "margin": "a fraction above 0 and below 1: 5 points are 0.05",
@@ -119,9 +114,9 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def _check_model(self) -> None:
         """Refuse what the model does not take."""
         model, args = self.model, self.model_args
-        if twice := args.keys() & _OPTIONS.keys():
-            name = min(twice)
-            raise UsageError(f"{name} goes by {_OPTIONS[name]}, not by --model-args")
+        for name in sorted(args.keys() & _OWN):
+            option = _OTHER_NAMES.get(name, f"--{name.replace('_', '-')}")
+            raise UsageError(f"{name} goes by {option}, not by --model-args")
         if model == "hf" and args:
             raise UsageError(f"the model hf takes no --model-args, such as {min(args)}")
         if self.ray and model != "hf":
@@ -132,7 +127,7 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 def several(given: Any) -> tuple[str, ...]:
     """`a,b`, or a sequence of such."""
-    parts = [given] if isinstance(given, (str, Path)) else given
+    parts = [given] if isinstance(given, (str, Path, int)) else given
     words = (word for part in parts for word in str(part).split(","))
     return tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
 
@@ -142,9 +137,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "data": lambda value: {task: str(Path(at).expanduser()) for task, at in value.items()},
     "gen_kwargs": partial(parse_pairs, "--gen-kwargs"),
     "model_args": partial(parse_pairs, "--model-args"),
-    "ranks": lambda value: (
-        value if value in ("pow2", "all") else several([value] if isinstance(value, int) else value)
-    ),
+    "ranks": lambda value: value if value in ("pow2", "all") else several(value),
     "basis": several,
     "rescale": several,
     "batch_size": lambda value: None if str(value).partition(":")[0] == "auto" else value,

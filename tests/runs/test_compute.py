@@ -41,19 +41,19 @@ class Corrected(Task):
 
 
 def responses(folder, cell):
-    return CellStore(folder).read(cell.key).responses(cell.documents)
+    return CellStore(folder).read(cell.key).responses(cell.task.keys)
 
 
 def test_every_block_is_kept_as_soon_as_it_is_there(tmp_path):
     cells = planned(Task("a", n=5), Task("b", n=2))
     assert compute_all(tmp_path, cells) == [("a", "done"), ("b", "done")]
-    whole = examples_sha256(cells[0].documents)
+    whole = examples_sha256(cells[0].task.keys)
     assert cells[0].task.blocks == [[0, 1], [2, 3], [4]]
     assert responses(tmp_path, cells[0]) == ["a0", "a1", "a2", "a3", "a4"]
     assert CellStore(tmp_path).read(cells[0].key).aggregates == {whole: {"acc,none": 0.4}}
     assert compute_all(tmp_path, planned(Task("a", n=5))) == []
     assert compute_all(tmp_path, planned(Corrected("a", n=5))) == [("a", "done")]
-    changed = examples_sha256(planned(Corrected("a", n=5))[0].documents)
+    changed = examples_sha256(planned(Corrected("a", n=5))[0].task.keys)
     told = {whole: {"acc,none": 0.4}, changed: {"acc,none": 0.6}}
     assert CellStore(tmp_path).read(cells[0].key).aggregates == told
 

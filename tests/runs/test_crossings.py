@@ -149,8 +149,7 @@ def test_a_reference_that_failed_everywhere_is_said(adapters, tmp_path, monkeypa
 
 def keys(tmp_path, adapters, **options):
     inputs = load(Settings.of(adapters, TASK, limit=2, dtype="float32", device="cpu", **options))
-    cells = plan(inputs.cuts, inputs.leaves, inputs.digest, inputs.tokens)
-    return {(cell.label, cell.key) for cell in cells}
+    return {(cell.label, cell.key) for cell in inputs.cells()}
 
 
 def test_rows_that_another_adapter_adds_to_the_base_are_in_the_identity_of_all_cells(

@@ -9,7 +9,6 @@ import pytest
 from support.harness_doubles import write_choice_task
 from support.small_runs import SMALL, TASK, random_adapter, run_small
 
-from aurac.records.folder import RunFolder
 from aurac.records.run import read_run
 from aurac.runs import fit
 from aurac.runs.fit import EXPONENTS, best_factor, fitted
@@ -126,7 +125,7 @@ def test_processes_share_the_factors_and_the_first_one_counts(
 
     def work(inputs):
         with inputs.backend:
-            factors = fitted(inputs, RunFolder(tmp_path / "run"))
+            factors = fitted(inputs)
         results.append(sorted(factors.values()))
 
     threads = [threading.Thread(target=work, args=(inputs,)) for inputs in given]

@@ -15,12 +15,11 @@ from support.small_runs import SMALL, TASK
 from aurac.adapters import load_adapter, save_adapter
 from aurac.backends.engine import EngineBackend
 from aurac.records.cells import CellStore
-from aurac.records.folder import MOST_DEATHS, RunFolder
+from aurac.records.folder import MOST_DEATHS
 from aurac.runs import ray
 from aurac.runs.compute import blocks
 from aurac.runs.fit import fits, fitted
 from aurac.runs.inputs import load
-from aurac.runs.plan import plan
 from aurac.runs.ray import Cluster, ClusterError, _seen
 from aurac.runs.settings import Settings
 
@@ -100,7 +99,7 @@ def test_streams_of_blocks_make_whole_cells(tmp_path):
     assert ended == [(name, "done") for name in "abcd"]
     assert cells[0].task.blocks == [[3], [4, 5], [6]]
     for cell in cells:
-        found = CellStore(tmp_path).read(cell.key).responses(cell.documents)
+        found = CellStore(tmp_path).read(cell.key).responses(cell.task.keys)
         assert found == [f"{cell.task.name}{k}" for k in range(cell.task.n)]
 
 
@@ -135,27 +134,34 @@ def test_a_worker_finds_what_is_named_relative_to_the_folder_of_the_command(
     ray._served.cache_clear()
     found, _ = ray._served(*job)
     assert found.digest == inputs.digest
-    keys = [[c.key for c in plan(x.cuts, x.leaves, x.digest, x.tokens)] for x in (inputs, found)]
+    keys = [[cell.key for cell in each.cells()] for each in (inputs, found)]
     assert keys[0] == keys[1]
 
 
 def test_the_base_is_not_loaded_where_workers_find_the_factors(adapters, tmp_path, monkeypatch):
     """Each is found once, by its hash."""
     settings = Settings.of(
-        adapters["dylora"], TASK, ray="local", ranks="1,4", rescale="fit", basis="prefix", **SMALL
+        adapters["dylora"],
+        TASK,
+        ray="local",
+        ranks="1,4",
+        rescale="fit",
+        basis="prefix",
+        out=tmp_path,
+        **SMALL,
     )
     inputs = load(settings)
     monkeypatch.setattr(EngineBackend, "load", lambda _: pytest.fail("the base is loaded"))
     monkeypatch.setattr(EngineBackend, "lm", lambda *_: pytest.fail("the base is asked"))
     (tmp_path / "locks").mkdir()
-    folder, asked = RunFolder(tmp_path), []
+    asked = []
 
     def find(keys):
         asked.extend(keys)
         return [float(len(key)) for key in keys]
 
-    factors = fitted(inputs, folder, find)
-    assert fitted(inputs, folder, find) == factors
+    factors = fitted(inputs, find)
+    assert fitted(inputs, find) == factors
     assert sorted(asked) == sorted(fits(inputs))
     assert {(rank, task) for _, rank, task in factors} == {(1, TASK), (4, TASK)}
 

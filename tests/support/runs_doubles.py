@@ -59,7 +59,7 @@ class Backend(AnyBackend):
     device_kind = "cpu"
 
     def __init__(self):
-        super().__init__("none", {}, None)
+        super().__init__("none", {}, None, None)
 
     @contextlib.contextmanager
     def lm(self, cut):
@@ -69,7 +69,7 @@ class Backend(AnyBackend):
 
 def work_in(folder, cells=()):
     """Where cells are kept, and how they are settled, in order."""
-    sets = {cell.task.name: {examples_sha256(cell.documents): cell.documents} for cell in cells}
+    sets = {cell.task.name: {examples_sha256(cell.task.keys): cell.task.keys} for cell in cells}
     work, ended = Work(RunFolder(folder), sets), []
     (folder / "locks").mkdir(parents=True, exist_ok=True)
     work.progress.settled = lambda cell, how: ended.append((cell.task.name, how))
