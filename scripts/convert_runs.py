@@ -74,7 +74,7 @@ def new_hashes() -> dict[str, tuple[str, str]]:
     for path in sorted(STUDY.glob("*.yaml")):
         recipes = (plans for part in load_study(path).parts for plans in part.groups.values())
         for plan in (plan for plans in recipes for plan in plans.values()):
-            sources = plan.source.points or [{}] if plan.source else [{}]
+            sources: Any = plan.source.points or [{}] if plan.source else [{}]
             for own, of_source in itertools.product(plan.points or [{}], sources):
                 chosen = {(plan.task, plan.group): own}
                 if plan.source:
@@ -82,8 +82,8 @@ def new_hashes() -> dict[str, tuple[str, str]]:
                 made = plan.adapter(1, chosen)
                 for recipe in (*(job.recipe for job in made.trainings), made.recipe):
                     before = recipe.start
-                    if made.source and before:
-                        before = f"svd:{_before(made.source.recipe)}"
+                    if plan.source and before:
+                        before = f"svd:{_before(plan.source.adapter(1, chosen).recipe)}"
                     old = _before(replace(recipe, start=before))
                     found[old] = recipe.sha256, recipe.data_sha256
     return found

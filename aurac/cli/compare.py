@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aurac.cli import shared
-from aurac.cli.shared import FOLDER, command, pair
+from aurac.cli.shared import FOLDER, command
 from aurac.cli.tasks import TaskNames, include_path
 
 if TYPE_CHECKING:

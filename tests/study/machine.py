@@ -365,7 +365,7 @@ BAD = {  # last key of a path → a value that it does not take, and the path th
     "method": "loar", "from": "z", "limit": -3, "split": 3, "at": "auracc", "seed": "many",
     "labels": {"z": "Z"}, "tasks": {}, "cut": ["svd", "kep"], "b": "z",
 }  # fmt: skip
-NAMED = {"method": "recipes.", "options.limit": "options", "b": "primary[0]"}  # what is around it
+NAMED = {"method": "recipes.", "options.limit": "options"}  # what is around it
 
 
 def places(value, path=""):
@@ -391,7 +391,8 @@ def mistaken(rng, content):
         names = above in ("labels", "options")
         return new, f"{above}: there is no {name}" if names else f"{path}x"
     of[key] = BAD[key]
-    return new, NAMED.get(path, NAMED.get(key, path))
+    around = path.rpartition(".")[0] if key == "b" else path  # the whole comparison
+    return new, NAMED.get(path, NAMED.get(key, around))
 
 
 # Sequences --------------------------------------------------------------------------------------
