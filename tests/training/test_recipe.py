@@ -64,7 +64,7 @@ def test_the_papers_settings():
         ({"epochs": 3, "steps": 5}, "either steps or epochs"),
         ({"lerning_rate": 1}, "no setting is called lerning_rate; did you mean learning_rate?"),
         ({"lr": 1}, "no setting is called lr; `aurac train --list`"),
-        ({"folder": "x"}, "no setting is called folder"),
+        ({"folder": "x"}, "Expected Path, got str for folder"),
         ({"dropout": 1.0}, "dropout"),
         ({"seed": 2**32}, "seed"),
         ({"method_options": {"ranks_per_step": 2}}, "matryoshka has no option ranks_per_step"),
