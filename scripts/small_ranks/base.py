@@ -67,7 +67,8 @@ class Stored:
 def read() -> Stored:
     """All runs of the small base; a MAWPS answer is graded by its equation's value, too."""
     stored = Stored()
-    for path in sorted(FOLDER.rglob("smollm2/run/run.json")):
+    found = FOLDER.rglob("smollm2/run/run.json")
+    for path in sorted(found, key=lambda path: (len(path.parts), path)):  # the base is the study's
         run = read_run(path.parent)
         recipes = {a.name: (a.recipe or {})["name"] for a in run.adapters}
         cells: Any = {(c.adapter, c.basis, c.rescale): c.cells for c in run.cuts}
