@@ -158,7 +158,7 @@ class Pages:
             views.ranks_table(of, of.keys[0]) if one else views.accuracy_table(of, bounds=True)
         )
         brackets = "" if of.rolling else f" in percent with {confidence(of.level)} intervals"
-        over = f" AURAC is over ranks {of.some_ranks}, which all have." if of.some_ranks else ""
+        over = f" AURAC is over ranks {of.some_ranks}." if of.some_ranks else ""
         notes = tuple(wording.notes(of, columns))
         yield Table(f"{of.measure} at each rank{brackets}.{over}", columns, notes=notes)
 

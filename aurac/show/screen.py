@@ -57,7 +57,7 @@ def _task(of: View, run: StoredRun | None, width: int, *, details: bool) -> Iter
         columns, title = views.ranks_table(of, first), f"{of.names[first]} on {title}"
     else:
         columns = views.accuracy_table(of)
-        title += f"; AURAC over ranks {of.some_ranks}, which all have" * bool(of.some_ranks)
+        title += f"; AURAC over ranks {of.some_ranks}" * bool(of.some_ranks)
     lines = [wrapped(one_line(title), width), fitted(columns, width)]
     yield "\n".join([*lines, *(wrapped(note, width) for note in wording.notes(of, columns))])
     yield from _differences(of, width, details=details)

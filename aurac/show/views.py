@@ -113,7 +113,8 @@ class View:
     def some_ranks(self) -> str:
         """The ranks that AURAC is over, where they are not all; else nothing."""
         apart = not self.rolling and self.shared_ranks and self.ranks != self.shared_ranks
-        return ", ".join(map(str, self.shared_ranks)) if apart else ""
+        why = "" if self.analysis.question.ranks else ", which all have"
+        return f"{', '.join(map(str, self.shared_ranks))}{why}" if apart else ""
 
     def of(self, key: Key) -> list[Point]:
         """The points of a row, by rank."""

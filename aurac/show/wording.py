@@ -78,9 +78,9 @@ def _apart(of: View) -> Iterator[str]:
     for area in of.scores:
         row, name = of.rows.get(area.key), of.names[area.key]
         if row and row.outside:
-            yield f"below the others and in no difference stands {name}: it has {row.outside}"
+            yield f"{name} stands below the others and is in no difference: it has {row.outside}"
         elif area.reason and (len(of.keys) > 1 or of.task == MEAN) and not of.rolling:
-            lacks = f"no AURAC and no difference has {name}"
+            lacks = f"{name} has no AURAC and is in no difference"
             yield f"{lacks if area.aurac is None else 'without an interval'}: {area.reason}"
         yield from (f"left out: {sentence}" for sentence in (row.left_out if row else ()))
     if unpaired := max((row.unpaired for row in of.rows.values()), default=0):
@@ -267,7 +267,7 @@ def verdict(of: View) -> str:
     gone = [f"{of.names[r.key]} ({r.reason})" for r in of.scores if r.aurac is None]
     which = f"Of these {'methods' if of.seeds > 1 else 'checkpoints'}"
     which += f", without {listed(gone)}," if gone else ""
-    over = f" over ranks {of.some_ranks}, which all have," if of.some_ranks else ""
+    over = f" over ranks {of.some_ranks}," if of.some_ranks else ""
     text = f"{which} {listed([name, *tied])} {'have' if tied else 'has'} the largest AURAC{over}"
     if better:
         text += f" and {_are([name, *tied])} better than {_losers(of, better)}"

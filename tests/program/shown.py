@@ -185,9 +185,9 @@ class Task:
         for key, row in self.scores.items():
             name, wanted = self.names[key], []
             if row[TOLD]["below"]:
-                wanted.append(f"below the others and in no difference stands {name}: it has ")
+                wanted.append(f"{name} stands below the others and is in no difference: it has ")
             elif row["aurac"] is None and len(self.scores) > 1 and not self.rolling:
-                wanted.append(f"no AURAC and no difference has {name}: ")
+                wanted.append(f"{name} has no AURAC and is in no difference: ")
             wanted += [f"left out: {seed}" for seed in row[TOLD]["left"]]
             for start in wanted:
                 assert any(x.startswith(start) for x in texts), f"{where}: nowhere {start!r}"

@@ -31,8 +31,9 @@ from aurac.stats.planning import examples_for_margin
 
 
 def rows(text: str) -> dict[str, list[str]]:
-    """The lines of a screen by their first word."""
-    return {line.split()[0]: line.split() for line in text.splitlines() if line.split()}
+    """The first line of a screen that begins with a word, by that word."""
+    lines = [line.split() for line in text.splitlines() if line.split()]
+    return {line[0]: line for line in reversed(lines)}
 
 
 def test_one_adapter_gets_a_table_a_sentence_and_a_command():
@@ -267,6 +268,9 @@ def test_a_lead_over_some_ranks_names_them():
     said = " ".join(screen(analyse(curves), width=120).split())
     assert "AURAC over ranks 2, 4, 8, which all have" in said
     assert "lora has the largest AURAC over ranks 2, 4, 8, which all have, and is better" in said
+    said = " ".join(screen(analyse(curves, Question(ranks=(1, 2, 4))), width=120).split())
+    assert "AURAC over ranks 1, 2, 4 adapter" in said  # b has no rank 1
+    assert "lora has the largest AURAC over ranks 1, 2, 4, and" not in said  # it alone has one
 
 
 def test_accuracies_without_examples_stand_alone():
@@ -473,8 +477,8 @@ def test_a_row_on_fewer_examples_and_one_without_a_rank_are_said():
     look = replace(curve("look").in_order(np.arange(4)), adapter="look")
     failed = replace(curve("torn").at([1, 2, 8, 16]), missing={4: "out of memory"})
     shown = screen(analyse([look, failed, curve(), curve("b")]), width=200)
-    assert "below the others and in no difference stands look: it has 4 of 200 examples" in shown
-    assert "no AURAC and no difference has torn: rank 4 has no result: out of memory" in shown
+    assert "look stands below the others and is in no difference: it has 4 of 200 examples" in shown
+    assert "torn has no AURAC and is in no difference: rank 4 has no result: out of memory" in shown
     without = "without torn (rank 4 has no result: out of memory)"
     assert f"Of these checkpoints, {without}, b and lora have the largest AURAC" in shown
     assert "200 examples" in shown.splitlines()[0]
