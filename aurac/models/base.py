@@ -143,6 +143,7 @@ def load_model(
             local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
+            use_kernels=False,  # a number does not depend on compiled code that a hub has today
             **spread,
         )
     # transformers fills what a file lacks with random numbers.
