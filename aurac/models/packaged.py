@@ -129,7 +129,9 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
     # The de-quantisation draws a bar of its own, whatever transformers' verbosity says.
     with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
         options = {"gguf_file": gguf.name}
-        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **options)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, dtype=torch.float32, use_kernels=False, **options
+        )
         settings = loaded.config.to_dict()
         settings.pop("quantization_config", None)
         settings.pop("_name_or_path", None)

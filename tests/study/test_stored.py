@@ -16,6 +16,15 @@ from aurac.study import Work, load_study
 STUDY = Path(__file__).parents[2] / "reports/small_ranks"
 
 
+def rounded(value):
+    """Its numbers to ten digits: the last bit of a dot product depends on the processor."""
+    if isinstance(value, dict):
+        return {key: rounded(x) for key, x in value.items()}
+    if isinstance(value, list):
+        return [rounded(x) for x in value]
+    return round(value, 10) if isinstance(value, float) else value
+
+
 def test_a_stored_study_is_done_and_read_as_its_report_says():
     work = Work(load_study(STUDY / "study.yaml"), STUDY)
     (part,) = (part for part in work.study.parts if part.name == "smollm2")
@@ -24,7 +33,8 @@ def test_a_stored_study_is_done_and_read_as_its_report_says():
     for group in ("lora", "matryoshka", "dylora"):
         states = {step.state for step in there.steps if step.adapter.plan.group == group}
         assert states == {"done"}
-        assert json.loads(json.dumps(there.winners[group].record())) == found[group]
+        again = json.loads(json.dumps(there.winners[group].record()))
+        assert rounded(again) == rounded(found[group])
     run, kept = load_run(out), pd.read_csv(out / "scores.csv")
     scores = run.scores[(run.scores.task != MEAN) | run.scores.aurac.notna()]
     kept = kept[(kept.task != MEAN) | kept.aurac.notna()]  # not those that say why there is none
