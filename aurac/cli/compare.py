@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -148,8 +149,9 @@ def compare(
     from aurac.runs.settings import Settings
 
     given = {name: value for name, value in words.items() if value not in (None, ())}
-    alone = len(words["data"]) == 1 and "=" not in words["data"][0]
-    given["data"] = words["data"][0] if alone else dict(map(shared.pair, words["data"]))
+    folder, *more = words["data"] or ("",)
+    alone = not more and ("=" not in folder or Path(folder).is_dir())
+    given["data"] = (folder or {}) if alone else dict(map(shared.pair, words["data"]))
     for name in ("groups", "cluster"):
         given[name] = dict(given.get(name, ()))
     settings = Settings.of(checkpoints, tasks, **given)

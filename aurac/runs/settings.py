@@ -126,9 +126,10 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def several(given: Any) -> tuple[str, ...]:
-    """`a,b`, or a sequence of such."""
+    """`a,b`, or a sequence of such; a path is one word, and so is the name of a file."""
     parts = [given] if isinstance(given, (str, Path, int)) else given
-    words = (word for part in parts for word in str(part).split(","))
+    whole = ((part, isinstance(part, Path) or Path(str(part)).is_file()) for part in parts)
+    words = (word for part, one in whole for word in ([str(part)] if one else str(part).split(",")))
     return tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
 
 

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import replace
-from functools import cache, cached_property, lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -25,7 +25,7 @@ from aurac.curves.metrics import ANY_TASK, matching
 from aurac.errors import AuracError, DataError, TaskError, UsageError
 from aurac.tasks import local_data
 from aurac.tasks.bundled import BUNDLED, include_path
-from aurac.tasks.evaltask import EvalTask, Example, TaskGroup, cluster_labels
+from aurac.tasks.evaltask import EvalTask, Example, TaskGroup, cluster_labels, compiled_once
 from aurac.tasks.listing import is_data, is_file, stock_tasks, task_folder
 from aurac.tasks.metrics import choose_metric
 from aurac.tasks.options import TaskOptions
@@ -64,10 +64,9 @@ def build_tasks(
     options = options or TaskOptions()
     if options.apply_chat_template and not getattr(tokenizer, "chat_template", None):
         raise UsageError("The tokenizer has no chat template: leave --apply-chat-template out.")
-    _compile_templates_once()
     stock = not all(name in BUNDLED or is_data(name) for name in names)
     builder = _Builder(options, tokenizer, stock=stock, by_token=by_token)
-    with quiet():
+    with quiet(), compiled_once():
         built = [task for name in dict.fromkeys(names) for task in builder.build(name)]
     _check_names(names, built, options)
     return built
@@ -369,17 +368,6 @@ def quiet() -> Iterator[None]:
 
 def _without_bar(tqdm: Any, *args: object, **kwargs: object) -> Any:
     return tqdm(*args, **{**kwargs, "disable": True})
-
-
-@cache
-def _compile_templates_once() -> None:
-    """Keep lm-eval's compiled templates: it compiles them anew for each example.
-
-    That is most of the time that building and judging take; a compiled template has no state.
-    """
-    from lm_eval.utils import env
-
-    env.from_string = lru_cache(maxsize=1024)(env.from_string)
 
 
 def chat_text(

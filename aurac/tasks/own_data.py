@@ -79,8 +79,8 @@ class OwnData(ConfigurableTask):
 
 
 def task_name(path: Path) -> str:
-    """What the task of a file is called."""
-    return path.name.partition(".")[0]
+    """What the task of a file is called: its name without the ending."""
+    return path.name[: -len(suffix_of(path))]
 
 
 def is_conversation(path: Path) -> bool:

@@ -143,7 +143,7 @@ def test_examples_of_ones_own_have_two_scores_from_one_pass(adapters, tmp_path):
     task = write_jsonl(tmp_path / "held.out.jsonl", rows)
     given = {"ranks": "1", "metric": "whole_completion"}
     [whole] = run_small(adapters["lora"], tmp_path / "run", task, **given).curves
-    assert (whole.task, whole.metric) == ("held", "whole_completion,none")
+    assert (whole.task, whole.metric) == ("held.out", "whole_completion,none")
     cells = cell_files(tmp_path / "run")
     again = run_small(adapters["lora"], tmp_path / "run", task, ranks="1", metric="token_accuracy")
     assert cell_files(tmp_path / "run") == cells  # nothing is computed
@@ -153,7 +153,7 @@ def test_examples_of_ones_own_have_two_scores_from_one_pass(adapters, tmp_path):
     assert stored.metric == "token_accuracy,none"  # of the last command
     for found in (
         aurac.load_run(tmp_path / "run").ask(metrics="whole_completion").curves,
-        aurac.read_curves(tmp_path / "run", metric="held=whole_completion"),
+        aurac.read_curves(tmp_path / "run", metric="held.out=whole_completion"),
         answered(tmp_path / "run", metric=("whole_completion",), margin=0.1).curves,
     ):
         assert found[0].metric == whole.metric

@@ -267,6 +267,14 @@ def test_the_tasks_of_the_pages_score_a_right_answer(page, number, right, wrong,
         assert task.judge([0], answers).metrics[task.metric] == [score]
 
 
+def test_lm_evals_templates_are_its_own_after_a_build(tmp_path):
+    from lm_eval.utils import env
+
+    built(write_text_task(tmp_path))
+    assert env.from_string("{{ a + b }}", globals={"a": 1}).render(b=2) == "3"
+    assert env.from_string("{{ x }}") is not env.from_string("{{ x }}")
+
+
 def test_lm_eval_and_datasets_say_nothing_on_the_terminal(tmp_path, capfd):
     path = write_choice_task(tmp_path)
     (tmp_path / "loud.py").write_text(
