@@ -151,6 +151,15 @@ class StoredRun:
         return tuple(found.values())
 
     @cached_property
+    def unwritten(self) -> list[str]:
+        """Why texts in the place of references could not be generated, each reason once."""
+        keys = [key for cut in self.cuts for cells in cut.cells.values() for key in cells.values()]
+        reasons = (
+            self.store.scores(key).unwritten for key in [*self.manifest.base.values(), *keys]
+        )
+        return [*filter(None, dict.fromkeys(reasons))]
+
+    @cached_property
     def recipes(self) -> dict[str | None, str]:
         """Adapter → the recipe that it is a seed of, else itself."""
         named: dict[str | None, str] = {adapter.name: adapter.name for adapter in self.adapters}
@@ -237,7 +246,8 @@ class StoredRun:
         """Columns example, question, target, choices, score, response, read of each example.
 
         The examples are those of the curve; rank 0 is the base. `read` is what the metric's filter
-        took from a response, None where it takes it as it is.
+        took from a response, None where it takes it as it is. Of a user's own examples a response
+        is what greedy decoding writes, None where that was not generated.
 
         Raises:
             RunFolderError: The run has no such cell, or it lacks examples.
@@ -260,7 +270,7 @@ class StoredRun:
                 "target": told.targets[:count],
                 "choices": (told.choices or [None] * count)[:count],
                 "score": cell.values(metric, keys),
-                "response": cell.responses(keys),
+                "response": cell.texts(keys, told.targets[:count]),
                 "read": [", ".join(map(str, row)) if row else None for row in read],
             }
             frames.append(pd.DataFrame(columns))

@@ -20,6 +20,7 @@ from aurac.curves.question import ALL_PAIRS, Key
 from aurac.errors import UsageError
 from aurac.files import sweep_scraps
 from aurac.records.documents import Documents
+from aurac.records.lines import Written
 from aurac.records.manifest import Manifest, recipe_groups
 from aurac.records.run import StoredRun
 from aurac.runs.check import alike, check
@@ -31,6 +32,7 @@ from aurac.runs.plan import distinct
 from aurac.runs.progress import Bar, Progress
 from aurac.runs.ray import Cluster, cluster
 from aurac.runs.settings import Settings
+from aurac.runs.written import Ask, Wanted, write_instead, written
 from aurac.show.report import is_written, write_report
 from aurac.show.wording import too_few
 
@@ -98,6 +100,7 @@ def run(
             sweep_scraps(folder.path)
             work = Work(folder, {name: held.asked(name) for name in documents}, progress)
             _compute(inputs, distinct(cells), work, connected)
+            write_instead(distinct(cells), folder, progress, _asks(inputs, connected))
         progress.step("writing the report")
         entry = manifest.log[-1] | {"seconds": round(time.time() - began, 1)}
         manifest = msgspec.structs.replace(manifest, log=[entry])
@@ -154,6 +157,19 @@ def _compute(
             connected().compute(todo, work)
     for cell in cells:
         work.aggregate(cell)  # of examples that were there before it may not be known yet
+
+
+def _asks(inputs: Inputs, connected: Callable[[], Cluster]) -> Ask:
+    """Who generates texts: the backend, or a worker of the cluster."""
+    if inputs.settings.ray:
+        return lambda cell, wanted: connected().write(cell, wanted)
+    backend = inputs.backend
+
+    def ask(cell: PlannedCell, wanted: Wanted) -> Written:
+        backend.begin([cell.cut] if cell.cut else [], scores=False)
+        return written(cell, wanted, backend)
+
+    return ask
 
 
 @contextlib.contextmanager

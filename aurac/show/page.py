@@ -202,7 +202,7 @@ class Pages:
 
     def end(self) -> Iterator[Fold]:
         """What else to know, failed cells, and how to make the run again."""
-        if notes := self.analysis.question.notes:
+        if notes := (*self.analysis.question.notes, *wording.unwritten(self.run)):
             yield Fold("What else to know", notes)
         if failures := self.run.failures:
             columns = {

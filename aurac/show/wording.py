@@ -203,6 +203,15 @@ def not_above_base(of: View) -> str:
     return f"{which} at any rank ({confidence(LEVEL)} confidence)."
 
 
+def unwritten(run: StoredRun | None) -> list[str]:
+    """Why there are no texts of what is written in the place of references."""
+    return [
+        f"What is written in the place of references could not be generated ({reason}); the same "
+        "command tries again."
+        for reason in (run.unwritten if run else ())
+    ]
+
+
 def how_to_ask(tasks: Sequence[View], run: StoredRun | None) -> str:
     """How a margin that the examples may show is given; the command on a line of its own.
 

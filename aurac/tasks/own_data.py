@@ -26,6 +26,8 @@ from aurac.tasks.local_data import check_examples
 
 _log = logging.getLogger(__name__)
 
+MOST_TOKENS = 256  # of a text that is generated to be shown
+
 _FORMATS = ("prompt", "completion"), ("messages",)
 _SETTINGS = ("tools", "chat_template_kwargs")  # columns of TRL that a chat template takes
 _MARKS_TURNS = re.compile(r"\{%-?\s*generation\s*-?%\}")  # as transformers looks for it
@@ -50,6 +52,7 @@ class OwnData(ConfigurableTask):
     """The examples of a file as a task of lm-eval; with `by_token` whoever answers knows tokens."""
 
     def __init__(self, path: Path, tokenizer: Any, *, by_token: bool) -> None:
+        self._tokenizer = tokenizer
         better = {TOKENS: True, WHOLE: True, LOSS: False}
         super().__init__(
             config={
@@ -76,6 +79,37 @@ class OwnData(ConfigurableTask):
             Instance("loglikelihood", doc, (Whole(before), text), at, about["metadata"])
             for at, (before, text) in enumerate(doc["turns"])
         ]
+
+    def continuations(
+        self, wanted: Sequence[tuple[Row, int]], longest: int
+    ) -> tuple[list[Instance], list[str], int]:
+        """Requests for what greedy decoding writes in the place of some texts.
+
+        A text ends with the token that ends its reference, or at a limit: twice the tokens of the
+        longest reference, but not more than `MOST_TOKENS`.
+
+        Args:
+            wanted: n examples, each with the number of the text that is asked for.
+            longest: Most tokens of a prompt and a text together.
+
+        Returns:
+            n requests, the n tokens that end a reference, as text, and the limit.
+        """
+        turns = [doc["turns"][number] for doc, number in wanted]
+        sizes = [
+            len(self._tokenizer(text, add_special_tokens=False).input_ids) for _, text in turns
+        ]
+        limit = min(MOST_TOKENS, 2 * max(sizes), longest // 2)
+        added = self._tokenizer.added_tokens_decoder.values()
+        special = [token.content for token in added if token.special]
+        ends = [next(filter(text.endswith, special), "") for _, text in turns]
+        requests = []
+        for (doc, at), (before, _), end in zip(wanted, turns, ends, strict=True):
+            until = [*dict.fromkeys(filter(None, (end, self._tokenizer.eos_token)))]
+            how = {"until": until, "max_gen_toks": limit, "do_sample": False}
+            about = self.config.task, None, 1
+            requests.append(Instance("generate_until", doc, (before, how), at, about))
+        return requests, ends, limit
 
 
 def task_name(path: Path) -> str:

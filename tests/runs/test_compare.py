@@ -163,7 +163,7 @@ def test_examples_of_ones_own_have_two_scores_from_one_pass(adapters, tmp_path):
     assert np.array_equal(same.outcomes, whole.outcomes)
     assert same.nats == {}
     export(tmp_path / "run", tmp_path / "out")
-    [log, *_] = (tmp_path / "out").rglob("samples_held_*.jsonl")
+    [log, *_] = (tmp_path / "out").rglob("samples_held.out_*.jsonl")
     row = json.loads(log.read_text().splitlines()[0])
     assert row["arguments"]["gen_args_0"] == {"arg_0": "Question 0", "arg_1": " 0<eos>"}
 

@@ -419,6 +419,7 @@ def test_scores_of_ones_own_examples_are_called_what_they_are():
     values = np.array([0.60, 0.80, 0.90, 0.93, 0.94, 0.95])
     spread = np.linspace(-0.04, 0.04, 200)
     fields = {"adapter": "lora", "task": "held_out", "metric": "token_accuracy,none"}
+    fields |= {"doc_ids": tuple(map(str, range(200)))}
     fields |= {"trained_rank": 16, "nats": {0: 2.5, 1: 0.751, 16: 0.25}}
     own = Curve.from_outcomes(
         RANKS, values[1:, None] + spread, base_scores=values[0] + spread, **fields
@@ -454,10 +455,24 @@ def test_the_margin_that_is_offered_is_of_the_size_of_the_score(metric, margin, 
     assert ("A margin of 0.5 points needs" in said) == (needs is not None)
 
 
-def test_whole_completions_that_are_never_right_name_the_other_score():
-    said = screen(one(metric="whole_completion,none", accuracy=(0,) * 5, base=0.0), width=200)
+@pytest.mark.parametrize("length", [40, 400])
+def test_completions_that_are_never_right_show_one_and_long_ones_name_the_other_score(length):
+    found = one(metric="whole_completion,none", accuracy=(0,) * 5, base=0.0)
+    said = screen(found, stored(found, target="x" * length), width=1000)
     assert "lora is not shown to be above the base at any rank" in said
-    assert "token_accuracy counts tokens, with a tenth of the margin." in said
+    assert "example 1 at rank 16 counts as wrong; its answer: 'The answer is lora 0'" in said
+    assert ("token_accuracy counts tokens, with a tenth of the margin." in said) is (length > 200)
+
+
+def test_details_show_what_is_written_instead_of_references():
+    found = one(metric="whole_completion,none", n=4)
+    shown = screen(found, stored(found), 100, details=True)
+    caption = "What lora at rank 16 writes, of its first wrong examples\n"
+    table = shown.partition(caption)[2].splitlines()
+    wrong = [n for n, score in enumerate(found.rows[0].curves[0].outcomes[-1]) if score == 0]
+    assert [line.split()[0] for line in table[1 : 1 + len(wrong)]] == [str(n + 1) for n in wrong]
+    assert all("'The answer is lora 0'" in line for line in table[1 : 1 + len(wrong)])
+    assert "What lora" not in screen(found, stored(found), 100)
 
 
 def test_a_mean_over_tasks_without_an_interval_says_why():

@@ -67,6 +67,7 @@ class FakeRun(SimpleNamespace):
     """What `StoredRun` gives, without cells; `text` is what every adapter answers."""
 
     read = None  # what a filter took of each answer
+    target = None  # of all examples; by default the name of each
 
     def samples(self, task, adapter, basis, rescale, rank):
         found = next(c for c in self.curves if (c.adapter, c.task) == (adapter, task))
@@ -75,12 +76,17 @@ class FakeRun(SimpleNamespace):
             raise RunFolderError("no such cell")
         ids = found.doc_ids
         asked = [f"Tom has {at} apples. {self.text}" for at in ids]
-        columns = {"example": ids, "question": asked, "target": ids, "choices": [None] * len(ids)}
+        columns = {
+            "example": ids,
+            "question": asked,
+            "target": [self.target or at for at in ids],
+            "choices": [None] * len(ids),
+        }
         answers = [f"{self.text} {adapter} {int(score)}" for score in scores]
         return pd.DataFrame(columns | {"score": scores, "response": answers, "read": self.read})
 
 
-def stored(analysis, folder=Path("runs/x"), *, text="The answer is", failures=()) -> Any:
+def stored(analysis, folder=Path("runs/x"), *, text="The answer is", failures=(), **more) -> Any:
     """A run of the curves of an analysis."""
     curves = [curve for row in analysis.rows for curve in row.curves]
     tasks = tuple(
@@ -105,5 +111,7 @@ def stored(analysis, folder=Path("runs/x"), *, text="The answer is", failures=()
         ),
         failures=tuple(Failure("lora", "svd", "keep", 4, "maths", text) for text in failures),
         groups={},
+        unwritten=[],
         curves=tuple(curves),
+        **more,
     )

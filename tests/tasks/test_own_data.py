@@ -16,8 +16,8 @@ from support.adapters import randomise
 from aurac.engine.lm import EngineLM
 from aurac.errors import DataError, TaskError, UsageError
 from aurac.tasks.build import build_tasks
-from aurac.tasks.own_data import task_name
 from aurac.tasks.options import TaskOptions
+from aurac.tasks.own_data import task_name
 
 MARKED = (
     "{{ bos_token }}{% for m in messages %}[{{ m.role }}]\n"
