@@ -48,6 +48,11 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
     "--data", multiple=True, metavar="[TASK=]FOLDER",
     help="Folder with the task's splits as files (.jsonl, .json, .parquet, .csv).",
 )  # fmt: skip
+@click.option(
+    "--trained-on", multiple=True, type=click.Path(exists=True, dir_okay=False), metavar="FILE",
+    help="File of examples that the adapters were trained on: those of the tasks that are in it "
+    "are counted.",
+)  # fmt: skip
 @include_path
 @click.option("--base", help="Base model. Default: the one that the adapters record.")
 @shared.group

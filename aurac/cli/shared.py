@@ -147,7 +147,8 @@ def print_json(content: Any) -> None:
 def print_analysis(analysis: Analysis, run: Any, *, as_json: bool, details: bool) -> None:
     """The screen of an analysis, or its five frames as JSON; then the cells that failed."""
     if as_json:
-        print_json({name: analysis.records(name) for name in FRAMES})
+        told = {"overlaps": run.overlaps} if run and run.overlaps else {}
+        print_json({name: analysis.records(name) for name in FRAMES} | told)
     else:
         from aurac.show import screen
         from aurac.terminal import output_width

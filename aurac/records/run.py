@@ -21,6 +21,7 @@ from aurac.records.cells import Cell, CellStore
 from aurac.records.documents import Choice, Documents, Part, choose
 from aurac.records.lines import DocumentKey, examples_sha256
 from aurac.records.manifest import REPORT_FILE, RUN_FILE, Manifest, recipe_groups
+from aurac.records.overlap import Overlap, read_overlaps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,6 +150,17 @@ class StoredRun:
                     failure = Failure(adapter, basis, rescale, rank, part.task, why)
                     found.setdefault(cell, failure)
         return tuple(found.values())
+
+    @cached_property
+    def overlaps(self) -> list[Overlap]:
+        """What tasks share with training data, of the adapters and tasks that are shown."""
+        names = {adapter.sha256: adapter.name for adapter in self.adapters}
+        tasks = {leaf.name for task in self.tasks for leaf in self.leaves(task)}
+        return [
+            msgspec.structs.replace(each, adapter=names[each.adapter])
+            for each in read_overlaps(self.folder)
+            if each.adapter in names and each.task in tasks
+        ]
 
     @cached_property
     def unwritten(self) -> list[str]:

@@ -28,6 +28,7 @@ from aurac.runs.compute import Work, compute
 from aurac.runs.fit import fitted
 from aurac.runs.inputs import Inputs, load
 from aurac.runs.manifest import manifest_of, write_documents
+from aurac.runs.overlap import keep_overlaps, overlaps
 from aurac.runs.plan import distinct
 from aurac.runs.progress import Bar, Progress
 from aurac.runs.ray import Cluster, cluster
@@ -87,10 +88,12 @@ def run(
             folder = inputs.folder
             manifest = manifest_of(inputs, command, began)
             _check_question(inputs, manifest)
+            shared = overlaps(inputs)
             connected = cache(lambda: stack.enter_context(cluster(inputs)))
             if settings.ray is None and not folder.path.exists():
                 inputs.backend.load()  # a base that cannot be used leaves no folder behind
             folder.record(manifest)
+            keep_overlaps(folder, shared)
             find = (lambda keys: connected().find(keys)) if settings.ray else None
             cells = inputs.cells(fitted(inputs, find))
             documents = {t.name: write_documents(folder.path, t) for t in inputs.leaves}

@@ -129,6 +129,7 @@ class Pages:
                 yield from [Code(command)] if command else []
         if text := wording.how_to_ask(self.views, None):
             yield text
+        yield from wording.overlaps(self.run)
 
     def overview(self) -> Iterator[Any]:
         """One task; of several the mean over them and its differences; before, what is primary."""

@@ -49,6 +49,7 @@ def screen(
         for caption, table in texts:
             blocks.append(f"{wrapped(caption, width)}\n{fitted(table, width, [*table][1:])}")
     last = [wording.how_to_ask(tasks, run), *wording.other_bases(run), *wording.unwritten(run)]
+    last += wording.overlaps(run)
     blocks += [wrapped(line, width) for line in last]
     return "\n\n".join(block for block in blocks if block)
 

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +153,19 @@ def _rows(path: Path) -> list[Row]:
     return rows
 
 
-def _examples(path: Path, tokenizer: Any) -> Dataset:
-    """The examples of a file with their `turns`, and the fields by which they can be clustered."""
+def prompts_and_completions(path: Path, tokenizer: Any) -> list[tuple[str, str]]:
+    """The n prompts and completions of a file, those of messages as the chat template has them.
+
+    Raises:
+        DataError: It holds no such examples.
+        UsageError: It has messages, and the tokenizer has no chat template.
+    """
+    docs = [{"turns": turns} for turns in _texts(path, tokenizer)[1]]
+    return [(_question(doc), _completion(doc)) for doc in docs]
+
+
+def _texts(path: Path, tokenizer: Any) -> tuple[list[Row], list[list[list[str]]]]:
+    """The rows of a file, and what counts of each (see `_turns`)."""
     rows = _rows(path)
     there = list(dict.fromkeys(name for row in rows for name in row))
     names = next((each for each in _FORMATS if {*each} <= {*there}), ())
@@ -164,10 +175,14 @@ def _examples(path: Path, tokenizer: Any) -> Dataset:
             "or messages, in the formats of TRL."
         )
     check_examples(str(path), [{k: v for k, v in row.items() if v != ""} for row in rows], names)
-    template = getattr(tokenizer, "chat_template", None)
-    if not template and _converses(rows):
+    if _converses(rows) and not getattr(tokenizer, "chat_template", None):
         raise UsageError(f"{path} has messages, and the tokenizer has no chat template.")
-    turns = [list(_turns(row, number, tokenizer)) for number, row in enumerate(rows, 1)]
+    return rows, [list(_turns(row, number, tokenizer)) for number, row in enumerate(rows, 1)]
+
+
+def _examples(path: Path, tokenizer: Any) -> Dataset:
+    """The examples of a file with their `turns`, and the fields by which they can be clustered."""
+    rows, turns = _texts(path, tokenizer)
     if twice := len(turns) - len({*map(str, turns)}):
         _log.warning(
             "%s: %d of %d examples repeat another one; the intervals take all as independent",
@@ -182,12 +197,8 @@ def _examples(path: Path, tokenizer: Any) -> Dataset:
             "that the last one of each example counts",
             task_name(path),
         )
-    kept = [
-        name
-        for name in there
-        if name not in (*names, *_SETTINGS)
-        and all(isinstance(row.get(name), str | int) for row in rows)
-    ]
+    fields = [name for name in rows[0] if name not in {*chain(*_FORMATS), *_SETTINGS}]
+    kept = [n for n in fields if all(isinstance(row.get(n), str | int) for row in rows)]
     examples = zip(rows, turns, strict=True)
     return Dataset.from_list(
         [{"turns": each} | {name: str(row[name]) for name in kept} for row, each in examples]

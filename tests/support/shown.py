@@ -111,6 +111,7 @@ def stored(analysis, folder=Path("runs/x"), *, text="The answer is", failures=()
         ),
         failures=tuple(Failure("lora", "svd", "keep", 4, "maths", text) for text in failures),
         groups={},
+        overlaps=[],
         unwritten=[],
         curves=tuple(curves),
         **more,
