@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from aurac.curves.checks import check_task
 from aurac.curves.metrics import ANY_TASK, matching
 from aurac.errors import AuracError, DataError, TaskError, UsageError
 from aurac.tasks import local_data
@@ -77,8 +76,6 @@ def _check_names(
 ) -> None:
     """Refuse a task that comes twice, and options for one that is not evaluated."""
     known = [task.name for task in built]
-    for name in known:
-        check_task(name)
     if twice := {name for name in known if known.count(name) > 1}:
         raise TaskError(f"Task {min(twice)} was asked for more than once.")
     for option in ("data", "metric", "cluster"):
@@ -135,15 +132,15 @@ class _Builder:
         if group is None:
             return list(built)
         pooled = TaskGroup(group.name, str(group.version), tuple(built))
-        pooled = replace(pooled, metric=self._metric(pooled))
-        _check_weights(pooled, group.aggregate_metric_list or ())
-        return [*built, pooled]
+        return [*built, replace(pooled, metric=self._metric(pooled))]
 
     def _load(self, requested: str) -> tuple[dict[str, Any], str]:
         """lm-eval's tasks and groups, with local data in the place of the hub's, and the name."""
+        from lm_eval.tasks._index import TaskIndex
+
         manager, name = self._manager, requested
         if is_file(requested):
-            of_file = _entry(requested)
+            of_file = TaskIndex.entry_from_path(Path(requested))
             manager.task_index[name := of_file.name] = of_file
         factory = manager._factory
         original, files = factory._load_full_config, partial(self._files, requested, name)
@@ -270,27 +267,6 @@ class _Builder:
                 return self._options.cluster[key]
         stated = (task.config.metadata or {}).get("cluster")
         return str(stated) if stated is not None else None
-
-
-def _entry(path: str) -> Any:
-    """What lm-eval's index has of a task in a file."""
-    from lm_eval.tasks._index import TaskIndex
-
-    try:
-        return TaskIndex.entry_from_path(Path(path))
-    except ValueError as error:  # it has neither of them
-        raise TaskError(f"{path} needs a line `task: NAME` or `group: NAME`.") from error
-
-
-def _check_weights(group: TaskGroup, aggregates: Sequence[Any]) -> None:
-    """Refuse a group of unequal tasks that lm-eval weighs alike: examples are pooled here."""
-    name = group.metric.partition(",")[0]
-    alike = any(each.metric == name and not each.weight_by_size for each in aggregates)
-    if alike and len({len(member) for member in group.members}) > 1:
-        raise TaskError(
-            f"Group {group.name} weighs its tasks alike (weight_by_size: false), and they have "
-            "unequally many examples: name its tasks, whose mean weighs them alike, too."
-        )
 
 
 def _of_split(config: Mapping[str, Any], split: str) -> dict[str, Any]:
