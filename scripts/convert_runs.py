@@ -1,12 +1,9 @@
-"""Rewrites what `reports/small_ranks` stores in an earlier shape, in place.
+"""Rewrites stored runs of schema 3, in which tasks have sets of examples, as runs of schema 4.
 
-    python -m scripts.convert_runs RUN… TRAININGS…
+    python -m scripts.convert_runs FOLDER…
 
-RUN is a run folder, TRAININGS a `trainings.jsonl`. A `run.json` of schema 2 becomes one of schema
-3. Recipes get the hash of their data's contents, in which their own hash and the order of the data
-are counted anew; the data lie beside the study (`python -m scripts.study_data FOLDER`), or the
-study names their hash. Cells stay as they are, and every accuracy is held equal before and after.
-This is kept until the last run of the study that was begun with the earlier shape is in.
+In schema 4 a task has one list of examples. Cells stay as they are. Every accuracy is computed from
+the lines of the cells by what `run.json` said before, and is held equal to what aurac reads after.
 """
 
 from __future__ import annotations
@@ -16,144 +13,115 @@ import itertools
 import json
 import sys
 import tarfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.files import write_atomic, write_json
+from aurac.files import write_json
+from aurac.records.documents import Documents
 from aurac.records.manifest import RUN_SCHEMA
 from aurac.records.run import read_run
-from aurac.study import load_study
-from aurac.study.design import outline
-from aurac.training.recipe import SETTINGS, Recipe, make_recipe
+from aurac.runs.manifest import label
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 EQUAL = 1e-12  # rounding of a mean
-STUDY = Path(__file__).parents[1] / "reports/small_ranks"
 
 
 def main() -> None:
-    """Convert each folder and file, or say what differs."""
-    hashes = new_hashes()
+    """Convert each folder, or say what differs."""
     for folder in map(Path, sys.argv[1:]):
-        if folder.is_file():
-            convert_trainings(folder, hashes)
-            continue
         before = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         if before["schema"] == RUN_SCHEMA:
-            known = read(folder)
-        else:
-            known = accuracies(folder, before)
-            before = converted(folder, before)
-            (folder / "results.json").unlink(missing_ok=True)
-        for adapter in before["adapters"]:
-            if adapter["recipe"]:
-                adapter.update(identify(adapter, hashes))
-        write_json(folder / "run.json", before)
-        after = read(folder)
+            print(f"{folder}: is of schema {RUN_SCHEMA} already")
+            continue
+        known = accuracies(folder, before)
+        files = [folder / f"{stem}.{end}" for stem in stems(before) for end in ("json", "jsonl.gz")]
+        write_json(folder / "run.json", converted(folder, before))
+        after = {
+            (c.task, c.adapter, c.basis, c.rescale, rank): value
+            for c in read_run(folder).curves
+            for rank, value in zip(c.ranks, c.accuracy, strict=True)
+        }
         every = {*known, *after}
         if different := {k for k in every if abs(known.get(k, 9) - after.get(k, 9)) > EQUAL}:
             sys.exit(f"{folder}: {len(different)} accuracies differ, {min(different)} among them")
+        for path in files:
+            path.unlink()
         print(f"{folder}: {len(after)} accuracies are as before")
 
 
-def read(folder: Path) -> dict[Any, float]:
-    """(task, adapter, basis, rescale, rank) → accuracy, as aurac reads it."""
-    return {
-        (c.task, c.adapter, c.basis, c.rescale, rank): value
-        for c in read_run(folder).curves
-        for rank, value in zip(c.ranks, c.accuracy, strict=True)
-    }
+def stems(run: dict[str, Any]) -> list[str]:
+    """The beginnings of the names of the files of examples."""
+    every = (
+        stem for t in run["tasks"] for each in t["sets"] for stem in each["documents"].values()
+    )
+    return [*dict.fromkeys(every)]
 
 
-def new_hashes() -> dict[str, tuple[str, str]]:
-    """Hash of a recipe before → its hash, and that of its data; of all that the studies train."""
-    found: dict[str, tuple[str, str]] = {}
-    for path in sorted(STUDY.glob("*.yaml")):
-        recipes = (plans for part in load_study(path).parts for plans in part.groups.values())
-        for plan in (plan for plans in recipes for plan in plans.values()):
-            sources: Any = plan.source.points or [{}] if plan.source else [{}]
-            for own, of_source in itertools.product(plan.points or [{}], sources):
-                chosen = {(plan.task, plan.group): own}
-                if plan.source:
-                    chosen[plan.task, plan.source.group] = of_source
-                made = plan.adapter(1, chosen)
-                for recipe in (*(job.recipe for job in made.trainings), made.recipe):
-                    before = recipe.start
-                    if plan.source and before:
-                        before = f"svd:{_before(plan.source.adapter(1, chosen).recipe)}"
-                    old = _before(replace(recipe, start=before))
-                    found[old] = recipe.sha256, recipe.data_sha256
-    return found
+def converted(folder: Path, run: dict[str, Any]) -> dict[str, Any]:
+    """The content of `run.json`; the files of the examples get their new names."""
+    keys = {s: json.loads((folder / f"{s}.json").read_text("utf-8"))["keys"] for s in stems(run)}
+    run["cells"] = cells = dict[str, int]()
+    for task in run["tasks"]:
+        if task["members"]:
+            sys.exit(f"{folder}: the group {task['name']} cannot be converted")
+        name, sets = task["name"], task.pop("sets")
+        every = sorted((each["documents"][name] for each in sets), key=lambda stem: len(keys[stem]))
+        for shorter, longer in itertools.pairwise(every):
+            if keys[longer][: len(keys[shorter])] != keys[shorter]:
+                sys.exit(f"{folder}: examples of {name} changed between two commands")
+        task["examples"] = {name: len(keys[every[-1]])}
+        task["split"] = write_documents(folder, name, every[-1])
+        cells[run["base"][name]] = len(keys[every[-1]])
+        for cut in run["cuts"]:
+            for stem, ranks in cut["asked"].get(name, {}).items():
+                for rank in ranks:
+                    key = cut["cells"][name][str(rank)]
+                    cells[key] = max(cells.get(key, 0), len(keys[stem]))
+    for cut in run["cuts"]:
+        del cut["asked"]
+    return run | {"schema": RUN_SCHEMA}
 
 
-def _before(recipe: Recipe) -> str:
-    """The hash of a recipe when data were known by their name."""
-    return replace(recipe, data_sha256="").sha256
-
-
-def identify(adapter: dict[str, Any], hashes: dict[str, tuple[str, str]]) -> dict[str, Any]:
-    """The recipe of an adapter with the hash of its data, and the order of these."""
-    recipe = adapter["recipe"]
-    if "data_sha256" in recipe:
-        return {}
-    sha256, data = hashes[recipe["sha256"]]
-    known = {key: value for key, value in recipe.items() if key in SETTINGS}
-    new = make_recipe({**known, "data_sha256": data})
-    if start := new.start:
-        basis, _, of = start.partition(":")
-        new = replace(new, start=f"{basis}:{hashes[of][0]}")
-    if new.sha256 != sha256:
-        sys.exit(f"the hash of {adapter['name']} is not that of its study")
-    recorded = recipe | new.to_dict() | {"sha256": sha256}
-    order = replace(outline(new), recipe=recorded).data_order
-    return {"recipe": recorded, "data_order": order}
-
-
-def convert_trainings(path: Path, hashes: dict[str, tuple[str, str]]) -> None:
-    """Rewrite the hashes of a `trainings.jsonl`; where an adapter lay stays as it was.
-
-    So does a training whose recipe stands in no study any more.
-    """
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    for row in rows:
-        if row["sha256"] in hashes:
-            row["sha256"], row["data_sha256"] = hashes[row["sha256"]]
-    write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
-    known = sum("data_sha256" in row for row in rows)
-    print(f"{path}: {known} of {len(rows)} trainings have the hash of their data")
+def write_documents(folder: Path, task: str, stem: str) -> int:
+    """Write the files of a task under their new names; the size of its split."""
+    documents, prompts = Documents(folder), (folder / f"{stem}.jsonl.gz").read_bytes()
+    head, *rows = map(json.loads, gzip.decompress(prompts).splitlines())
+    told = json.loads((folder / f"{stem}.json").read_text(encoding="utf-8"))
+    contents = [row["doc"] for row in rows[: len(told["keys"])]]
+    names = [name for name in contents[0] if all(each.get(name) is not None for each in contents)]
+    told["fields"] = {name: [label(each[name]) for each in contents] for name in names}
+    documents.path(task, "jsonl.gz").write_bytes(prompts)
+    write_json(documents.path(task, "json"), told)
+    return int(head["original"])
 
 
 def accuracies(folder: Path, run: dict[str, Any]) -> dict[Any, float]:
-    """(task, adapter, basis, rescale, rank) → accuracy, from the lines of the cells.
+    """(task, adapter, basis, rescale, rank) → accuracy on a task's largest set of examples."""
+    cells, found = outcomes_of(folder), dict[Any, float]()
+    for task in run["tasks"]:
+        name = task["name"]
+        told = (folder / f"{each['documents'][name]}.json" for each in task["sets"])
+        every = [json.loads(path.read_text(encoding="utf-8"))["keys"] for path in told]
+        keys = [tuple(key) for key in max(every, key=len)]
+        for cut in run["cuts"]:
+            for rank, key in cut["cells"].get(name, {}).items():
+                values = cells.get(key, {}).get(task["metric"], {})
+                if all(k in values for k in keys):
+                    row = name, cut["adapter"], cut["basis"], cut["rescale"], int(rank)
+                    found[row] = sum(values[k] for k in keys) / len(keys)
+    return found
 
-    As before, over the first examples of a task, as many as were asked of all cuts.
-    """
+
+def outcomes_of(folder: Path) -> dict[str, dict[Any, dict[Any, float]]]:
+    """Key of a cell → metric → example → its first outcome."""
     archive = folder / "cells.tar.xz"
-    cells: dict[str, dict[Any, dict[Any, float]]] = {}
     if archive.exists():
         with tarfile.open(archive) as tar:
             files = [(Path(m.name).stem, tar.extractfile(m)) for m in tar if m.isfile()]
-            cells = {key: outcomes(file) for key, file in files if file}
-    else:
-        paths = (folder / "cells").glob("*.jsonl")
-        cells = {path.stem: outcomes(path.open("rb")) for path in paths}
-    found = {}
-    for task in run["tasks"]:
-        name, metric = task["name"], task["metric"]
-        told = json.loads((folder / task["documents"]).read_text(encoding="utf-8"))
-        having = [cut for cut in run["cuts"] if name in cut["cells"]]
-        count = min((cut["examples"][name] for cut in having), default=0)
-        keys = [tuple(key) for key in told["keys"][:count]]
-        for cut in having:
-            for rank, key in cut["cells"][name].items():
-                values = cells.get(key, {}).get(metric, {})
-                if all(k in values for k in keys):
-                    row = cut["adapter"], cut["basis"], cut["rescale"], int(rank)
-                    found[(name, *row)] = sum(values[k] for k in keys) / count
-    return found
+            return {key: outcomes(file) for key, file in files if file}
+    return {path.stem: outcomes(path.open("rb")) for path in (folder / "cells").glob("*.jsonl")}
 
 
 def outcomes(lines: Iterable[bytes]) -> dict[Any, dict[Any, float]]:
@@ -165,61 +133,6 @@ def outcomes(lines: Iterable[bytes]) -> dict[Any, dict[Any, float]]:
             for key, value in zip(record["content"]["documents"], column, strict=True):
                 found.setdefault(metric, {}).setdefault(tuple(key), value)
     return found
-
-
-def converted(folder: Path, run: dict[str, Any]) -> dict[str, Any]:
-    """The content of `run.json`, with the files of the examples that it names."""
-    sets: dict[tuple[str, int], str] = {}
-    for task in run["tasks"]:
-        if not task["members"]:
-            counts = {cut["examples"].get(task["name"]) for cut in run["cuts"]} - {None}
-            for count in sorted({*counts, task["examples"]}):
-                sets[task["name"], count] = documents(folder, task, count)
-    limits: dict[str, list[Any]] = {}
-    for cut in run["cuts"]:
-        cut["asked"] = {}
-        cut.pop("factors", None)  # each cell has its own
-        given, examples = cut.pop("limits", {}), cut.pop("examples")
-        for name, count in examples.items():
-            stem = sets[name, count]
-            limits.setdefault(stem, []).append(given.get(name))
-            cut["asked"][name] = {stem: sorted(map(int, cut["cells"][name]))}
-    for task in run["tasks"]:
-        name = task["name"]
-        stems = [stem for (named, _), stem in sets.items() if named == name]
-        task["sets"] = [
-            {"documents": {name: stem}, "limits": [*dict.fromkeys(limits.get(stem, ()))]}
-            for stem in stems
-        ]
-        for gone in ("documents", "requests", "examples", "first"):
-            task.pop(gone, None)
-        if task["members"]:
-            sys.exit(f"{folder}: the group {name} cannot be converted")
-    run["log"] = [run.pop("provenance")]
-    run["question"] = {"groups": run.pop("groups")}
-    return run | {"schema": RUN_SCHEMA}
-
-
-def documents(folder: Path, task: dict[str, Any], count: int) -> str:
-    """The beginning of the names of the files of the first so many examples."""
-    stem = str(task["documents"]).removesuffix(".json")
-    told = json.loads((folder / f"{stem}.json").read_text(encoding="utf-8"))
-    whole = len(told["keys"]) == count
-    target = stem if whole else f"{stem}-{count}"
-    if clusters := told.pop("clusters", None):
-        told["fields"] = {task["cluster"]: clusters}
-    for name in ("keys", "questions", "targets", "choices"):
-        told[name] = told[name][:count] if told.get(name) else told.get(name)
-    for name, values in told.get("fields", {}).items():
-        told["fields"][name] = values[:count]
-    if whole and not clusters:
-        return stem
-    write_json(folder / f"{target}.json", told)
-    if not whole:
-        with gzip.open(folder / f"{stem}.jsonl.gz", "rb") as lines:
-            kept = b"".join(list(lines)[: count + 1])
-        write_atomic(folder / f"{target}.jsonl.gz", gzip.compress(kept, 6, mtime=0))
-    return target
 
 
 if __name__ == "__main__":

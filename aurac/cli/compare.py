@@ -164,10 +164,10 @@ def compare(
         from aurac.runs.compare import run
 
         done = run(settings, bar, shlex.join(["aurac", *sys.argv[1:]]))
-    if done.curves:
+    if any(curve.ranks for curve in done.curves):
         shared.print_analysis(done.analysis, done.stored, as_json=as_json, details=details)
         click.echo(f"report: {done.folder / 'report.html'}", err=as_json)
-        if read_run(done.folder).manifest.held - done.stored.manifest.held:
+        if read_run(done.folder).manifest.has_more_than(done.stored.manifest):
             click.echo("the report shows all that the run folder has, which is more", err=as_json)
     else:
         shared.print_failures(done.stored)

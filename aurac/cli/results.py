@@ -84,7 +84,7 @@ def is_open(run: Run) -> bool:
     missing = any(curve.missing for row in rows for curve in row.curves)
     missing |= not all(task.rolling for task in shared.absent(run.stored))
     untested = any(advice.reference is None for advice in run.tables.recommended)
-    there = {curve.adapter for curve in run.curves}
+    there = {curve.adapter for curve in run.curves if curve.ranks}
     return missing or untested or bool({each.name for each in run.adapters} - there)
 
 
@@ -97,7 +97,7 @@ def beyond(analysis: Analysis, rank: int, adapters: Iterable[str]) -> list[str]:
         for row in rows
         if not (needed := shipped.get((row.task, row.key))) or needed > rank
     ]
-    there = {curve.adapter for row in rows for curve in row.curves}
+    there = {curve.adapter for row in rows for curve in row.curves if curve.ranks}
     return found + [f"{name} (no accuracy is known)" for name in adapters if name not in there]
 
 

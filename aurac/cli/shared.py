@@ -171,7 +171,7 @@ def print_failures(run: StoredRun) -> None:
 
 def absent(run: StoredRun) -> list[TaskInfo]:
     """The tasks of which no adapter has a result."""
-    known = {curve.task for curve in run.curves}
+    known = {curve.task for curve in run.curves if curve.ranks}
     return [task for task in run.tasks if task.name not in known]
 
 

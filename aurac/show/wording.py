@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
-from aurac.curves.checks import MEAN
 from aurac.curves.display import slot_rank, truncate_options
 from aurac.curves.metrics import TOKENS
 from aurac.curves.numbers import confidence, counted, interval, listed, percent, points, size, upper
@@ -77,14 +76,16 @@ def apart(of: View) -> list[str]:
 def _apart(of: View) -> Iterator[str]:
     for area in of.scores:
         row, name = of.rows.get(area.key), of.names[area.key]
-        if row and row.outside:
-            yield f"{name} stands below the others and is in no difference: it has {row.outside}"
-        elif area.reason and (len(of.keys) > 1 or of.task == MEAN) and not of.rolling:
+        if row and row.lacks and of.rolling:
+            yield f"{name}: {row.lacks}"
+        elif area.reason and not of.rolling and (len(of.keys) > 1 or not row or row.lacks):
             lacks = f"{name} has no AURAC and is in no difference"
             yield f"{lacks if area.aurac is None else 'without an interval'}: {area.reason}"
-        yield from (f"left out: {sentence}" for sentence in (row.left_out if row else ()))
-    if unpaired := max((row.unpaired for row in of.rows.values()), default=0):
-        yield f"left out, without a partner in the other rows: {counted(unpaired, 'example')}"
+        for curve in row.curves if row else ():
+            fewer = [f"{rank} ({n:,})" for rank, n in curve.fewer.items() if curve.ranks]
+            if fewer:
+                every = len(curve.doc_ids or ())
+                yield f"{name} was asked fewer than {every:,} examples at rank {listed(fewer)}"
 
 
 def cuts(of: View) -> str:

@@ -98,7 +98,7 @@ def _add(stored: Stored, run: StoredRun, curve: Curve, way: Way, cells: dict[int
 
 def _grades(run: StoredRun, cell: str, text: Array, keys: list[DocumentKey]) -> Array:
     """(3, n) scores of a cell: by value, by text as the task's metric has it, by the result."""
-    known = next((told for stem, told in run.documents.told.items() if "/mawps-" in stem), None)
+    known = run.documents.told.get("mawps")
     targets = dict(zip(known.keys, known.targets, strict=True)) if known else {}
     if keys[0] not in targets:
         return np.stack([text] * len(GRADES))
@@ -126,7 +126,7 @@ def value(answer: str) -> float:
 def _units(run: StoredRun, task: str, keys: list[DocumentKey]) -> Any:
     """Codes of the templates: those of the word problems, MAWPS questions without their numbers."""
     found = {}
-    for path in run.folder.glob(f"documents/{task}-*.jsonl.gz"):
+    for path in run.folder.glob(f"documents/{task}.jsonl.gz"):
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             for row in (row for row in map(json.loads, lines) if "doc" in row):
                 plain = re.sub(r"\d[\d.,]*", "#", row["doc"]["question"])

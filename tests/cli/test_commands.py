@@ -122,7 +122,7 @@ def test_recommend_of_a_run_that_is_not_finished_exits_with_three(tmp_path):
     [cell] = (folder / "cells").glob(f"{key}*")
     cell.unlink()
     shown = " ".join(run(*words, code=3).split())
-    assert "Until rank 2 has a result (not finished: 0 of 300 examples), ship rank 4" in shown
+    assert "Until rank 2 has a result (0 of 300 examples: repeat the command), ship rank 4" in shown
     run(*words, "--rank", "4")  # a larger run would not take that back
     run(*words, "--rank", "2", code=4)
     key = Manifest.read(folder).cuts[0].cells["t"][4]

@@ -474,11 +474,13 @@ def test_a_mean_over_tasks_without_an_interval_says_why():
 
 
 def test_a_row_on_fewer_examples_and_one_without_a_rank_are_said():
-    look = replace(curve("look").in_order(np.arange(4)), adapter="look")
+    none = {"ranks": (), "outcomes": np.zeros((0, 200)), "fewer": {1: 4, 2: 4}}
+    look = replace(curve("look"), **none)
     failed = replace(curve("torn").at([1, 2, 8, 16]), missing={4: "out of memory"})
     shown = screen(analyse([look, failed, curve(), curve("b")]), width=200)
-    assert "look stands below the others and is in no difference: it has 4 of 200 examples" in shown
+    assert "look has no AURAC and is in no difference: it was asked 4 of 200 examples" in shown
     assert "torn has no AURAC and is in no difference: rank 4 has no result: out of memory" in shown
-    without = "without torn (rank 4 has no result: out of memory)"
-    assert f"Of these checkpoints, {without}, b and lora have the largest AURAC" in shown
+    torn = "torn (rank 4 has no result: out of memory)"
+    both = f"{torn} and look (it was asked 4 of 200 examples)"
+    assert f"Of these checkpoints, without {both}, b and lora have the largest AURAC" in shown
     assert "200 examples" in shown.splitlines()[0]

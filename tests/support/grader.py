@@ -79,7 +79,7 @@ def same_result(answer: str, reference: str) -> bool:
 def documents(run: Path, task: str) -> dict[tuple[str, str], dict[str, Any]]:
     """What is stored of each example of a task, by its number and the hash of its content."""
     found = {}
-    for path in run.glob(f"documents/{task}-*.jsonl.gz"):
+    for path in run.glob(f"documents/{task}*.jsonl.gz"):
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             for one in map(json.loads, lines):
                 if "doc_id" in one:
