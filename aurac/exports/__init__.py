@@ -23,8 +23,6 @@ from aurac.notebook import load_run
 from aurac.records.manifest import AdapterInfo, CutInfo
 from aurac.records.run import Logged, StoredRun
 
-BASE = "base"
-
 
 def export(run_folder: Path, out: Path, margin: float | None = None) -> list[Path]:
     """Write a run as lm-eval's files and model cards into a new or empty folder.
@@ -56,10 +54,14 @@ def export(run_folder: Path, out: Path, margin: float | None = None) -> list[Pat
 def _points(run: StoredRun) -> Iterator[Point]:
     """The base, and each cut of each adapter at each rank; cells that are not whole are left out.
 
-    An adapter's further cuts lie in folders ``ADAPTER@BASIS-RESCALE``.
+    An adapter's further cuts lie in folders ``ADAPTER@BASIS-RESCALE``. The base's folder is
+    ``base``, with ``_`` before it where an adapter is called so.
     """
-    if base := _cells(run, None, 0):
-        yield Point(BASE, 0, None, base)
+    base = "base"
+    while base in {safe(adapter.name) for adapter in run.adapters}:
+        base = f"_{base}"
+    if cells := _cells(run, None, 0):
+        yield Point(base, 0, None, cells)
     seen: set[str] = set()
     for cut in run.cuts:
         name = safe(cut.adapter)
