@@ -18,7 +18,6 @@ from filelock import FileLock
 
 from aurac.curves.question import ALL_PAIRS, Key
 from aurac.errors import UsageError
-from aurac.files import sweep_scraps
 from aurac.records.documents import Documents
 from aurac.records.manifest import Manifest, recipe_groups
 from aurac.records.run import StoredRun
@@ -95,7 +94,6 @@ def run(
             manifest = manifest_of(inputs, command, began, cells, documents)
             known = Documents(folder.path)
             held = StoredRun(folder.path, folder.record(manifest), folder.cells, known)
-            sweep_scraps(folder.path)
             work = Work(folder, {name: held.asked(name) for name in documents}, progress)
             _compute(inputs, distinct(cells), work, connected)
         progress.step("writing the report")
