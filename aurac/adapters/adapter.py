@@ -159,6 +159,11 @@ class Adapter:
         return only(f.alpha for f in self.modules.values())
 
     @property
+    def dtype(self) -> str:
+        """The precision of its factors, such as "bfloat16"; several are joined by "/"."""
+        return "/".join(sorted({str(f.A.dtype)[6:] for f in self.modules.values()}))
+
+    @property
     def vocabulary(self) -> int | None:
         """Rows of the embeddings that it brings whole or adapts; ``None`` where it has none."""
         rows = {key: tensor.shape[0] for key, tensor in self.extras.items()}

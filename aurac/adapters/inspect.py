@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _OWN = (
     *("name", "format", "sha256", "base", "base_sha256", "method", "nesting", "rule", "alpha"),
-    *("dora", "folded", "derived", "recipe", "seed", "data_order"),
+    *("dora", "dtype", "folded", "derived", "recipe", "seed", "data_order"),
 )
 """What a description has as the adapter has it."""
 
@@ -78,7 +78,7 @@ class Description:
     trained_rank: int
     modules: int
     module_ranks: dict[int, int]
-    dtypes: list[str]
+    dtype: str
     dora: bool
     extra_tensors: int
     basis: str
@@ -123,7 +123,6 @@ def inspect(adapter: Adapter | str | Path | PeftModel) -> Description:
         trained_rank=adapter.rank,
         modules=len(adapter.modules),
         module_ranks=dict(sorted(Counter(f.rank for f in adapter.modules.values()).items())),
-        dtypes=sorted({str(f.A.dtype).removeprefix("torch.") for f in adapter.modules.values()}),
         extra_tensors=len(adapter.extras),
         basis=basis,
         rescale=rescale,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Score(float):
-    """AURAC, a float, with its interval; as a text ``46.9 [37.5, 56.3]``, in percent.
+    """AURAC, a float, with its interval; as a text ``46.9 % [37.5, 56.3]``.
 
     Attributes:
         low, high: Ends of the interval; NaN where only accuracies are known.
@@ -45,7 +45,7 @@ class Score(float):
 
     def __str__(self) -> str:
         known = not math.isnan(self.low)
-        return interval(float(self), *((self.low, self.high) if known else (None, None)))
+        return interval(float(self), *((self.low, self.high) if known else (None, None)), " %")
 
     def __repr__(self) -> str:
         return f"Score({self})"

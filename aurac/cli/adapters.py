@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aurac.cli import shared
-from aurac.cli.shared import FOLDER, command, numbers
+from aurac.cli.shared import FOLDER, command, whole_numbers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,9 @@ checkpoint_options = shared.options(  # for what a checkpoint's file may not say
     ),
     click.option("--alpha", type=float, help="Alpha of that rule."),
     click.option(
-        "--nested-ranks", type=numbers, help="Ranks that were trained as nested, such as 1,2,4,8."
+        "--nested-ranks",
+        type=whole_numbers,
+        help="Ranks that were trained as nested, such as 1,2,4,8.",
     ),
 )
 
@@ -96,7 +98,7 @@ def _heading(facts: Description) -> dict[str, str]:
         "method": method + (", DoRA with trained magnitudes" if facts.dora else ""),
         "seed": "not recorded" if facts.seed is None else str(facts.seed),
         "scaling": f"{facts.rule or 'mixed'}, alpha {alpha}",
-        "modules": f"{facts.modules} ({ranks}), {'/'.join(facts.dtypes)}",
+        "modules": f"{facts.modules} ({ranks}), {facts.dtype}",
         "best cut": f"{facts.basis}, rescale {facts.rescale}",
         "sha256": facts.sha256,
     }
@@ -117,13 +119,15 @@ def _row(facts: Description, at: AtRank) -> dict[str, object]:
     row: dict[str, object] = {
         "rank": at.rank,
         "parameters": f"{at.parameters:,}",
-        "MB": f"{at.bytes / 1e6:.2f}",
+        f"MB in {facts.dtype}": f"{at.bytes / 1e6:.2f}",
         "scale": number(at.scale, ".4g"),
     }
     if facts.rescale == "trained" and facts.p is not None:
         row["trained p"] = f"{facts.p[at.rank - 1]:.4g}" if at.rank <= len(facts.p) else None
     row |= {"energy, prefix": number(at.prefix, ".1%"), "energy, svd": number(at.svd, ".1%")}
-    return row if at.slot is None else row | {"vLLM slot": f"{at.slot}: {size(at.slot_bytes)}"}
+    if at.slot is not None:
+        row["vLLM slot, 16 bit"] = f"{at.slot}: {size(at.slot_bytes)}"
+    return row
 
 
 @command()
@@ -177,6 +181,6 @@ def truncate(
         content = {"folder": str(out), "rank": cut.rank, "derived": cut.derived}
         shared.print_json(content | {"parameters": parameters, "bytes": size})
     else:
-        click.echo(f"{out}  {how}, {parameters:,} parameters, {size / 1e6:.2f} MB")
+        click.echo(f"{out}  {how}, {parameters:,} parameters, {size / 1e6:.2f} MB in {cut.dtype}")
     for note in adapter.notes:
         click.echo(f"note: {note}", err=True)

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from aurac.cli import shared
 from aurac.cli.shared import FOLDER, command
-from aurac.cli.tasks import TaskNames, include_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from aurac.runs.settings import Settings
 
 _BATCH = "Sequences in a forward pass, at most. Default: as many as fit."
 _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: the model's."
+
+
+class TaskNames(click.types.StringParamType):
+    """Names of tasks, separated by commas; the bundled ones are completed."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """With `a,b` typed, the rest of the last one."""
+        from aurac.tasks import BUNDLED
+
+        before, comma, last = incomplete.rpartition(",")
+        names = (f"{before}{comma}{name}" for name in BUNDLED if name.startswith(last))
+        return [CompletionItem(name) for name in names]
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
+        """Where names are found."""
+        return "`aurac list` and `lm-eval ls tasks` list them."
 
 
 @command(
@@ -47,7 +63,11 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
     "--data", multiple=True, metavar="[TASK=]FOLDER",
     help="Folder with the task's splits as files (.jsonl, .json, .parquet, .csv).",
 )  # fmt: skip
-@include_path
+@click.option(
+    "--include-path",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with more tasks, as YAML files for lm-eval.",
+)
 @click.option("--base", help="Base model. Default: the one that the adapters record.")
 @shared.group
 @shared.cluster
@@ -176,10 +196,11 @@ def compare(
 
 def show_cells(settings: Settings, *, as_json: bool) -> int:
     """What `compare` would compute."""
-    with _offline():
-        from aurac.runs.compare import dry_run
+    for library in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        os.environ.setdefault(library, "1")
+    from aurac.runs.compare import dry_run
 
-        folder, cells = dry_run(settings)
+    folder, cells = dry_run(settings)
     if as_json:
         shared.print_json({"folder": folder, "cells": cells})
         return 0
@@ -187,15 +208,3 @@ def show_cells(settings: Settings, *, as_json: bool) -> int:
     left = sum(bool(cell["missing"]) for cell in cells)
     click.echo(f"\n{left} of {len(cells)} cells to compute in {folder}")
     return 0
-
-
-@contextlib.contextmanager
-def _offline() -> Iterator[None]:
-    """No library fetches anything; what the environment said before holds again afterwards."""
-    names = [x for x in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE") if x not in os.environ]
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name in names:
-            os.environ.pop(name, None)

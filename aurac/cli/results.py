@@ -44,7 +44,7 @@ def answered(
     "change, 4 a rank to ship is above --rank."
 )
 @RUN
-@shared.margin(required=True)
+@shared.margin()
 @shared.reference
 @click.option(
     "--rank", type=click.IntRange(min=1), metavar="N",
@@ -66,6 +66,7 @@ def recommend(run: Path, rank: int | None, details: bool, as_json: bool, **asked
     aurac recommend runs/gsm8k --margin 0.02 --rank 16    # as a check in CI
     """  # noqa: D301 - click's mark for lines that stay as they are
     found = answered(run, **asked)
+    found.recommend()  # refuses a run without a margin
     shared.print_analysis(found.analysis, found.stored, as_json=as_json, details=details)
     names = [adapter.name for adapter in found.adapters]
     if rank is None:

@@ -373,20 +373,25 @@ class _Report(msgspec.Struct):
     run: str = "run"
 
 
+def _folder(path: str | Path) -> Path:
+    path = Path(path).expanduser()
+    return path.parent if path.name in ("report.html", "report.md") else path
+
+
 def is_run(path: str | Path) -> bool:
     """Whether `read_run` reads it."""
-    return any((Path(path).expanduser() / name).is_file() for name in (RUN_FILE, REPORT_FILE))
+    return any((_folder(path) / name).is_file() for name in (RUN_FILE, REPORT_FILE))
 
 
 def read_run(folder: str | Path, question: Question | None = None) -> StoredRun:
-    """All that a run folder holds, or the run of a report or study.
+    """All that a run folder holds, or the run of a report (its folder or page) or study.
 
     It is read under the last question of the folder, or that of the report, or another one.
 
     Raises:
         RunFolderError: It is none of these, of another version, or a file of it cannot be read.
     """
-    folder = Path(folder).expanduser()
+    folder = _folder(folder)
     if (folder / RUN_FILE).is_file():
         manifest = Manifest.read(folder)
         asked = manifest.question if question is None else question

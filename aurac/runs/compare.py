@@ -18,7 +18,6 @@ from filelock import FileLock
 
 from aurac.curves.question import ALL_PAIRS, Key
 from aurac.errors import UsageError
-from aurac.files import sweep_scraps
 from aurac.records.documents import Documents
 from aurac.records.manifest import Manifest, recipe_groups
 from aurac.records.run import StoredRun
@@ -94,7 +93,6 @@ def run(
             manifest = with_cells(manifest, cells)
             leaves = {task.name: task for task in inputs.leaves}
             folder.record(manifest, lists, lambda name: write_documents(folder.path, leaves[name]))
-            sweep_scraps(folder.path)
             _compute(inputs, distinct(cells), Work(folder, progress), connected)
         progress.step("writing the report")
         entry = manifest.log[-1] | {"seconds": round(time.time() - began, 1)}

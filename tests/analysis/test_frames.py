@@ -229,8 +229,9 @@ def test_what_would_be_wrong_in_silence_is_refused():
         analyse([made("a")], Question(groups={"r": ["a"], "s": ["a"]}))
     with pytest.raises(UsageError, match="group a has the name of an adapter"):
         analyse([made("a"), made("bb")], Question(groups={"a": ["bb"]}))
-    with pytest.raises(UsageError, match="margin 2"):
-        Question(margin=2.0)
+    for wrong, said in (({"margin": 2.0}, "margin 2"), ({"limit": -3}, "limit -3")):
+        with pytest.raises(UsageError, match=said):
+            Question(**wrong)
 
 
 def test_a_row_of_a_group_without_a_rank_that_the_others_have_is_in_no_table_of_its_tasks():

@@ -264,7 +264,12 @@ def test_the_recommended_rank_is_shipped_and_else_the_trained_one(run, margin, v
     assert found["tiny_text"].value == pytest.approx(value)
 
 
-def test_an_export_has_the_curves_of_its_run(run, exported):
+@pytest.mark.parametrize("name", ["first", "base"])
+def test_an_export_has_the_curves_of_its_run(run, exported, name, tmp_path):
+    if name != "first":
+        manifest = (shutil.copytree(run, tmp_path / "run") / "run.json").read_text()
+        (tmp_path / "run/run.json").write_text(manifest.replace('"first"', f'"{name}"'))
+        export(tmp_path / "run", exported := tmp_path / "out")
     after = {
         (c.adapter, c.task): c
         for c in read_curves(exported, {"tiny_text": "exact_match,strict-match"})
@@ -272,7 +277,7 @@ def test_an_export_has_the_curves_of_its_run(run, exported):
     before = read_run(run).curves
     assert len(before) == 4
     for curve in before:
-        same = after["first" + ("" if curve.basis == "svd" else "@prefix-rule"), curve.task]
+        same = after[name + ("" if curve.basis == "svd" else "@prefix-rule"), curve.task]
         assert (same.ranks, same.accuracy) == (curve.ranks, curve.accuracy)
         assert same.baseline == pytest.approx(curve.baseline)
 

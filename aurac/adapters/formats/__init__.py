@@ -15,8 +15,10 @@ from aurac.adapters.formats.peft_config import CONFIG
 from aurac.adapters.formats.sidecar import SIDECAR
 from aurac.adapters.formats.source import Format, Source, Stated, as_stated
 from aurac.adapters.formats.state_dict import StateDict
+from aurac.adapters.formats.storage import WEIGHTS
 from aurac.adapters.nesting import Rule, Update
 from aurac.errors import CheckpointError, first_line
+from aurac.models.base import MODEL_CONFIG
 from aurac.models.tokenizer import TOKENIZER_FILES
 
 if TYPE_CHECKING:
@@ -71,6 +73,10 @@ def load_adapter(
     source = Source(_adapter_path(local), stated)
     kind = next((kind for kind in FORMATS if kind.recognises(source)), None)
     if kind is None:
+        if any((source.path / weights).exists() for weights in WEIGHTS):
+            raise CheckpointError(f"{path} has the weights of an adapter but no {CONFIG}")
+        if (source.path / MODEL_CONFIG).exists():
+            raise CheckpointError(f"{path} is the folder of a whole model, no adapter: see --base")
         suffixes = ", ".join(sorted({suffix for kind in FORMATS for suffix in kind.suffixes}))
         raise CheckpointError(
             f"{source.path} is no folder with an adapter of PEFT or MLX and no file in {suffixes}"
