@@ -21,7 +21,7 @@ from aurac.adapters.compatibility import served_by_vllm
 from aurac.adapters.formats import load_adapter
 from aurac.adapters.methods import Nesting
 from aurac.adapters.nesting import default_nested_ranks
-from aurac.adapters.truncate import by_rule, default_basis, default_rescale
+from aurac.adapters.truncate import by_rule, default_basis, default_rescale, factors_of
 from aurac.curves.checks import only
 from aurac.curves.display import slot_bytes, slot_rank
 
@@ -97,7 +97,7 @@ def inspect(adapter: Adapter | str | Path | PeftModel) -> Description:
     if not isinstance(adapter, Adapter):
         adapter = load_adapter(adapter)
     ranks = default_nested_ranks(adapter.rank)
-    shares = [_energy(adapter, name, f, ranks) for name, f in adapter.modules.items()]
+    shares = [_energy(f, ranks) for f in factors_of(adapter, with_p=True).values()]
     known = [each for each in shares if each is not None]
     mean = np.mean(known, axis=0) if known else None  # (2, ranks)
     p = adapter.rank_weights(next(iter(adapter.modules)))
@@ -133,21 +133,16 @@ def inspect(adapter: Adapter | str | Path | PeftModel) -> Description:
     )
 
 
-def _energy(
-    adapter: Adapter, name: str, f: Factors, ranks: Sequence[int]
-) -> NDArray[np.float64] | None:
+def _energy(f: Factors, ranks: Sequence[int]) -> NDArray[np.float64] | None:
     """The shares of a module's energy at each rank by prefix and by SVD, (2, ranks).
 
     ``None`` where the update is zero. With the R factors of Aᵀ = Q a and B = Q' b, the singular
-    values of B P A are those of b P aᵀ, and bᵀb ∘ aᵀa has the inner products of the rank-one
-    updates.
+    values of B A are those of b aᵀ, and bᵀb ∘ aᵀa has the inner products of the rank-one updates.
     """
     A, B = f.stacked()
     a, b = (torch.linalg.qr(side.double(), mode="r").R.cpu() for side in (A.mT, B))
-    p = None if adapter.folded else adapter.rank_weights(name)
-    weights = torch.from_numpy(np.full(f.rank, f.scale(f.rank)) if p is None else p)
-    sigma = torch.linalg.svdvals((b * weights) @ a.mT).square().sum(dim=0)
-    gram = ((b.mT @ b) * (a.mT @ a)).sum(dim=0) * torch.outer(weights, weights)
+    sigma = torch.linalg.svdvals(b @ a.mT).square().sum(dim=0)
+    gram = ((b.mT @ b) * (a.mT @ a)).sum(dim=0)
     total = float(gram.sum())
     if total <= 0:
         return None
