@@ -109,7 +109,9 @@ class Adapter:
     name: str  #: in tables and reports
     modules: Mapping[str, Factors]  #: by path in the base: ``model.layers.0.self_attn.q_proj``
     nesting: Nesting | None = None  #: how its ranks were trained, if recorded
-    folded: bool = False  #: whether its factors have P folded in: A is p / s_R times the trained one
+    folded: bool = (
+        False  #: whether its factors have P folded in: A is p / s_R times the trained one
+    )
     base: str | None = None  #: its base's name: as given when it was loaded, else as recorded
     base_sha256: str | None = None  #: hash of the base that it was trained on, if recorded
     #: the fields of ``adapter_config.json`` that an export carries over

@@ -60,10 +60,14 @@ def test_folders_that_hold_one_adapter_several_or_none(tmp_path, monkeypatch):
         load_adapter(tmp_path)
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "empty").mkdir()
+    tiny_llama().save_pretrained(tmp_path / "model")
+    shutil.copytree(folder, tmp_path / "bare", ignore=shutil.ignore_patterns("adapter_config.json"))
     for place, message in [
         ("missing", "there is no folder or file"),
         ("empty", "no folder with an adapter"),
         ("notes.txt", "no folder with an adapter of PEFT or MLX"),
+        ("model", "a whole model, no adapter"),
+        ("bare", "weights of an adapter .* no adapter_config.json"),
     ]:
         with pytest.raises(CheckpointError, match=message):
             load_adapter(tmp_path / place)

@@ -128,7 +128,7 @@ def written(build, config, folder):
 @pytest.fixture
 def base_is(monkeypatch):
     """What makes a model the one that an adapter's config names."""
-    place = "aurac.adapters.formats.source.base_skeleton"
+    place = "aurac.adapters.formats.peft.base_skeleton"
     return lambda model: monkeypatch.setattr(place, lambda _: model)
 
 
