@@ -117,8 +117,7 @@ def inspect(adapter: Adapter | str | Path | PeftModel) -> Description:
         )
         for k, r in enumerate(ranks)
     ]
-    fixed = None if p is None or adapter.trained_at_each_rank else p.tolist()
-    return Description(adapter, basis, rescale, fixed, by_rank)
+    return Description(adapter, basis, rescale, None if p is None else p.tolist(), by_rank)
 
 
 def _energy(f: Factors, ranks: Sequence[int]) -> NDArray[np.float64] | None:

@@ -140,7 +140,7 @@ def prepare(
 ) -> Prepared:
     """Turn an adapter into the basis in which its truncations at every rank are slices.
 
-    Refused is a cut that it cannot have, and one that leaves the range of its dtype.
+    A cut that it cannot have is refused.
     """
     chosen = default_basis(adapter, rescale) if basis == "auto" else basis
     rescale = default_rescale(adapter, chosen) if rescale is None else rescale
@@ -165,7 +165,7 @@ def factors_of(adapter: Adapter, *, with_p: bool) -> Mapping[str, Factors]:
     if folds == 0 or not any(p is not None for p in relative.values()):
         return adapter.modules
     return {
-        name: replace(f, A=_finite(times_p(f.A, relative[name], folds), name))
+        name: replace(f, A=times_p(f.A, relative[name], folds))
         for name, f in adapter.modules.items()
     }
 
@@ -241,7 +241,7 @@ def _svd(adapter: Adapter, name: str) -> Factors:
     b[..., :k] = q_left @ (u * root)
     a.mT[..., :k] = q_right @ (vt.mT * root)
     a, b = a.permute(1, 0, 2).reshape(f.rank, -1), b.reshape(-1, f.rank)
-    return replace(f, A=_finite(a, name), B=_finite(b, name))
+    return replace(f, A=a, B=b)
 
 
 def in_dtype(adapter: Adapter, dtype: Dtype | None) -> Adapter:
@@ -251,24 +251,19 @@ def in_dtype(adapter: Adapter, dtype: Dtype | None) -> Adapter:
     if dtype not in DTYPES:
         raise UsageError(f"there is no dtype {dtype!r} for adapters, only {', '.join(DTYPES)}")
 
-    def cast(tensor: Any, name: str) -> Any:
-        return None if tensor is None else _finite(tensor.to(getattr(torch, dtype)), name)
+    def cast(tensor: Any) -> Any:
+        if tensor is None:
+            return None
+        if not all_finite(rounded := tensor.to(getattr(torch, dtype))):
+            raise CheckpointError(f"adapter {adapter.name!r} leaves the range of {dtype}")
+        return rounded
 
     modules = {
-        name: replace(f, A=cast(f.A, name), B=cast(f.B, name), magnitude=cast(f.magnitude, name))
+        name: replace(f, A=cast(f.A), B=cast(f.B), magnitude=cast(f.magnitude))
         for name, f in adapter.modules.items()
     }
-    extras = {key: cast(tensor, key) for key, tensor in adapter.extras.items()}
+    extras = {key: cast(tensor) for key, tensor in adapter.extras.items()}
     return replace(adapter, modules=modules, extras=extras)
-
-
-def _finite(tensor: Tensor, name: str) -> Tensor:
-    if not all_finite(tensor):
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        raise CheckpointError(
-            f"the tensors of {name} leave the range of {dtype}: save the adapter in float32 first"
-        )
-    return tensor
 
 
 def is_svd(adapter: Adapter) -> bool:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from aurac.adapters.adapter import Adapter
+from aurac.adapters.adapter import Adapter, Factors
 from aurac.adapters.formats import mlx, peft, state_dict
 from aurac.adapters.formats.peft import adapter_from_peft
 from aurac.adapters.formats.peft_config import CONFIG
 from aurac.adapters.formats.sidecar import SIDECAR
-from aurac.adapters.formats.stated import with_base, with_scaling, with_training
 from aurac.adapters.formats.storage import WEIGHTS
+from aurac.adapters.methods import Nesting, method_named
 from aurac.adapters.nesting import Rule, Update
-from aurac.errors import CheckpointError, first_line
+from aurac.errors import CheckpointError, UsageError, first_line
 from aurac.models.base import MODEL_CONFIG
 from aurac.models.tokenizer import TOKENIZER_FILES
 
@@ -82,10 +82,57 @@ def load_adapter(
         adapter = _read(str(path), base, scale)
     else:
         adapter = adapter_from_peft(path)
-    adapter = with_scaling(adapter, scaling, alpha)
-    adapter = with_training(adapter, method, nested_ranks, weights, update)
-    adapter = with_base(adapter, base)
-    return replace(adapter, name=name or adapter.name)
+    modules = _scaled(adapter, scaling, alpha)
+    nesting, notes = adapter.nesting, adapter.notes
+    if (method, nested_ranks, weights, update) != (None,) * 4:
+        nesting = _nested(adapter, str(method or adapter.method), nested_ranks, weights, update)
+        if nesting.ranks[-1] < adapter.rank:
+            notes = *notes, "components above the last nested rank were not trained"
+    replaced = {
+        "scaling": modules is not adapter.modules,
+        "training": adapter.nesting not in (None, nesting),
+        "base": base is not None and adapter.base not in (None, base),
+    }
+    said = (f"the {what} given replaces the recorded one" for what in replaced if replaced[what])
+    return replace(
+        adapter,
+        name=name or adapter.name,
+        modules=modules,
+        nesting=nesting,
+        base=base or adapter.base,
+        notes=(*notes, *said),
+    )
+
+
+def _scaled(adapter: Adapter, rule: Rule | None, alpha: float | None) -> Mapping[str, Factors]:
+    """The modules with the scaling that is stated; the adapter's own where it is that already."""
+    own = adapter.modules.items()
+    if rule and alpha is None and any(f.rule != rule for _, f in own):
+        raise UsageError(f"--scaling {rule} needs --alpha: the recorded one is of another rule")
+    if alpha is None or all((f.rule, f.alpha) == (rule or f.rule, alpha) for _, f in own):
+        return adapter.modules
+    return {name: replace(f, rule=rule or f.rule, alpha=float(alpha)) for name, f in own}
+
+
+def _nested(
+    adapter: Adapter,
+    method: str,
+    ranks: Sequence[int] | None,
+    weights: Sequence[float] | None,
+    update: Update | None,
+) -> Nesting:
+    """The training that is stated; what is not stated is what is recorded of the same method."""
+    old = adapter.nesting
+    if ranks is None:
+        if method_named(method).nested and old is None:
+            raise UsageError(f"--method {method} needs --nested-ranks")
+        ranks = old.ranks if old else (adapter.rank,)
+    ranks = tuple(r for r in ranks if r <= adapter.rank)  # as the research code trains them
+    if weights is None and old and old.ranks == ranks:
+        weights = old.weights
+    if update is None and old and old.method == method:
+        update = old.update
+    return Nesting(method, ranks, tuple(weights or ()), update)
 
 
 def _read(given: str, base: str | None, scale: tuple[Rule, float] | None) -> Adapter:
