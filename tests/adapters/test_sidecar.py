@@ -30,8 +30,6 @@ def saved(folder, **fields):
         ({"rule": "cube"}, "rule"),
         ({"aurac_adapter": 2}, "another version"),
         ({"nested_ranks": [4, 2]}, "nested ranks"),
-        ({"nested_ranks": "1,2"}, "nested_ranks"),
-        ({"weights": ["a", 1, 1]}, "weights"),
         ({"method": "lorra"}, "lorra"),
         ({"seed": "one"}, "seed"),
     ],
@@ -55,10 +53,6 @@ def test_peft_s_config_has_the_record_as_well(tmp_path):
     assert load_adapter(folder).seed == 5
     (folder / "aurac.json").unlink()
     assert load_adapter(folder).sha256 == adapter.sha256
-    wrong = {"method": "lorra", "nested_ranks": [1]}
-    edit(folder / CONFIG, auto_mapping={**mapping, "aurac": wrong})
-    with pytest.raises(CheckpointError, match=f"{CONFIG}: there is no method 'lorra'"):
-        load_adapter(folder)
     edit(folder / CONFIG, auto_mapping=mapping)
     assert load_adapter(folder).method is None
 
