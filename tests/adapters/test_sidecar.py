@@ -88,13 +88,10 @@ def test_the_cached_folder_of_a_packaged_base_is_that_base(tmp_path, monkeypatch
     edit(folder / CONFIG, base_model_name_or_path=str(place))
     adapter = load_adapter(folder)
     assert adapter.base == DEFAULT_BASE
-    for made, named in (
-        (truncate(adapter, 1), str(place)),  # not the hub's model, whose weights are others
-        (truncate(load_adapter(folder, base="org/other"), 1), "org/other"),
-    ):
-        cut = save_adapter(made, tmp_path / "cut", force=True)
-        assert LoraConfig.from_pretrained(str(cut)).base_model_name_or_path == named
-        assert load_adapter(cut).base == made.base
+    cut = save_adapter(truncate(adapter, 1), tmp_path / "cut")
+    named = LoraConfig.from_pretrained(str(cut)).base_model_name_or_path
+    assert named == str(place)  # not the hub's model, whose weights are others
+    assert load_adapter(cut).base == DEFAULT_BASE
 
 
 @pytest.mark.parametrize(
