@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from support.peft_rows import EXPERTS, KINDS, LM, drawn, loaded_by_peft, out, ti
 from torch import nn
 
 from aurac.adapters import attach, check_fits, load_adapter, prepare, save_adapter
+from aurac.adapters.truncate import factors_of
 from aurac.errors import CheckpointError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of PEFT, about what it is asked for here
@@ -139,6 +141,9 @@ def test_every_cut_is_pefts_and_the_dense_model(kind, seed, tmp_path, base_is):
     if seed == 1:
         nested = sorted({1, min(2, R), R})
         adapter = load_adapter(folder, method="matryoshka", nested_ranks=nested)
+        if draw.random() < 0.5:
+            with_p = factors_of(adapter, with_p=True)
+            adapter = replace(adapter, modules=with_p, folded=True)
     oracle = Oracle(folder, nested)
     cuts = [("prefix", "rule"), ("prefix", "keep"), ("svd", "keep")]
     for basis, rescale in [*cuts, ("prefix", "trained")] if nested else cuts:
