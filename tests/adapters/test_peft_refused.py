@@ -7,7 +7,17 @@ from dataclasses import fields
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from support.adapters import edit, load_with_peft, logits, randomise, save_with_peft, tiny_llama
+from peft.tuners.lora.config import CordaConfig
+from peft.tuners.lora.corda import preprocess_corda
+from support.adapters import (
+    edit,
+    load_with_peft,
+    logits,
+    randomise,
+    save_with_peft,
+    tiny_llama,
+    token_ids,
+)
 
 from aurac.adapters import attach, load_adapter, prepare, save_adapter
 from aurac.adapters.formats.peft_config import UNDERSTOOD
@@ -43,9 +53,13 @@ def test_every_field_of_lora_config_is_decided():
     assert {f.name for f in fields(LoraConfig)} <= UNDERSTOOD | {*FIELDS}
 
 
-@pytest.mark.parametrize("init", ["pissa", "olora"])
+@pytest.mark.parametrize("init", ["pissa", "olora", "corda"])
 def test_what_peft_converts_back_is_exact_on_the_unchanged_base(init, tmp_path):
-    model = get_peft_model(tiny_llama(), LoraConfig(**LORA, init_lora_weights=init))
+    model, corda = tiny_llama(), CordaConfig() if init == "corda" else None
+    config = LoraConfig(**LORA, init_lora_weights=init, corda_config=corda)
+    if corda:
+        preprocess_corda(model, config, run_model=lambda: model(token_ids(shape=(1, 40))))
+    model = get_peft_model(model, config)
     config = model.peft_config["default"]
     config.init_lora_weights = True
     model.save_pretrained(tmp_path / "init")
