@@ -157,6 +157,7 @@ def test_truncating_twice_is_truncating_once(how, rule):
 )
 def test_the_default_is_a_prefix_as_trained_or_else_an_svd(nesting, basis, rescale, trained_is):
     a = one_module(nesting=nesting and Nesting(*nesting))
+    assert a.sha256 != one_module().sha256  # which was trained in another way
     assert (default_basis(a), default_rescale(a)) == (basis, rescale)
     assert truncate(a, 4).derived.basis == basis
     assert default_basis(a, "rule") == "prefix"  # only a prefix has the scaling rule's order
