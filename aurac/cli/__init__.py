@@ -16,7 +16,6 @@ from typing import Any
 
 import click
 
-from aurac.backends.keys import redacted
 from aurac.errors import AuracError, first_line
 from aurac.models import cache_root
 from aurac.models.device import share_cores
@@ -33,7 +32,6 @@ SECTIONS = {
         "report": ("results", "Write the report of a run again, with other labels or margin."),
         "export": ("results", "Write a run as lm-eval's results and samples."),
         "plan": ("plan", "Say how many examples and seeds a difference needs."),
-        "check-server": ("server", "Check that a server computes an adapter at every rank."),
     },
     "Make adapters": {
         "inspect": ("adapters", "Say what a checkpoint is: format, method, ranks, scaling, sizes."),
@@ -144,7 +142,7 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - the one place where all of them end
         if "--debug" in sys.argv:
             traceback.print_exc()
-        sys.stderr.write(spelled(redacted(f"aurac: error: {message(error)}\n")))
+        sys.stderr.write(spelled(f"aurac: error: {message(error)}\n"))
         status = getattr(error, "exit_code", 2)
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -187,7 +185,7 @@ class Screen(logging.StreamHandler):  # type: ignore[type-arg]
 
     def format(self, record: logging.LogRecord) -> str:
         """One line without a traceback, which only the log keeps."""
-        return spelled(redacted(f"aurac: {record.levelname.lower()}: {record.getMessage()}"))
+        return spelled(f"aurac: {record.levelname.lower()}: {record.getMessage()}")
 
 
 def log(*, debug: bool) -> None:

@@ -15,7 +15,6 @@ import msgspec
 
 from aurac.adapters import Adapter, Family, members_of
 from aurac.adapters.compatibility import served_by_vllm
-from aurac.backends.keys import redacted
 from aurac.curves.checks import only
 from aurac.curves.question import Key, Question
 from aurac.files import sha256_text, write_atomic
@@ -52,7 +51,7 @@ def manifest_of(
         keys.setdefault(cell.row, {}).setdefault(cell.task.name, {})[cell.rank] = cell.key
     tasks = [task_info(task, inputs.tokens, documents, given.limit) for task in inputs.tasks]
     entry = {
-        "command": command and redacted(command, 1),
+        "command": command,
         "started": dt.datetime.fromtimestamp(began, dt.timezone.utc).isoformat(timespec="seconds"),
         "versions": versions(),
         "machine": {**machine(), **in_use(base.device)} if not given.ray else machine(),
