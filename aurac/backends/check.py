@@ -249,7 +249,7 @@ def _parts(tokenizer: Any, text: str, most: int) -> list[tuple[str, str]]:
     """The later parts of the last tokens of a text, each with all before it."""
     tokens = tokenizer(text, add_special_tokens=False).input_ids[-most:]
     ends = sorted({len(tokens) * k // _PARTS for k in range(1, _PARTS + 1)} - {0})
-    joined = [tokenizer.decode(tokens[:end], skip_special_tokens=True) for end in ends]
+    joined = [tokenizer.decode(tokens[:end]) for end in ends]
     return [(head, all_[len(head) :]) for head, all_ in itertools.pairwise(joined) if head.strip()]
 
 
