@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 from types import MethodType
 from typing import Any
@@ -24,9 +25,9 @@ def test_the_probe_rejects_a_model_whose_positions_are_not_the_given_ones() -> N
 
     model.model.forward = MethodType(ignoring, model.model)
     with torch.inference_mode():
-        verdict = probe(model)
-    assert not verdict.packed
-    assert "differs" in verdict.reason
+        result = probe(model)
+    assert result.longest == 0
+    assert "differs" in result.reason
 
 
 def test_the_probe_rejects_a_layer_that_mixes_neighbouring_tokens() -> None:
@@ -36,7 +37,7 @@ def test_the_probe_rejects_a_layer_that_mixes_neighbouring_tokens() -> None:
     original = norm.forward
     norm.forward = lambda x: original(x) + 0.5 * torch.roll(original(x), 1, dims=1)
     with torch.inference_mode():
-        assert not probe(model).packed
+        assert probe(model).longest == 0
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e30])
@@ -50,7 +51,7 @@ def test_the_probe_examines_the_base_whatever_adapter_is_attached(scale: float) 
     tokens = torch.arange(12)[None]
     with torch.inference_mode():
         before = model(tokens).logits
-        assert probe(model).packed
+        assert probe(model).longest == math.inf
         torch.testing.assert_close(model(tokens).logits, before, rtol=0, atol=0, equal_nan=True)
 
 
@@ -58,19 +59,16 @@ def test_a_window_that_attention_is_not_told_of_limits_the_length() -> None:
     model = copy.deepcopy(tiny("llama"))
     model.config.attention_chunk_size = 64
     with torch.inference_mode():
-        verdict = probe(model)
-    assert verdict.packed
-    assert verdict.serves(64)
-    assert not verdict.serves(65)
+        assert probe(model).longest == 64
 
 
 @pytest.mark.parametrize("kind", ["longrope", "dynamic"])
 def test_positions_that_depend_on_the_longest_sequence_are_kept_apart(kind: str) -> None:
     """From a length on the model turns all tokens of a pass otherwise: no others share it then."""
     with torch.inference_mode():
-        verdict = probe(length_dependent(kind))
-    assert (verdict.packed, verdict.longest) == (True, 32)
-    assert "rotary positions change beyond 32 tokens" in verdict.reason
+        result = probe(length_dependent(kind))
+    assert result.longest == 32
+    assert "rotary positions change beyond 32 tokens" in result.reason
 
 
 def rows_of(lm: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
