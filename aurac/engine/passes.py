@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
 
-_NONE: IntArray = np.zeros(0, dtype=np.int64)
 BRANCH_TOKENS = 256  # a subtree whose branches are smaller than this is one subtree
 SAVED_TOKENS = 256  # sharing less than this is not worth a pass of its own
 
@@ -122,6 +121,10 @@ class Group:
     end: IntArray  # (G, L) subtree ends; padding is visible to later padding only
 
 
+def _none() -> IntArray:
+    return np.zeros(0, dtype=np.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class ForwardPass:
     """One forward pass."""
@@ -133,9 +136,10 @@ class ForwardPass:
     groups: tuple[Group, ...]  # the subtrees, by attention group
     padded: IntArray  # (N,) tokens of the groups, whose padding repeats a subtree's last one
     row: IntArray  # (T,) places of the tokens in ``padded``
-    select: IntArray = _NONE  # (S,) places whose logits are wanted, ascending
-    pair: IntArray = _NONE  # (M,) indices of scored pairs
-    pair_row: IntArray = _NONE  # (M,) their rows among ``select``
+    # (S,) places whose logits are wanted, ascending
+    select: IntArray = field(default_factory=_none)
+    pair: IntArray = field(default_factory=_none)  # (M,) indices of scored pairs
+    pair_row: IntArray = field(default_factory=_none)  # (M,) their rows among ``select``
 
 
 @dataclass(frozen=True, eq=False)
