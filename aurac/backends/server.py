@@ -64,7 +64,7 @@ class ServerBackend(Backend):
         url = str(arguments.get("base_url") or "")
         if not urlsplit(url).netloc:
             raise UsageError(f"--model {name} needs --model-args base_url=http://HOST:PORT/v1/…")
-        if urlsplit(url).username:
+        if "@" in urlsplit(url).netloc:
             raise UsageError("base_url is kept in files: give its user and password in ~/.netrc")
         self.address = re.sub("(/v1(/completions)?)?/?$", "", url)
         self.threads = int(arguments.get("num_concurrent", 1))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aurac.cli import shared
-from aurac.cli.shared import FOLDER, command, numbers
+from aurac.cli.shared import FOLDER, command, whole_numbers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,9 @@ checkpoint_options = shared.options(  # for what a checkpoint's file may not say
     ),
     click.option("--alpha", type=float, help="Alpha of that rule."),
     click.option(
-        "--nested-ranks", type=numbers, help="Ranks that were trained as nested, such as 1,2,4,8."
+        "--nested-ranks",
+        type=whole_numbers,
+        help="Ranks that were trained as nested, such as 1,2,4,8.",
     ),
 )
 

@@ -76,7 +76,7 @@ def members(text: str) -> tuple[str, tuple[str, ...]]:
     return name, tuple(names.split(","))
 
 
-def numbers(text: str) -> tuple[int, ...]:
+def whole_numbers(text: str) -> tuple[int, ...]:
     """`1,2,4` as whole numbers."""
     try:
         return tuple(int(part) for part in text.split(","))

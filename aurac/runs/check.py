@@ -38,7 +38,7 @@ def check(inputs: Inputs, cells: Sequence[PlannedCell], progress: Progress) -> N
         return
     path = inputs.folder.path / CHECKED_FILE
     known = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    where = [inputs.settings.model_args.get("base_url"), inputs.identity, served_dtype(inputs)]
+    where = [inputs.settings.model_args.get("base_url"), inputs.identity, _served_dtype(inputs)]
     first = {row.adapter: cuts for row, cuts in reversed(inputs.cuts.items())}
     asked: dict[str, Cut] = {}
     for cut in (cuts[rank] for cuts in first.values() for rank in (max(cuts), min(cuts))):
@@ -82,7 +82,7 @@ def ask(inputs: Inputs, cuts: Sequence[Cut]) -> Iterator[CheckResult]:
     requests = [r for task in inputs.leaves for r in task.instances(range(len(task)))]
     questions = check.Questions.of(requests, base.tokenizer, backend.longest)
     trust = inputs.settings.trust_remote_code
-    how = {"dtype": served_dtype(inputs), "device": base.device, "trust_remote_code": trust}
+    how = {"dtype": _served_dtype(inputs), "device": base.device, "trust_remote_code": trust}
     given = base.name, how, inputs.tokenizer, backend.longest, questions, cuts
     if base.device == "cpu" and backend.device_kind == "server":
         answers = check.answers(*given)
@@ -92,7 +92,7 @@ def ask(inputs: Inputs, cuts: Sequence[Cut]) -> Iterator[CheckResult]:
     yield from check.results(backend, questions, answers, cuts)
 
 
-def served_dtype(inputs: Inputs) -> str:
+def _served_dtype(inputs: Inputs) -> str:
     """As stated, or that of the base's files; bfloat16 for float32, which servers cast."""
     if (given := inputs.settings.dtype) not in (None, "auto"):
         return str(given)

@@ -26,7 +26,6 @@ from hypothesis import strategies as st
 from aurac.engine import decoding
 from aurac.engine.attention import SlotCache
 from aurac.engine.decoding import PromptLookup
-from aurac.engine.running import plainly_greedy
 from aurac.engine.tokens import StopTable, decodes_greedily, encode_prompts
 from aurac.errors import TaskError
 
@@ -62,25 +61,18 @@ def test_any_prompts_are_continued_as_by_hflm(
     assert mine == reference_texts(model, requests, tokens=tokens, max_length=max_length)
 
 
-def test_eos_ends_a_text_and_is_not_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model's most likely first token is declared to be the end."""
-    model, tk = tiny("llama", 3), tokenizer()
-    tokens = tk("fox", return_tensors="pt").input_ids
-    first = int(model(tokens).logits[0, -1].argmax())
-    monkeypatch.setattr(model.generation_config, "eos_token_id", [1, first])
-    requests: list[Request] = [("fox", {"until": [], "max_gen_toks": 9})]
-    mine = texts(budgeted(model), requests)
-    assert mine == reference_texts(model, requests) == [tk.decode([first])]
-
-
-def test_a_repetition_penalty_of_the_model_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny("llama", 4)
-    requests = make_requests(4, header=False)
+@pytest.mark.parametrize("setting", ["eos_token_id", "repetition_penalty"])
+def test_a_models_own_settings_of_generation_are_kept(
+    setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first token that it writes ends a text, and is in none; or repeated tokens are rare."""
+    model, tk, requests = tiny("llama", 4), tokenizer(), make_requests(4, header=False)
     without = texts(budgeted(model), requests)
-    monkeypatch.setattr(model.generation_config, "repetition_penalty", 1.8)
-    assert not plainly_greedy(model)
-    penalised = texts(budgeted(model), requests)
-    assert penalised == reference_texts(model, requests) != without
+    ids = tk(requests[0][0], return_tensors="pt").input_ids
+    first = int(model(ids).logits[0, -1].argmax())
+    value = {"eos_token_id": [1, first], "repetition_penalty": 1.8}[setting]
+    monkeypatch.setattr(model.generation_config, setting, value)
+    assert texts(budgeted(model), requests) == reference_texts(model, requests) != without
 
 
 def test_kwargs_are_read_as_lm_eval_reads_them() -> None:
