@@ -35,7 +35,7 @@ PROMPTS = 8  # of a check
 FLOOR = 0.01  # nats, the least rounding: a server may add up in another order than the engine does
 MOST, MOST_OF_BASE = 3.0, 4.0  # roundings, of a cut and of the base
 SEEN = 20.0  # roundings that an adapter must change for most mistakes to be seen
-ALIKE = 0.5  # the part of the texts that must be the engine's: rounding parts some of them
+ALIKE = 0.4  # the part of the texts that must be the engine's: rounding parts some of them
 _SCORED, _WRITTEN, _PARTS = 128, 64, 4  # tokens of a text; parts that are scored
 _SPARE = 8  # a text of n tokens that was cut may have some more when it is tokenised again
 
