@@ -14,8 +14,7 @@ from typing import Any
 
 import click
 
-from aurac.backends.keys import redacted
-from aurac.cli import adapters, compare, listing, plan, results, server, training
+from aurac.cli import adapters, compare, listing, plan, results, training
 from aurac.errors import AuracError, first_line
 from aurac.models.device import share_cores
 from aurac.terminal import spelled, visible_output
@@ -28,7 +27,6 @@ SECTIONS = {
         results.report,
         results.export,
         plan.plan,
-        server.check_server,
     ],
     "Make adapters": [adapters.inspect, adapters.truncate, training.train, training.study],
     "What is here": [listing.list_all],
@@ -123,7 +121,7 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - the one place where all of them end
         if "--debug" in sys.argv:
             traceback.print_exc()
-        sys.stderr.write(spelled(redacted(f"aurac: error: {message(error)}\n")))
+        sys.stderr.write(spelled(f"aurac: error: {message(error)}\n"))
         status = getattr(error, "exit_code", 2)
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -166,7 +164,7 @@ class Screen(logging.StreamHandler):  # type: ignore[type-arg]
 
     def format(self, record: logging.LogRecord) -> str:
         """One line without a traceback."""
-        return spelled(redacted(f"aurac: {record.levelname.lower()}: {record.getMessage()}"))
+        return spelled(f"aurac: {record.levelname.lower()}: {record.getMessage()}")
 
 
 def log(*, debug: bool) -> None:

@@ -43,7 +43,7 @@ class TaskNames(click.types.StringParamType):
     common="tasks limit base margin num-fewshot apply-chat-template gen-kwargs ranks basis device "
     "out dry-run json",
     epilog="Exit codes: 0 done, 2 bad input, 3 some ranks could not be evaluated (the same command "
-    "tries them again), 130 interrupted.",
+    "tries them again), 4 a server or vLLM does not compute an adapter, 130 interrupted.",
 )
 @click.argument("checkpoints", nargs=-1, required=True, metavar="CKPT...")
 # Tasks
@@ -146,10 +146,15 @@ class TaskNames(click.types.StringParamType):
     "--no-check", "check", is_flag=True, flag_value=False, default=True,
     help="Do not hold a server's or vLLM's answers against the engine's before the first cell.",
 )  # fmt: skip
+@click.option(
+    "--check-only", is_flag=True,
+    help="Hold a server's or vLLM's answers at every rank against the engine's; evaluate nothing.",
+)  # fmt: skip
 def compare(
     checkpoints: tuple[str, ...],
     tasks: tuple[str, ...],
     dry_run: bool,
+    check_only: bool,
     as_json: bool,
     details: bool,
     **words: Any,
@@ -175,6 +180,8 @@ def compare(
     settings = Settings.of(checkpoints, tasks, **given)
     if dry_run:
         return show_cells(settings, as_json=as_json)
+    if check_only:
+        return show_check(settings, as_json=as_json)
     from aurac.runs.progress import Bar
 
     bar = Bar()
@@ -208,3 +215,19 @@ def show_cells(settings: Settings, *, as_json: bool) -> int:
     left = sum(bool(cell["missing"]) for cell in cells)
     click.echo(f"\n{left} of {len(cells)} cells to compute in {folder}")
     return 0
+
+
+def show_check(settings: Settings, *, as_json: bool) -> int:
+    """Whether a server or vLLM computes the base and the adapters at every rank."""
+    from aurac.runs.check import check_only
+    from aurac.runs.progress import Bar
+
+    found = []
+    with Bar() as bar:
+        for result in check_only(settings, bar):
+            found.append(result)
+            if not as_json:
+                click.echo(result)
+    if as_json:
+        shared.print_json(found)
+    return 0 if all(result.right for result in found) else 4

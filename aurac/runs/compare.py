@@ -21,7 +21,7 @@ from aurac.errors import UsageError
 from aurac.records.documents import Documents
 from aurac.records.manifest import Manifest, recipe_groups
 from aurac.records.run import StoredRun
-from aurac.runs.check import alike, check
+from aurac.runs.check import check
 from aurac.runs.compute import Work, compute
 from aurac.runs.fit import fitted
 from aurac.runs.inputs import Inputs, load
@@ -108,8 +108,6 @@ def run(
         shown = read(manifest)
         if shown.question.reference != settings.reference:
             logger.warning("%s has no result to compare with", settings.reference)
-        for line in alike(shown) if inputs.backend.checked else ():
-            logger.warning("%s", line)
         if report:
             with FileLock(folder.locks / "report.lock"):
                 everything = Run(read(Manifest.read(folder.path)))

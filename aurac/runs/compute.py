@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from aurac.backends.backend import Backend
-from aurac.backends.keys import redacted
 from aurac.errors import AuracError, RunFolderError, first_line
 from aurac.models.device import no_memory
 from aurac.records.folder import MOST_DEATHS, RunFolder
@@ -54,8 +53,7 @@ class Work:
         return stored.failed is not None and stored.failures > self.before[cell.key]
 
     def fail(self, cell: PlannedCell, reason: str) -> None:
-        """Keep why a cell cannot be computed, without keys."""
-        reason = redacted(reason)
+        """Keep why a cell cannot be computed."""
         self.folder.cells.keep(cell.identity, Failed(reason=reason, time=time.time()))
         self.progress.settled(cell, f"failed: {reason}")
 

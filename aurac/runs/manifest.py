@@ -14,7 +14,6 @@ import msgspec
 
 from aurac.adapters import Adapter, Family, members_of
 from aurac.adapters.compatibility import served_by_vllm
-from aurac.backends.keys import redacted
 from aurac.curves.checks import only
 from aurac.curves.question import Key, Question
 from aurac.files import sha256_text, write_atomic
@@ -38,7 +37,7 @@ def manifest_of(inputs: Inputs, command: str | None, began: float) -> Manifest:
     """
     given, base = inputs.settings, inputs.base
     entry = {
-        "command": command and redacted(command, 1),
+        "command": command,
         "started": dt.datetime.fromtimestamp(began, dt.timezone.utc).isoformat(timespec="seconds"),
         "versions": versions(),
         "machine": {**machine(), **in_use(base.device)} if not given.ray else machine(),
