@@ -27,7 +27,8 @@ _TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 
 def default_curves(run: StoredRun, adapter: AdapterInfo) -> dict[str, Curve]:
     """Task → the adapter's curve under its default cut, which is the first; none of a family."""
-    own = [c for c in run.curves if c.adapter == adapter.name and adapter.format != "family"]
+    known = [c for c in run.curves if c.ranks and adapter.format != "family"]
+    own = [c for c in known if c.adapter == adapter.name]
     first = {curve.task: curve for curve in own[::-1]}
     return {str(curve.task): curve for curve in own if first[curve.task] is curve}
 

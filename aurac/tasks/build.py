@@ -10,6 +10,7 @@ import importlib
 import io
 import json
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
@@ -121,14 +122,13 @@ class _Builder:
 
     def build(self, requested: str) -> list[EvalTask | TaskGroup]:
         """The tasks of one name, a group's members before the group."""
+        limit = self._options.limit_of(requested)
         try:
             with seeded():
                 loaded, name = (self._own if is_data(requested) else self._load)(requested)
                 group = loaded.get("groups", {}).get(name)
                 parent = None if group is None else group.name
-                built = [
-                    self._built(n, task, parent, requested) for n, task in loaded["tasks"].items()
-                ]
+                built = [self._built(n, task, parent, limit) for n, task in loaded["tasks"].items()]
         except AuracError:
             raise
         except Exception as error:
@@ -199,7 +199,7 @@ class _Builder:
                 return local_data.find_splits(Path(whole) / part)
         raise DataError(f"{whole} has no sub-folder for {leaf}, a task of {name}.")
 
-    def _built(self, name: str, task: Any, group: str | None, requested: str) -> EvalTask:
+    def _built(self, name: str, task: Any, group: str | None, limit: float | None) -> EvalTask:
         # task.task_name is not read: it draws from the generator that prompts may draw from.
         if getattr(task, "MULTIMODAL", False):
             raise TaskError(f"Task {name} shows images or sounds, and aurac evaluates text.")
@@ -209,13 +209,15 @@ class _Builder:
         if self._options.gen_kwargs and task.OUTPUT_TYPE == "generate_until":
             settings = dict(self._options.gen_kwargs)
             task.set_config(key="generation_kwargs", value=settings, update=True)
+        if limit is not None and limit < 1:  # a share, which lm-eval rounds up
+            limit = math.ceil(len(task.eval_docs) * limit)
         templates: dict[str, Any] = {
             "system_instruction": self._options.system_instruction,
             "apply_chat_template": self._template is not None,
             "fewshot_as_multiturn": self._options.fewshot_as_multiturn is not False,
             "chat_template": self._template,
         }
-        limit = self._options.count(requested, len(task.eval_docs))
+        limit = limit if limit is None else int(limit)
         task.build_all_requests(limit=limit, rank=0, world_size=1, **templates)
         examples = _examples(task)
         contents = [example.content for example in examples]

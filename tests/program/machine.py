@@ -483,7 +483,7 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         for point, found in points.items():
             check_export(files[point], found, GROUP in folder.asked)
         for name in folder.names.values():
-            curves, first = [c for c in folder.curves() if c.adapter == name], {}
+            curves, first = [c for c in folder.curves() if c.scores and c.adapter == name], {}
             for curve in curves:
                 first.setdefault(curve.task, curve)
             if first and name != "family":

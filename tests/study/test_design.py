@@ -85,8 +85,8 @@ def run_of(recipe, ranks=(1, 2, 4), asked=50, basis="svd", **more):
         adapter="stored", task="other", ranks=ranks, basis=basis,
         **{"missing": {}, "rescale": "keep", "doc_ids": ("x",) * asked, **more},
     )  # fmt: skip
-    task = SimpleNamespace(split=80)
-    return SimpleNamespace(adapters=[adapter], curves=[curve], task=lambda _: task)
+    tasks = [SimpleNamespace(name="other", split=80)]
+    return SimpleNamespace(adapters=[adapter], curves=[curve], tasks=tasks)
 
 
 def test_an_adapter_is_recognised_by_its_recipe_and_seed_where_all_cells_are_there(study):
