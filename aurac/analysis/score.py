@@ -44,8 +44,8 @@ class Score(float):
         return float(self)
 
     def __str__(self) -> str:
-        known = not math.isnan(self.low)
-        return interval(float(self), *((self.low, self.high) if known else (None, None)), " %")
+        low, high = (None if math.isnan(end) else end for end in (self.low, self.high))
+        return interval(float(self), low, high, " %")
 
     def __repr__(self) -> str:
         return f"Score({self})"
