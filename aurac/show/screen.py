@@ -34,10 +34,11 @@ def screen(
         analysis: What is shown.
         run: Where its checkpoints are, for the commands.
         width: Characters in a line; by default those of the terminal.
-        details: Also AURAC on a linear axis, the weights of the ranks, wins and losses.
+        details: Also wins and losses, and the mean loss of a token.
     """
     width = width or shutil.get_terminal_size().columns
-    tasks, blocks = [View(analysis, task) for task in analysis.ranks], list[str]()
+    tasks = [View(analysis, task) for task in analysis.ranks]
+    blocks = [wrapped(f"{wording.measured_with(run)}.", width)] if run else []
     if of := views.mean_view(analysis):
         title = f"Mean over {len(analysis.averaged)} tasks: AURAC in percent"
         lines = [title, fitted(views.overview_table(of), width)]
@@ -67,10 +68,10 @@ def _task(of: View, run: StoredRun | None, width: int, *, details: bool) -> Iter
     if text := wording.not_above_base(of):
         told = [*([] if found else [text]), one_answer(of, run)]
         yield wrapped(" ".join(told).strip(), width)
-    if text := wording.cut_off(of):
+    if text := wording.unfinished(of):
         yield wrapped(text, width)
-    further = views.further_tables(of) if details else {}
-    yield from (f"{caption}\n{fitted(table, width)}" for caption, table in further.items())
+    if details and (losses := views.nats_table(of)):
+        yield f"{views.NATS}\n{fitted(losses, width)}"
 
 
 def _differences(of: View, width: int, *, details: bool) -> Iterator[str]:

@@ -16,20 +16,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from aurac.analysis import Row
-    from aurac.analysis.schema import Advice, Pair, Point
+    from aurac.analysis.schema import Advice, Pair
     from aurac.curves.question import Key
     from aurac.records.run import StoredRun
     from aurac.show.tabular import Columns
     from aurac.show.views import View
 
 LEVEL: Final = 0.95  # of the one-sided tests of a recommendation
+_SURE: Final = f" ({confidence(LEVEL)} confidence)"
 _OWN: Final = {
     "Token accuracy": "token accuracy: of the tokens of a completion those that the model would "
     "choose after the true ones before them; it is not the accuracy of answers",
     "Whole completions": "whole completions: those that greedy decoding would write; other right "
     "answers do not count, so that it is not the accuracy of answers",
 }
-_EQUAL: Final = 1e-9  # differences of AURAC below this are rounding
+CLOSE: Final = 2  # examples between a bound and the margin
 _FEW: Final = 0.02  # of all answers: as many as the usual margin of accuracy
 
 
@@ -52,7 +53,7 @@ def notes(of: View, columns: Columns) -> list[str]:
         lost = f"the most with {confidence(LEVEL)} confidence; below 0: a gain"
         found.append(f"{LOSS}: points lost against the trained rank, and {lost}")
     if "unfinished" in columns:
-        found.append("unfinished: answers that were cut off")
+        found.append("unfinished: answers that reached the limit of tokens")
     if SLOT in columns:
         found.append(f"{SLOT}: the smallest --max-lora-rank that serves it, which sets its memory")
     elif "rank" in columns and any(c.width == 0 for row in of.rows.values() for c in row.curves):
@@ -60,8 +61,7 @@ def notes(of: View, columns: Columns) -> list[str]:
     if "rank" in columns and not of.rolling and any(point.low is None for point in of.points):
         found.append("without an interval: the outcomes of its examples are not known")
     if margin is not None and "ship" in columns:
-        which = "the smallest of these ranks that, like every larger one,"
-        found.append(f"ship: {which} loses at most {points(margin)}")
+        found.append(f"ship: this rank and every larger one lose at most {points(margin)}")
     if any(cell.startswith(MARK) for column in columns.values() for cell in column):
         found.append(f"{MARK}: not significantly above the base")
     if of.seeds == 2:
@@ -100,74 +100,102 @@ def cuts(of: View) -> str:
 
 
 def advice(of: View, run: StoredRun | None) -> list[tuple[str, str]]:
-    """What to ship of each adapter, and the command that makes it, where there is a margin."""
+    """What to ship of each adapter, with the command that makes it, where there is a margin."""
     asked = of.analysis.question.margin is not None and not of.rolling
-    return [_advice(of, key, run) for key in of.keys if asked]
+    return [told for key in of.keys if asked for told in _advice(of, key, run)]
 
 
-def _advice(of: View, key: Key, run: StoredRun | None) -> tuple[str, str]:
-    row, record, name = of.rows[key], of.recommended[key], of.names[key]
-    if record.reference is None:
-        return f"{name}: {record.reason}.", ""
-    sentence = _shipped(of, record, f"{name} at " if len(of.keys) > 1 else "")
-    if factors := [
-        curve.factors[r] for curve in row.curves if (r := record.rank or 0) in curve.factors
-    ]:
-        listed = ", ".join(f"{factor:.3g}" for factor in factors)
-        sentence += f" Its scale is the trained one times {listed}, which was fitted to this task."
-    if record.rank == record.reference:
-        few = too_few(row.examples or 0, record.margin, row.clusters)
-        return f"{sentence} {few}".rstrip(), ""
-    return sentence, truncate_command(row, run, record.rank) if record.rank else ""
+def _advice(of: View, key: Key, run: StoredRun | None) -> Iterator[tuple[str, str]]:
+    """The rank to ship; then, if that is another rank, the one that has the smallest file."""
+    record, row = of.recommended[key], of.rows[key]
+    name = f"{of.names[key]}: " if len(of.keys) > 1 else ""
+    rank, smallest, reference = record.rank, record.smallest_rank, record.reference
+    if rank is None or smallest is None or reference is None:
+        yield f"{name}Ship no rank: {record.reason}{_SURE if reference else ''}.", ""
+        return
+    ends = _end(of, record)
+    sentence = f"Ship rank {reference}, as trained"
+    if rank < reference:
+        sentence = f"Ship rank {rank}: {_loss_and_file(of, record, rank)}"
+    elif smallest == reference:
+        sentence += f": {ends or 'no smaller rank was evaluated'}"
+    if record.slot and smallest < reference:
+        trained = slot_rank(reference)
+        enough = f"is enough instead of {trained}" if rank < reference else "is needed as before"
+        sentence = f"In vLLM --max-lora-rank {record.slot} {enough}. {sentence}"
+    further = ""
+    if smallest == reference:
+        further = too_few(row.examples or 0, record.margin, row.clusters)
+    elif "no result" in ends:
+        further = f"A smaller rank may pass: {ends}."
+    command = truncate_command(row, run, rank) if rank < reference else ""
+    yield f"{name}{sentence}. {further}".rstrip(), command
+    if smallest < rank:
+        found = _loss_and_file(of, record, smallest)
+        command = truncate_command(row, run, smallest)
+        yield f"{name}The smallest file is that of rank {smallest}: {found}.", command
+    if near := _close_to_margin(of, record):
+        yield f"{name}Close to the margin: {near}. Two other answers may change this advice.", ""
 
 
-def _shipped(of: View, record: Advice, adapter: str) -> str:
-    sure, reference = f"({confidence(LEVEL)} confidence)", f"rank {record.reference}"
-    rank = record.rank
-    if rank is None:
-        nothing = f"Ship no rank{adapter and ' of '}{adapter.removesuffix(' at ')}"
-        return f"{nothing}: {record.reason} {sure}."
+def _loss_and_file(of: View, record: Advice, rank: int) -> str:
+    """What a rank loses against the trained one, its file and the scale that was fitted for it."""
     known = {point.rank: point for point in of.of(record.key)}
-    missing = {r: why for c in of.rows[record.key].curves for r, why in c.missing.items()}
-    below = max((r for r in {*known, *missing} if r < rank), default=0)  # it was to be tested next
-    until = below in missing
-    ship = f"Until rank {below} has a result ({missing[below]}), ship" if until else "Ship"
-    if rank == record.reference:
-        why = "" if until else f": {_fails(known.get(below), record.margin, sure)}"
-        return f"{ship} {adapter}{reference}, as trained{why}."
-    bound = record.bound or 0.0
-    lost = f"at most {upper(bound)} points" if bound > 0 else "nothing"
-    files = record.bytes, known[record.reference or 0].bytes
-    file = f" Its file has {size(files[0])} instead of {size(files[1])}." if all(files) else ""
+    reference = record.reference or 0
+    bound = known[rank].loss_bound or 0.0
     own = of.metric in OWN  # a few points of these may be much of what was learnt
     what = f" of {of.measure.lower()}" if own and bound > 0 else ""
-    claim = f"{ship} {adapter}rank {rank}: it loses {lost}{what} against {reference} {sure}"
+    lost = f"at most {upper(bound)} points{what}" if bound > 0 else "nothing"
+    told = [f"it loses {lost} against rank {reference}{_SURE}"]
     if own:
-        base, kept, whole = (known[r].accuracy for r in (0, rank, record.reference or 0))
+        base, kept, whole = (known[r].accuracy for r in (0, rank, reference))
         share = "all" if kept >= whole else f"{percent((kept - base) / (whole - base))} %"
-        claim += f"; as measured it keeps {share} of the gain over the base"
-    return f"{claim}.{_slot(record)}{file}"
+        told.append(f"as measured it keeps {share} of the gain over the base")
+    if (ours := known[rank].bytes) and (trained := known[reference].bytes):
+        told.append(f"its file has {size(ours)} instead of {size(trained)}")
+    factors = [c.factors[rank] for c in of.rows[record.key].curves if rank in c.factors]
+    if factors:
+        times = ", ".join(f"{factor:.3g}" for factor in factors)
+        told.append(f"its scale is the trained one times {times}, which was fitted to this task")
+    return "; ".join(told)
 
 
-def _slot(record: Advice) -> str:
-    """What a rank takes in vLLM, which sets the same memory aside for all ranks of a slot."""
-    rank, reference, slot = record.rank, record.reference, record.slot
-    if slot is None:
+def _end(of: View, record: Advice) -> str:
+    """Why the largest rank that does not pass fails; nothing where all pass."""
+    known = {point.rank: point for point in of.of(record.key)}
+    missing = {r: why for c in of.rows[record.key].curves for r, why in c.missing.items()}
+    rank = _first_failing(of, record)
+    if not rank:
         return ""
-    if record.same_slot_rank == reference:
-        both = f"ranks {rank} and {reference} both take a slot of rank {slot}"
-        return f" In vLLM it saves nothing: {both}."
-    free = f"; rank {same} would take the same" if (same := record.same_slot_rank) else ""
-    return f" In vLLM it takes a slot of rank {slot} instead of {slot_rank(reference or 0)}{free}."
+    if rank in missing:
+        return f"rank {rank} has no result ({missing[rank]})"
+    bound = known[rank].loss_bound
+    above = bound is not None and bound <= record.margin
+    fails = (
+        "is not shown to be above the base" if above else f"may lose over {points(record.margin)}"
+    )
+    return f"rank {rank} {fails}{_SURE}"
 
 
-def _fails(point: Point | None, margin: float, sure: str) -> str:
-    """Why the rank below the trained one is not shipped."""
-    if point is None or not point.rank:
-        return "no smaller rank was evaluated"
-    small = point.loss_bound is not None and point.loss_bound <= margin
-    fails = "is not shown to be above the base" if small else f"may lose over {points(margin)}"
-    return f"rank {point.rank} {fails} {sure}"
+def _first_failing(of: View, record: Advice) -> int:
+    """The largest rank that does not pass, at which the tests end; 0 where all pass."""
+    ranks = {point.rank for point in of.of(record.key)}
+    ranks |= {rank for curve in of.rows[record.key].curves for rank in curve.missing}
+    return max((rank for rank in ranks if rank < (record.smallest_rank or 0)), default=0)
+
+
+def _close_to_margin(of: View, record: Advice) -> str:
+    """The tested ranks of which two other answers may decide whether they pass."""
+    if of.metric == f"{TOKENS},none":  # an example is right in parts
+        return ""
+    examples, first = of.rows[record.key].examples or 0, _first_failing(of, record)
+    near = [
+        f"rank {point.rank} (at most {upper(point.loss_bound)} points)"
+        for point in of.of(record.key)
+        if point.loss_bound is not None and first <= point.rank < (record.reference or 0)
+        if abs(point.loss_bound - record.margin) * examples < CLOSE
+    ]
+    return listed(near)
 
 
 def too_few(examples: int, margin: float, clusters: Any = None) -> str:
@@ -223,7 +251,7 @@ def how_to_ask(tasks: Sequence[View], run: StoredRun | None) -> str:
     return f"The option --margin {margin} {names}.{needs and ' '}{needs}{command}"
 
 
-def cut_off(of: View) -> str:
+def unfinished(of: View) -> str:
     """The rank at which most answers did not end, where that is so often that it matters."""
     found = [
         (point.unfinished or 0, total, point.rank, key)
@@ -238,11 +266,19 @@ def cut_off(of: View) -> str:
         return ""
     limit = of.rows[key].curves[0].token_limit
     whose = f" of {of.names[key]}" if len(of.keys) > 1 else ""
+    within = f"{limit} tokens" if limit else "the limit of tokens"
     return (
-        f"{count:,} of {total:,} answers{whose} at rank {rank} were cut off"
-        f"{f' at {limit} tokens' if limit else ''}: allow more with "
-        '--gen-kwargs max_gen_toks=N, or give the task an "until" that ends an answer.'
+        f"{count:,} of {total:,} answers{whose} at rank {rank} did not end within {within}: allow "
+        'more with --gen-kwargs max_gen_toks=N, or give the task an "until" that ends an answer.'
     )
+
+
+def measured_with(run: StoredRun | None) -> str:
+    """The base and its precision, on which every number depends."""
+    known = run.provenance if run else {}
+    if not known.get("base"):
+        return ""
+    return f"Base {known['base']}" + (f" in {known['dtype']}" if known.get("dtype") else "")
 
 
 def other_bases(run: StoredRun | None) -> list[str]:
@@ -253,62 +289,27 @@ def other_bases(run: StoredRun | None) -> list[str]:
 
 
 def verdict(of: View) -> str:
-    """What the differences between adapters show, in one sentence; nothing where none is known."""
-    known = [record for record in of.pairs if record.p is not None]
-    if not known:
-        return ""
-    if of.reference is not None:
-        return _against_reference(of, known, of.reference)
-    leader, name = of.keys[0], of.names[of.keys[0]]
-    rows = [record for record in known if record.a == leader]
-    better = [record for record in rows if of.shows(record)]
-    tied = [of.names[record.b] for record in rows if abs(record.difference) < _EQUAL]
-    equal = [r for r in rows if not of.shows(r) and of.names[r.b] not in tied]
-    gone = [f"{of.names[r.key]} ({r.reason})" for r in of.scores if r.aurac is None]
-    which = f"Of these {'methods' if of.seeds > 1 else 'checkpoints'}"
-    which += f", without {listed(gone)}," if gone else ""
-    over = f" over ranks {of.some_ranks}," if of.some_ranks else ""
-    text = f"{which} {listed([name, *tied])} {'have' if tied else 'has'} the largest AURAC{over}"
-    if better:
-        text += f" and {_are([name, *tied])} better than {_losers(of, better)}"
-    if equal:
-        lead = "the lead" if len(equal) == 1 else f"{'their' if tied else 'its'} leads"
-        text += f"; {lead} over {_losers(of, equal)} {_are(equal)} not significant"
-    return f"{text.replace(',;', ';').removesuffix(',')}."
+    """Which differences from the reference, or from the leader, are significant."""
+    about = of.reference or of.keys[0]
+    known = [pair for pair in of.pairs if pair.p is not None and about in (pair.a, pair.b)]
+    told = [*results(of, [pair for pair in known if of.shows(pair)])]
+    if len(told) < len(known):
+        other = "other " if told else ""
+        told.append(f"No {other}difference from {of.names[about]} is significant.")
+    if told and of.seeds == 1:
+        told.append("Another training run may order them otherwise.")
+    return " ".join(told)
 
 
-def primary_results(of: View) -> Iterator[str]:
+def results(of: View, pairs: Iterable[Pair]) -> Iterator[str]:
     """What each comparison shows, in a sentence."""
-    for record in of.pairs:
-        a, b = of.names[record.a], of.names[record.b]
-        found = interval(record.difference, record.low, record.high, " points")
-        if of.shows(record):
+    for pair in pairs:
+        a, b = of.names[pair.a], of.names[pair.b]
+        found = interval(pair.difference, pair.low, pair.high, " points")
+        if of.shows(pair):
             yield f"{a} is better than {b} ({found})."
         else:
             yield f"The difference {a} − {b} ({found}) is not significant."
-
-
-def _losers(of: View, records: Sequence[Pair]) -> str:
-    """The losers of some differences; of a single one with its size."""
-    names = listed([of.names[record.b] for record in records])
-    if len(records) > 1:
-        return names
-    record = records[0]
-    ends = interval(record.difference, record.low, record.high, " points")
-    return f"{names} ({ends})"
-
-
-def _against_reference(of: View, records: Iterable[Pair], reference: Key) -> str:
-    """Which adapters are better or worse than the one that all are compared with."""
-    found = [record for record in records if of.shows(record)]
-    better = [of.names[record.a] for record in found if record.b == reference]
-    worse = [of.names[record.b] for record in found if record.a == reference]
-    both = [(better, "better"), (worse, "worse")]
-    parts = [f"{listed(names)} {_are(names)} {how}" for names, how in both if names]
-    if not parts:
-        return f"No difference from {of.names[reference]} is significant."
-    parts[0] += f" than {of.names[reference]}"
-    return f"{', and '.join(parts)}."
 
 
 def caption_of_pairs(of: View) -> str:
@@ -328,7 +329,3 @@ def caption_of_pairs(of: View) -> str:
 def how_to_compare(of: View) -> str:
     """How other pairs are compared, where not all are."""
     return " --reference takes another adapter, or all pairs." if of.reference else ""
-
-
-def _are(names: Sequence[Any]) -> str:
-    return "is" if len(names) == 1 else "are"
