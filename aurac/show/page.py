@@ -123,8 +123,7 @@ class Pages:
         for of in self.views:
             task = f"{of.task}: " if len(self.views) > 1 else ""
             texts = [(wording.verdict(of), "")] if self.mean is None else []
-            texts += wording.advice(of, self.run) or [(wording.not_above_base(of), "")]
-            for text, command in [*texts, (wording.unfinished(of), "")]:
+            for text, command in [*texts, *wording.conclusions(of, self.run)]:
                 yield from [f"{task}{text}"] if text else []
                 yield from [Code(command)] if command else []
         if text := wording.how_to_ask(self.views, None):

@@ -41,7 +41,7 @@ def screen(
     blocks = [wrapped(f"{wording.measured_with(run)}.", width)] if run else []
     if of := views.mean_view(analysis):
         title = f"Mean over {len(analysis.averaged)} tasks: AURAC in percent"
-        lines = [title, fitted(views.overview_table(of), width)]
+        lines = [wrapped(title, width), fitted(views.overview_table(of), width)]
         blocks.append("\n".join([*lines, *(wrapped(note, width) for note in wording.apart(of))]))
         blocks += _differences(of, width, details=details)
     for of in tasks:
@@ -62,14 +62,10 @@ def _task(of: View, run: StoredRun | None, width: int, *, details: bool) -> Iter
     lines = [wrapped(one_line(title), width), fitted(columns, width)]
     yield "\n".join([*lines, *(wrapped(note, width) for note in wording.notes(of, columns))])
     yield from _differences(of, width, details=details)
-    found = wording.advice(of, run)
-    for sentence, command in found:
+    for sentence, command in wording.conclusions(of, run):
         yield wrapped(sentence, width) + (f"\n  {command}" if command else "")
-    if text := wording.not_above_base(of):
-        told = [*([] if found else [text]), one_answer(of, run)]
-        yield wrapped(" ".join(told).strip(), width)
-    if text := wording.unfinished(of):
-        yield wrapped(text, width)
+    if wording.not_above_base(of):
+        yield wrapped(one_answer(of, run), width)
     if details and (losses := views.nats_table(of)):
         yield f"{views.NATS}\n{fitted(losses, width)}"
 

@@ -30,6 +30,13 @@ _OWN: Final = {
     "Whole completions": "whole completions: those that greedy decoding would write; other right "
     "answers do not count, so that it is not the accuracy of answers",
 }
+_MEANINGS: Final = {
+    "AURAC": "the area under the curve, which is the mean accuracy over log2 rank",
+    LOSS: f"points lost against the trained rank, and the upper bound{_SURE}; a negative loss is a "
+    "gain",
+    "unfinished": "answers that reached the limit of tokens",
+    SLOT: "the smallest --max-lora-rank that serves it; it sets the memory",
+}
 CLOSE: Final = 2  # examples between a bound and the margin
 _FEW: Final = 0.02  # of all answers: as many as the usual margin of accuracy
 
@@ -45,23 +52,16 @@ def heading(of: View) -> str:
 
 def notes(of: View, columns: Columns) -> list[str]:
     """What a mark and a column of a table mean, where it has them."""
-    margin, found = of.analysis.question.margin, [cuts(of)] if "adapter" in columns else []
+    found = [cuts(of)] if "adapter" in columns else []
     found += [_OWN[of.measure]] if of.measure in _OWN else []
-    if any(head.startswith("AURAC") for head in columns):
-        found.append("AURAC: the area under the curve, which is the mean accuracy over log2 rank")
-    if LOSS in columns:
-        lost = f"the most with {confidence(LEVEL)} confidence; below 0: a gain"
-        found.append(f"{LOSS}: points lost against the trained rank, and {lost}")
-    if "unfinished" in columns:
-        found.append("unfinished: answers that reached the limit of tokens")
-    if SLOT in columns:
-        found.append(f"{SLOT}: the smallest --max-lora-rank that serves it, which sets its memory")
-    elif "rank" in columns and any(c.width == 0 for row in of.rows.values() for c in row.curves):
+    heads = {head.partition(" [")[0] for head in columns}
+    found += [f"{head}: {meaning}" for head, meaning in _MEANINGS.items() if head in heads]
+    if margin := of.analysis.question.margin if "ship" in columns else None:
+        found.append(f"ship: this rank and every larger one lose at most {points(margin)}")
+    if "rank" in columns and any(c.width == 0 for row in of.rows.values() for c in row.curves):
         found.append("vLLM does not serve this adapter")
     if "rank" in columns and not of.rolling and any(point.low is None for point in of.points):
         found.append("without an interval: the outcomes of its examples are not known")
-    if margin is not None and "ship" in columns:
-        found.append(f"ship: this rank and every larger one lose at most {points(margin)}")
     if any(cell.startswith(MARK) for column in columns.values() for cell in column):
         found.append(f"{MARK}: not significantly above the base")
     if of.seeds == 2:
@@ -71,20 +71,21 @@ def notes(of: View, columns: Columns) -> list[str]:
 
 def apart(of: View) -> list[str]:
     """Which rows and seeds are not compared with the others or have no interval, and why."""
-    return [*dict.fromkeys(_apart(of))]
-
-
-def _apart(of: View) -> Iterator[str]:
+    found = []
     for area in of.scores:
         row, name = of.rows.get(area.key), of.names[area.key]
         if row and row.outside:
-            yield f"{name} stands below the others and is in no difference: it has {row.outside}"
+            lacks = f"{name} stands below the others and is in no difference"
+            found.append(f"{lacks}: it has {row.outside}")
         elif area.reason and (len(of.keys) > 1 or of.task == MEAN) and not of.rolling:
             lacks = f"{name} has no AURAC and is in no difference"
-            yield f"{lacks if area.aurac is None else 'without an interval'}: {area.reason}"
-        yield from (f"left out: {sentence}" for sentence in (row.left_out if row else ()))
+            found.append(f"{lacks if area.aurac is None else 'without an interval'}: {area.reason}")
+        found += [f"left out: {sentence}" for sentence in (row.left_out if row else ())]
     if unpaired := max((row.unpaired for row in of.rows.values()), default=0):
-        yield f"left out, without a partner in the other rows: {counted(unpaired, 'example')}"
+        found.append(
+            f"left out, without a partner in the other rows: {counted(unpaired, 'example')}"
+        )
+    return [*dict.fromkeys(found)]
 
 
 def cuts(of: View) -> str:
@@ -123,19 +124,18 @@ def _advice(of: View, key: Key, run: StoredRun | None) -> Iterator[tuple[str, st
         trained = slot_rank(reference)
         enough = f"is enough instead of {trained}" if rank < reference else "is needed as before"
         sentence = f"In vLLM --max-lora-rank {record.slot} {enough}. {sentence}"
-    further = ""
+    further = _close_to_margin(of, record)
     if smallest == reference:
-        further = too_few(row.examples or 0, record.margin, row.clusters)
+        further += too_few(row.examples or 0, record.margin, row.clusters)
     elif "no result" in ends:
-        further = f"A smaller rank may pass: {ends}."
+        further += f"A smaller rank may pass: {ends}."
     command = truncate_command(row, run, rank) if rank < reference else ""
-    yield f"{name}{sentence}. {further}".rstrip(), command
     if smallest < rank:
-        found = _loss_and_file(of, record, smallest)
+        yield f"{name}{sentence}.", command
         command = truncate_command(row, run, smallest)
-        yield f"{name}The smallest file is that of rank {smallest}: {found}.", command
-    if near := _close_to_margin(of, record):
-        yield f"{name}Close to the margin: {near}. Two other answers may change this advice.", ""
+        found = _loss_and_file(of, record, smallest)
+        sentence = f"The smallest file is that of rank {smallest}: {found}"
+    yield f"{name}{sentence}. {further}".rstrip(), command
 
 
 def _loss_and_file(of: View, record: Advice, rank: int) -> str:
@@ -185,7 +185,7 @@ def _first_failing(of: View, record: Advice) -> int:
 
 
 def _close_to_margin(of: View, record: Advice) -> str:
-    """The tested ranks of which two other answers may decide whether they pass."""
+    """The tested ranks of which two other answers may decide whether they pass; or nothing."""
     if of.metric == f"{TOKENS},none":  # an example is right in parts
         return ""
     examples, first = of.rows[record.key].examples or 0, _first_failing(of, record)
@@ -195,7 +195,8 @@ def _close_to_margin(of: View, record: Advice) -> str:
         if point.loss_bound is not None and first <= point.rank < (record.reference or 0)
         if abs(point.loss_bound - record.margin) * examples < CLOSE
     ]
-    return listed(near)
+    close = f"Close to the margin: {listed(near)}; two other answers may change this advice. "
+    return close if near else ""
 
 
 def too_few(examples: int, margin: float, clusters: Any = None) -> str:
@@ -222,13 +223,18 @@ def truncate_command(row: Row, run: StoredRun | None, rank: int) -> str:
     return shlex.join([*words, "--out", f"{name}_r{rank}"])
 
 
+def conclusions(of: View, run: StoredRun | None) -> list[tuple[str, str]]:
+    """What to ship, or that nothing is above the base, and whether answers did not end."""
+    return [*(advice(of, run) or [(not_above_base(of), "")]), (unfinished(of), "")]
+
+
 def not_above_base(of: View) -> str:
     """That no rank of the one adapter is shown to be above the base, where it is so."""
     shown = [point.above_base for point in of.points if point.above_base is not None]
     if len(of.keys) > 1 or not shown or any(shown):
         return ""
     which = f"{of.names[of.keys[0]]} is not shown to be above the base"
-    return f"{which} at any rank ({confidence(LEVEL)} confidence)."
+    return f"{which} at any rank{_SURE}."
 
 
 def how_to_ask(tasks: Sequence[View], run: StoredRun | None) -> str:
@@ -243,42 +249,37 @@ def how_to_ask(tasks: Sequence[View], run: StoredRun | None) -> str:
     row = min((r for of in tasks for r in of.rows.values()), key=lambda row: row.examples or 0)
     of_tokens = any(of.metric == f"{TOKENS},none" for of in tasks)
     usual = (0.005, 0.01, 0.02, 0.05) if of_tokens else (0.02, 0.05, 0.1, 0.2)
-    few = {m: too_few(row.examples or 0, m, row.clusters) for m in usual}
-    margin = next((m for m, text in few.items() if not text), usual[-1])
+    enough = (m for m in usual if not too_few(row.examples or 0, m, row.clusters))
+    margin = next(enough, usual[-1])
     command = f"\n  aurac recommend {shlex.quote(str(run.folder))} --margin {margin}" if run else ""
-    names = f"names the smallest rank that loses at most {points(margin)}"
-    needs = few[margin] or few[usual[0]]
-    return f"The option --margin {margin} {names}.{needs and ' '}{needs}{command}"
+    names = f"names a rank to ship: one that loses at most {points(margin)}"
+    return f"The option --margin {margin} {names}.{command}"
 
 
 def unfinished(of: View) -> str:
     """The rank at which most answers did not end, where that is so often that it matters."""
-    found = [
-        (point.unfinished or 0, total, point.rank, key)
-        for key, row in of.rows.items()
-        for point in of.of(key)
-        if point.rank and (total := (row.examples or 0) * row.seeds)
+    answers = {key: (row.examples or 0) * row.seeds for key, row in of.rows.items()}
+    shares = [
+        (point.unfinished / answers[point.key], point)
+        for point in of.points
+        if point.rank and point.unfinished and answers[point.key]
     ]
-    count, total, rank, key = max(
-        found, key=lambda each: each[0] / each[1], default=(0, 1, 0, None)
-    )
-    if key is None or count / total <= _FEW:
+    share, most = max(shares, key=lambda each: each[0], default=(0.0, None))
+    if most is None or share <= _FEW:
         return ""
-    limit = of.rows[key].curves[0].token_limit
-    whose = f" of {of.names[key]}" if len(of.keys) > 1 else ""
+    limit = of.rows[most.key].curves[0].token_limit
+    whose = f" of {of.names[most.key]}" if len(of.keys) > 1 else ""
     within = f"{limit} tokens" if limit else "the limit of tokens"
     return (
-        f"{count:,} of {total:,} answers{whose} at rank {rank} did not end within {within}: allow "
-        'more with --gen-kwargs max_gen_toks=N, or give the task an "until" that ends an answer.'
+        f"{most.unfinished:,} of {answers[most.key]:,} answers{whose} at rank {most.rank} did not "
+        f"end within {within}: allow more with --gen-kwargs max_gen_toks=N, or give the task an "
+        '"until" that ends an answer.'
     )
 
 
-def measured_with(run: StoredRun | None) -> str:
+def measured_with(run: StoredRun) -> str:
     """The base and its precision, on which every number depends."""
-    known = run.provenance if run else {}
-    if not known.get("base"):
-        return ""
-    return f"Base {known['base']}" + (f" in {known['dtype']}" if known.get("dtype") else "")
+    return f"Base {run.provenance['base']}, dtype {run.provenance['dtype']}"
 
 
 def other_bases(run: StoredRun | None) -> list[str]:
@@ -289,10 +290,11 @@ def other_bases(run: StoredRun | None) -> list[str]:
 
 
 def verdict(of: View) -> str:
-    """Which differences from the reference, or from the leader, are significant."""
-    about = of.reference or of.keys[0]
-    known = [pair for pair in of.pairs if pair.p is not None and about in (pair.a, pair.b)]
-    told = [*results(of, [pair for pair in known if of.shows(pair)])]
+    """What declared pairs show, or what is significant of the reference or of the leader."""
+    about, declared = of.reference or of.keys[0], of.analysis.question.pairs
+    mine = [pair for pair in of.pairs if declared or about in (pair.a, pair.b)]
+    known = [pair for pair in mine if pair.p is not None]
+    told = [*results(of, [pair for pair in known if declared or of.shows(pair)])]
     if len(told) < len(known):
         other = "other " if told else ""
         told.append(f"No {other}difference from {of.names[about]} is significant.")

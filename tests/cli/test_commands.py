@@ -100,7 +100,7 @@ def test_a_dry_run_lists_the_cells_and_then_they_are_computed(
 def test_recommend_is_a_check_with_a_rank(monkeypatch, capsys):
     words = "recommend", str(REPORTS / "word_problems"), "--margin", "0.1"
     frames = json.loads(run(*words, "--json"))
-    ranks = {row["adapter"]: row["rank"] for row in frames["recommended"]}
+    ranks = {row["adapter"]: row["smallest_rank"] for row in frames["recommended"]}
     largest = max(ranks.values())
     assert "rank" in run(*words)
     status, err = call(monkeypatch, capsys, *words, "--rank", str(largest))
@@ -109,7 +109,7 @@ def test_recommend_is_a_check_with_a_rank(monkeypatch, capsys):
     status, err = call(monkeypatch, capsys, *words, "--rank", str(largest - 1))
     assert (status, err.count("\n")) == (4, 1)
     assert f"rank {largest - 1} is not enough for " in err
-    named = set(re.findall(r"(\w+) on \w+ \(the rank to ship is (?:\d+|not known)\)", err))
+    named = set(re.findall(r"(\w+) on \w+ \(the smallest that passes is (?:\d+|not known)\)", err))
     assert named == {name for name, needed in ranks.items() if not needed or needed > largest - 1}
 
 
@@ -122,7 +122,7 @@ def test_recommend_of_a_run_that_is_not_finished_exits_with_three(tmp_path):
     [cell] = (folder / "cells").glob(f"{key}*")
     cell.unlink()
     shown = " ".join(run(*words, code=3).split())
-    assert "Until rank 2 has a result (not finished: 0 of 300 examples), ship rank 4" in shown
+    assert "Ship rank 4, as trained: rank 2 has no result (not finished: 0 of 300 examp" in shown
     run(*words, "--rank", "4")  # a larger run would not take that back
     run(*words, "--rank", "2", code=4)
     key = Manifest.read(folder).cuts[0].cells["t"][4]
@@ -139,7 +139,7 @@ def test_an_adapter_that_failed_is_not_within_a_margin():
     cut = dataclasses.replace(whole.at([1]), adapter="b", missing={2: "why"}, trained_rank=2)
     [told] = beyond(analyse([whole, cut], Question(margin=0.1)), 1, ["a", "b"])
     assert told.startswith("b on ")
-    assert told.endswith("(the rank to ship is not known)")
+    assert told.endswith("(the smallest that passes is not known)")
 
 
 def test_a_report_is_written_elsewhere_with_labels(tmp_path):

@@ -66,7 +66,7 @@ def make_run(folder, scores, *, base=None, task="t", metric="acc,none", methods=
     info = TaskInfo(name=task, metric=metric, sets=sets)
     manifest = {
         "settings": {"dtype": "float32"},
-        "log": [{"command": "aurac compare", "base": "base"}],
+        "log": [{"command": "aurac compare", "base": "base", "dtype": "float32"}],
         "adapters": adapters,
         "tasks": [info],
         "asked": [task],
