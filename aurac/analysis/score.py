@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Score(float):
-    """AURAC, a float, with its interval; as a text ``46.9 [37.5, 56.3]``, in percent.
+    """AURAC, a float, with its interval; as a text ``46.9 % [37.5, 56.3]``.
 
     Attributes:
         low, high: Ends of the interval; NaN where only accuracies are known.
@@ -44,8 +44,8 @@ class Score(float):
         return float(self)
 
     def __str__(self) -> str:
-        known = not math.isnan(self.low)
-        return interval(float(self), *((self.low, self.high) if known else (None, None)))
+        low, high = (None if math.isnan(end) else end for end in (self.low, self.high))
+        return interval(float(self), low, high, " %")
 
     def __repr__(self) -> str:
         return f"Score({self})"

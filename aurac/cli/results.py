@@ -44,7 +44,7 @@ def answered(
     "change, 4 an adapter needs a rank above --rank."
 )
 @RUN
-@shared.margin(required=True)
+@shared.margin()
 @shared.reference
 @click.option(
     "--rank", type=click.IntRange(min=1), metavar="N",
@@ -66,6 +66,7 @@ def recommend(run: Path, rank: int | None, details: bool, as_json: bool, **asked
     aurac recommend runs/gsm8k --margin 0.02 --rank 16    # as a check in CI
     """  # noqa: D301 - click's mark for lines that stay as they are
     found = answered(run, **asked)
+    found.recommend()  # refuses a run without a margin
     shared.print_analysis(found.analysis, found.stored, as_json=as_json, details=details)
     names = [adapter.name for adapter in found.adapters]
     if rank is None:
@@ -84,7 +85,7 @@ def is_open(run: Run) -> bool:
     missing = any(curve.missing for row in rows for curve in row.curves)
     missing |= not all(task.rolling for task in shared.absent(run.stored))
     untested = any(advice.reference is None for advice in run.tables.recommended)
-    there = {curve.adapter for curve in run.curves}
+    there = {curve.adapter for curve in run.curves if curve.ranks}
     return missing or untested or bool({each.name for each in run.adapters} - there)
 
 
@@ -97,7 +98,7 @@ def beyond(analysis: Analysis, rank: int, adapters: Iterable[str]) -> list[str]:
         for row in rows
         if not (needed := smallest.get((row.task, row.key))) or needed > rank
     ]
-    there = {curve.adapter for row in rows for curve in row.curves}
+    there = {curve.adapter for row in rows for curve in row.curves if curve.ranks}
     return found + [f"{name} (no accuracy is known)" for name in adapters if name not in there]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aurac.cli import shared
-from aurac.cli.shared import FOLDER, command, numbers, pair
+from aurac.cli.shared import FOLDER, command, pair, whole_numbers
 
 if TYPE_CHECKING:
     from aurac.adapters import Adapter
@@ -51,7 +51,7 @@ def _complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: 
 )  # fmt: skip
 @click.option("--report-to", default="none", help="Also log to a tracker: tensorboard, wandb, …")
 @click.option(
-    "--ranks", type=numbers, metavar="1,2,4",
+    "--ranks", type=whole_numbers, metavar="1,2,4",
     help="Train an adapter for each of these ranks, in folders below --out.",
 )  # fmt: skip
 @click.option("--list", "listing", is_flag=True, help="List the built-in recipes.")

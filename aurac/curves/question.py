@@ -86,9 +86,11 @@ class Question(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a margin, a level or ranks that are none."""
+        """Refuse a margin, a limit, a level or ranks that are none."""
         if self.margin is not None and not 0.0 < self.margin < 1.0:
             raise UsageError(f"The margin {self.margin:g} is no fraction such as 0.02.")
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"The limit {self.limit} is no number of examples.")
         if self.ranks:
             check_ranks(self.ranks)
         check_level(self.level)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def load_run(folder: str | Path) -> Run:
-    """Open a run folder, or the folder of a report or study under its question.
+    """Open a run folder, or a report (its folder or page) or study under its question.
 
     Raises:
         RunFolderError: It is none of these, or a file of it cannot be read.
@@ -130,9 +130,16 @@ class Run(Frames):
         resolved(stored.question, gather(stored.curves, stored.groups))
         return Run(stored)
 
-    def recommend(self, margin: float) -> DataFrame:
-        """`recommended` for a margin, a fraction that was chosen before looking."""
-        return self.ask(margin=margin).recommended
+    def recommend(self, margin: float | None = None) -> DataFrame:
+        """`recommended` for a margin that was chosen before looking; None: the run's own.
+
+        Raises:
+            UsageError: A margin that is no fraction, or none at all.
+        """
+        asked = self if margin is None else self.ask(margin=margin)
+        if asked.question.margin is None:
+            raise UsageError("The run has no margin: give one, such as 0.02 for 2 points.")
+        return asked.recommended
 
     def samples(
         self, task: str | None = None, adapter: str | None = None, rank: int | None = None

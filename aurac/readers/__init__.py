@@ -68,15 +68,15 @@ def read_curves(
         raise DataError(f"There is no {path}.")
     from aurac.records.run import is_run, read_run
 
-    if path.is_dir() and not is_run(path):
-        from aurac.readers.lm_eval_logs import read_samples
-
-        return read_samples(path, asked, cluster or {})
-    if path.is_dir():
+    if is_run(path):
         run = read_run(path)
         given = {"metrics": run.named(asked), "clusters": dict(cluster or {})}
         changes = {name: value for name, value in given.items() if value}
         return list(run.under(run.question.but(**changes)).curves)
+    if path.is_dir():
+        from aurac.readers.lm_eval_logs import read_samples
+
+        return read_samples(path, asked, cluster or {})
     if cluster:
         raise DataError(f"{path} has a column for clusters; a field is for logs and runs.")
     from aurac.readers.table import read_table

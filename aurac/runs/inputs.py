@@ -156,7 +156,7 @@ def load(settings: Settings, progress: Progress | None = None) -> Inputs:
         {word: v for word in words if (v := getattr(settings, word))} | settings.model_args,
         base,
         in_memory,
-        lambda: inputs.folder.path / "served",
+        lambda: inputs.folder.path / ".served",
     )
     inputs = Inputs(settings, loaded, base, tokenizer, tasks, backend)
     recipes_of(settings.groups, inputs.adapters)

@@ -24,7 +24,7 @@ import msgspec
 from aurac.errors import AuracError, UsageError, first_line
 from aurac.models.device import WAIT_POLICY
 from aurac.records.folder import MOST_DEATHS
-from aurac.records.lines import Block
+from aurac.records.lines import Block, examples_sha256
 from aurac.runs.compute import LostDeviceError, Work, blocks, raise_if_lost, reason_of
 from aurac.runs.fit import Fit, fits
 from aurac.runs.inputs import Inputs, load
@@ -145,7 +145,8 @@ class Cluster:
     def _submit(self, cell: PlannedCell, lock: FileLock, work: Work) -> None:
         row = [*self._inputs.cuts].index(cell.row) if cell.row else None
         factor = cell.cut.factor if cell.cut else None
-        where = row, cell.rank, self._inputs.leaves.index(cell.task), factor
+        examples = examples_sha256(cell.task.keys)
+        where = row, cell.rank, self._inputs.leaves.index(cell.task), examples, factor
         places = cell.blocks(work.left(cell), self._device)
         work.show(cell)
         self._open[self._answer.remote(self._job, cell.key, where, places)] = cell, lock
@@ -227,22 +228,23 @@ def find(job: Job, key: str) -> float:
 def answer(
     job: Job,
     key: str,
-    where: tuple[int | None, int, int, float | None],
+    where: tuple[int | None, int, int, str, float | None],
     places: list[list[int]],
 ) -> Iterator[Block | str]:
     """In a worker: the blocks of a cell, and at last why it failed, if it did.
 
-    `where` are the numbers of its row (None: the base) and of its rank, the number of its task, and
-    its factor. A worker whose accelerator is lost ends: another one takes the cell.
+    `where` are the numbers of its row (None: the base) and of its rank, the number of its task, the
+    hash of its examples, and its factor. A worker whose accelerator is lost ends: another one takes
+    the cell.
     """
     inputs, _ = _served(*job)
-    row, rank, task, factor = where
+    row, rank, task, examples, factor = where
     about: tuple[Any, ...] = ()
     if row is not None:
         name, cuts = [*inputs.cuts.items()][row]
         about = name, replace(cuts[rank], factor=factor)
     cell = PlannedCell(inputs.leaves[task], inputs.digest, inputs.tokens, *about)
-    if cell.key != key:
+    if (cell.key, examples_sha256(cell.task.keys)) != (key, examples):
         raise ClusterError(
             f"a worker would compute something else ({inputs.identity}): every node needs the same "
             "packages, base, adapters, data and kind of device"

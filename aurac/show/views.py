@@ -81,8 +81,7 @@ class View:
         self.keys = [record.key for record in self.scores]
         self.level = analysis.question.level
         self.seeds = min((record.seeds for record in self.scores), default=1)
-        below = {key for key, row in self.rows.items() if row.outside}
-        counts = [record.examples for record in self.scores if record.key not in below]
+        counts = (record.examples for record in self.scores)
         self.examples: int | None = max(filter(None, counts), default=None)
         self.metric = next((row.curves[0].metric or "" for row in self.rows.values()), "")
         self.rolling = any(row.rolling for row in self.rows.values())

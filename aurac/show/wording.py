@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
-from aurac.curves.checks import MEAN
 from aurac.curves.display import slot_rank, truncate_options
 from aurac.curves.metrics import TOKENS
 from aurac.curves.numbers import confidence, counted, interval, listed, percent, points, size, upper
@@ -74,17 +73,17 @@ def apart(of: View) -> list[str]:
     found = []
     for area in of.scores:
         row, name = of.rows.get(area.key), of.names[area.key]
-        if row and row.outside:
-            lacks = f"{name} stands below the others and is in no difference"
-            found.append(f"{lacks}: it has {row.outside}")
-        elif area.reason and (len(of.keys) > 1 or of.task == MEAN) and not of.rolling:
+        if row and row.lacks and (of.rolling or len(of.keys) == 1):
+            found.append(f"{name}: {row.lacks}")
+        elif area.reason and not of.rolling and (len(of.keys) > 1 or not row):
             lacks = f"{name} has no AURAC and is in no difference"
             found.append(f"{lacks if area.aurac is None else 'without an interval'}: {area.reason}")
-        found += [f"left out: {sentence}" for sentence in (row.left_out if row else ())]
-    if unpaired := max((row.unpaired for row in of.rows.values()), default=0):
-        found.append(
-            f"left out, without a partner in the other rows: {counted(unpaired, 'example')}"
-        )
+        for curve in row.curves if row else ():
+            fewer = [f"{rank} ({n:,})" for rank, n in curve.fewer.items() if curve.ranks]
+            if fewer:
+                every = len(curve.doc_ids or ())
+                asked = f"was asked fewer than {every:,} examples"
+                found.append(f"{name} {asked} at rank {listed(fewer)}")
     return [*dict.fromkeys(found)]
 
 
@@ -163,12 +162,11 @@ def _loss_and_file(of: View, record: Advice, rank: int) -> str:
 def _end(of: View, record: Advice) -> str:
     """Why the largest rank that does not pass fails; nothing where all pass."""
     known = {point.rank: point for point in of.of(record.key)}
-    missing = {r: why for c in of.rows[record.key].curves for r, why in c.missing.items()}
     rank = _first_failing(of, record)
     if not rank:
         return ""
-    if rank in missing:
-        return f"rank {rank} has no result ({missing[rank]})"
+    if rank not in known:
+        return f"rank {rank} has no result"
     bound = known[rank].loss_bound
     above = bound is not None and bound <= record.margin
     fails = (

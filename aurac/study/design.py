@@ -89,7 +89,9 @@ class Planned:
                 continue
             mine = (x for x in run.curves if (x.adapter, x.task) == (adapter.name, self.plan.task))
             whole = [x for x in mine if set(self.ranks) <= set(x.ranks) and not x.missing]
-            known = {(x.basis, x.rescale): x for x in whole if run.limited(x, self.asked.limit)}
+            every = {each.name: each.split or 0 for each in run.tasks}
+            asked = self.asked.count(self.plan.task, every.get(self.plan.task, 0))
+            known = {(x.basis, x.rescale): x for x in whole if len(x.doc_ids or ()) >= asked}
             if known.keys() >= {*self.plan.cuts}:
                 return {cut: known[cut] for cut in self.plan.cuts}
         return {}

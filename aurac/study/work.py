@@ -19,7 +19,7 @@ from aurac.curves.curve import Curve
 from aurac.curves.question import ALL_PAIRS, Key, Question, Renamed
 from aurac.errors import DivergedError, RecipeError
 from aurac.files import write_json
-from aurac.models.base import check_base
+from aurac.models.base import check_base_name
 from aurac.records.run import StoredRun, is_run, read_run
 from aurac.show import write_report
 from aurac.study.design import RUN, SEARCH, Part, Planned, Point, Study, Training
@@ -248,7 +248,7 @@ def left(work: Work) -> list[Step]:
         asked[(adapter.plan.task, adapter.where, *data)] = adapter
     for (task, *_), adapter in asked.items():
         with refused_at(f"{work.study.path}: tasks.{task}: {adapter.name}"):
-            check_base(adapter.recipe.base)
+            check_base_name(adapter.recipe.base)
             if not (work.out / adapter.folder).exists():
                 render(adapter.recipe, source_rows(adapter.recipe)[0], 1)
             options = structs.replace(adapter.asked, apply_chat_template=False)

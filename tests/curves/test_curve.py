@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.curves.display import common_name, cut_name
-from aurac.curves.matching import identities, on, shared
+from aurac.curves.matching import in_one_order
 from aurac.errors import CurveError
 
 FOUR = [[0, 1, 1, 0], [1, 1, 1, 0]]
@@ -116,54 +116,51 @@ def test_examples_are_brought_into_one_order(order):
         base_scores=[0, 1, 0, 1],
     )  # fmt: skip
     other = first.in_order(np.array(order))
-    ours, theirs = identities([first, other])
-    same = on(other, theirs, ours)
+    _, same = in_one_order([first, other])
     assert (same.doc_ids, same.clusters) == (first.doc_ids, first.clusters)
     np.testing.assert_array_equal(same.outcomes, first.outcomes)
     np.testing.assert_array_equal(same.base_scores, first.base_scores)
     assert same.baseline == first.baseline
 
 
-def test_a_curve_on_some_of_its_examples_has_their_means():
-    curve = Curve.from_outcomes([1, 2], FOUR, base_scores=[0, 1, 0, 1], unfinished={1: 2})
-    part = curve.in_order(np.array([1, 3]))
-    assert part.accuracy == tuple(curve.outcomes[:, [1, 3]].mean(axis=1))
-    assert (part.baseline, part.unfinished) == (1.0, {})
-
-
 @pytest.mark.parametrize(
-    ("first", "other", "shared_ones"),
+    ("first", "other", "said"),
     [
-        ({"doc_ids": "abcd"}, {"doc_ids": "abce"}, 3),
-        ({"doc_ids": "abcd", "doc_hashes": "wxyz"}, {"doc_ids": "abcd", "doc_hashes": "wxy!"}, 3),
-        ({"doc_ids": "abcd", "prompts": "wxyz"}, {"doc_ids": "abcd", "prompts": "wx!!"}, 2),
-        ({"doc_ids": "abcd", "prompts": "wxyz"}, {"doc_ids": "abcd"}, 4),
+        ({"doc_ids": "abcd"}, {"doc_ids": "abce"}, "2 of 5"),
+        (
+            {"doc_ids": "abcd", "doc_hashes": "wxyz"},
+            {"doc_ids": "abcd", "doc_hashes": "wxy!"},
+            "2 of 5",
+        ),
+        ({"doc_ids": "abcd", "prompts": "wxyz"}, {"doc_ids": "abcd", "prompts": "wx!!"}, "4 of 6"),
+        ({"doc_ids": "abcd", "prompts": "wxyz"}, {"doc_ids": "abcd"}, None),
     ],
 )
-def test_an_example_is_its_identity_content_and_prompt(first, other, shared_ones):
-    one, two = (
+def test_an_example_is_its_identity_content_and_prompt(first, other, said):
+    curves = [
         Curve.from_outcomes([1, 2], FOUR, **{n: tuple(x) for n, x in labels.items()})
         for labels in (first, other)
-    )
-    ours, theirs = identities([one, two])
-    assert len({*ours} & {*theirs}) == shared_ones
+    ]
+    if said is None:
+        assert in_one_order(curves) == curves
+        return
+    with pytest.raises(CurveError, match=f"on different examples: {said} are in one of them alone"):
+        in_one_order(curves)
 
 
-def test_most_rows_times_examples_are_compared():
-    thousand, look, other = tuple(range(100)), tuple(range(4)), tuple(range(2, 100))
-    assert shared([thousand, look]) == ([0], thousand)  # 1 × 100 is more than 2 × 4
-    assert shared([look, thousand, look, thousand]) == ([1, 3], thousand)
-    assert shared([thousand, other]) == ([0, 1], other)
-    assert shared([look] * 3 + [tuple("abcd")]) == ([0, 1, 2], look)
-    assert shared([tuple(range(6)), tuple(range(3)), tuple(range(3, 6))])[0] == [0]
+def test_a_curve_may_have_no_rank_if_it_says_why():
+    curve = Curve.from_outcomes([], np.zeros((0, 4)), fewer={2: 1})
+    assert (curve.ranks, curve.n_docs, curve.accuracy) == ((), 4, ())
+    with pytest.raises(CurveError, match="no ranks"):
+        Curve.from_outcomes([], np.zeros((0, 4)))
 
 
 def test_examples_without_names_are_told_by_their_place():
     one, two = Curve.from_outcomes([1, 2], FOUR), Curve.from_outcomes([1], [[0, 1]])
     with pytest.raises(CurveError, match="have 4 and 2 examples"):
-        identities([one, two])
+        in_one_order([one, two])
     with pytest.raises(CurveError, match="Only one of"):
-        identities([one, Curve.from_outcomes([1, 2], FOUR, doc_ids=tuple("abcd"))])
+        in_one_order([one, Curve.from_outcomes([1, 2], FOUR, doc_ids=tuple("abcd"))])
 
 
 def test_what_cuts_and_recipes_are_called():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import io
 import re
 import tokenize
@@ -67,20 +66,6 @@ def test_the_screen_of_the_readme_is_what_the_command_prints(monkeypatch):
     texts = [text for block in blocks(README) for text in (block.text, block.said or "")]
     [screen] = [text for text in texts if text.startswith("Base ")]
     assert screen == done.stdout
-
-
-def python_blocks():
-    explained = [page for page in PAGES if page.parent.name == "explain"]
-    found = [(page, block) for page in explained for block in blocks(page)]
-    return [(page.name, block) for page, block in found if block.language == "python"]
-
-
-@pytest.mark.parametrize(("page", "block"), python_blocks())
-def test_python_of_the_explanations_prints_what_it_says(page, block):
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        exec(block.text, {})
-    assert out.getvalue() == block.said
 
 
 @pytest.mark.parametrize("page", [ZOO, *PAGES], ids=lambda page: page.name)

@@ -98,6 +98,8 @@ def test_other_weights_under_a_name_get_another_name(tiny_base_folder, tmp_path,
     run = run_small(folder, tmp_path / "run", ranks="4")
     assert [adapter.name for adapter in run.adapters] == [f"{tmp_path.name}/mine"]
     assert "the run has another adapter called mine" in caplog.text
+    with pytest.raises(CheckpointError, match="has another adapter called mine"):
+        run_small(f"mine={folder}", tmp_path / "run", ranks="4")
 
 
 def test_what_cannot_be_used_leaves_no_folder(adapters, tiny_base_folder, tmp_path):

@@ -58,7 +58,8 @@ def cuts():
 
 def unequal():
     """One adapter on fewer examples, one with a failed rank, one without the largest ranks."""
-    look = replace(curve("look").in_order(np.arange(4)), adapter="look")
+    none = {"ranks": (), "outcomes": np.zeros((0, 200)), "fewer": {1: 4, 2: 4}}
+    look = replace(curve("look"), **none)
     torn = replace(curve("torn").at([1, 2, 8, 16]), missing={4: "out of memory"})
     short = curve("short", np.array(LORA[1:4]) - 0.2, ranks=RANKS[1:4], trained_rank=8)
     return analyse([look, torn, curve(), curve("b"), short])
@@ -71,7 +72,7 @@ def unfinished():
 
 def missing():
     """Rank 4 has no result."""
-    lost = {"missing": {4: "not finished: 3 of 200 examples"}}
+    lost = {"missing": {4: "3 of 200 examples: repeat the command"}}
     return analyse([replace(curve(**SERVED).at([1, 2, 8, 16]), **lost)], Question(margin=0.05))
 
 

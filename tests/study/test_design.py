@@ -83,11 +83,10 @@ def run_of(recipe, ranks=(1, 2, 4), asked=50, basis="svd", **more):
     adapter = SimpleNamespace(name="stored", format="peft", recipe=made_by, seed=recipe.seed)
     curve = SimpleNamespace(
         adapter="stored", task="other", ranks=ranks, basis=basis,
-        **{"missing": {}, "rescale": "keep", **more},
+        **{"missing": {}, "rescale": "keep", "doc_ids": ("x",) * asked, **more},
     )  # fmt: skip
-    limited = SimpleNamespace(adapters=[adapter], curves=[curve])
-    limited.limited = lambda _curve, limit: limit == asked
-    return limited
+    tasks = [SimpleNamespace(name="other", split=80)]
+    return SimpleNamespace(adapters=[adapter], curves=[curve], tasks=tasks)
 
 
 def test_an_adapter_is_recognised_by_its_recipe_and_seed_where_all_cells_are_there(study):

@@ -191,11 +191,7 @@ def test_a_live_model_that_peft_loaded_is_cut_as_its_folder_is(way, tmp_path, ca
     loaded.save_pretrained(tmp_path / "by peft")  # which drops aurac.json
     for r in (2, 3):
         cut = aurac.truncate(tmp_path / "a", r)
-        plain = plainly(save_adapter(cut, tmp_path / f"r{r}"))
-        aurac.truncate(loaded, r)
-        loaded.set_adapter(f"cut_r{r}")
-        assert torch.equal(logits(loaded), plain)
-        loaded.set_adapter("default")
+        assert aurac.truncate(loaded, r).sha256 == cut.sha256
         assert aurac.truncate(tmp_path / "by peft", r).sha256 == cut.sha256
     assert not caplog.text
 

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 import aurac
+from aurac.errors import UsageError
 from aurac.models.base import load_base
 from aurac.training import make_recipe
 from aurac.training.data import collate, tokenize, training_documents
@@ -296,6 +297,8 @@ def test_a_rank_curve_of_plain_lora_is_the_losses_of_its_cuts(ranks, recipe, tmp
     collator = partial(collate, pad=0)
     sets = {"first": rows[:8], "second": rows[8:24]}
     trainer = Trainer(model, arguments, collator, eval_dataset=sets)
+    with pytest.raises(UsageError, match="'pow3' is neither pow2 nor all"):
+        aurac.RankCurve(trainer, ranks="pow3")
     trainer.add_callback(aurac.RankCurve(trainer, ranks=ranks, every=2))
     assert not any("_r2" in key for key in trainer.evaluate())
     found = trainer.evaluate()
