@@ -104,7 +104,7 @@ def options(*each: Callable[[F], F]) -> Callable[[F], F]:
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 details = click.option(
     "--details", is_flag=True,
-    help="Also print wins and losses, AURAC on a linear axis, and what each rank weighs.",
+    help="Also print wins and losses of each difference, and the mean loss of a token.",
 )  # fmt: skip
 margin = functools.partial(
     click.option,

@@ -92,9 +92,9 @@ def hub_entries(
 ) -> dict[str, EvalResultEntry]:
     """Task → the accuracy in percent of the cut that is shipped, for a data set of the hub.
 
-    The rank that is shipped is the smallest that the margin of the `analysis` allows on all tasks,
-    else the trained one. A task of which only some examples were evaluated, or examples of local
-    files, has no entry. `told` is what the run kept of each task.
+    The rank that is shipped is the largest of those to ship on each task, which passes on all of
+    them, or the trained one. A task of which only some examples were evaluated, or examples of
+    local files, has no entry. `told` is what the run kept of each task.
     """
     accuracies = {task: curve for task, curve in curves.items() if not curve.rolling}
     ranks = [record["rank"] for record in analysis.records("recommended")]

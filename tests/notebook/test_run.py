@@ -43,7 +43,7 @@ def test_a_notebook_shows_the_verdict_the_figure_and_the_tables(run):
     cells = [cell.strip() for cell in re.findall(r"<td[^>]*>([^<]*)</td>", page)]
     assert "46.9 [37.5, 56.3]" in cells  # the README's
     assert {"lora", "dylora", "matryoshka"} <= {*cells}
-    assert "Of these checkpoints lora has the largest AURAC" in page
+    assert "lora is better than dylora (25.8 points [14.0, 36.4])" in page
 
 
 def test_another_question_is_asked_of_the_same_run(run):

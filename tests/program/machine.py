@@ -207,7 +207,7 @@ def exit_code(expected, folder, rank, limit):
     curves = folder.curves(limit)
     tested = [curve for curve in curves if curve.task != PROSE and curve.scores]
     if rank:
-        small = all(row["rank"] and row["rank"] <= rank for row in rows)
+        small = all(row["rank"] and row["smallest_rank"] <= rank for row in rows)
         known = {curve.adapter for curve in tested}
         return 0 if small and {*folder.names.values()} <= known else 4
     absent = {*folder.names.values()} - {curve.adapter for curve in curves if curve.scores}
