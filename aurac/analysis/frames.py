@@ -82,7 +82,8 @@ def analyse(source: Any, question: Question | None = None) -> Analysis:
 
     Raises:
         CurveError: It is none of these, or has curves of one task on other examples.
-        UsageError: A reference or a pair of which there is no row.
+        UsageError: A reference or a pair of which there is no row, or a field of the question that
+            chooses what is read of a run, without a run.
     """
     curves, asked = _asked(source, question)
     asked = resolved(asked, rows := gather(curves, asked.groups))
@@ -136,7 +137,11 @@ def _asked(source: Any, question: Question | None) -> tuple[Sequence[Curve], Que
     if isinstance(source, (str, Path)) and is_run(source):
         run = answerable(read_run(source))
     if not isinstance(run, StoredRun):
-        return curves_of(run), question or Question()
+        asked = question or Question()
+        for name in ("tasks", "limit", "metrics", "clusters", "rows"):
+            if getattr(asked, name):
+                raise UsageError(f"{name} can be asked of a run, and not of curves or a table.")
+        return curves_of(run), asked
     run = run if question is None else run.under(question)
     return run.curves, run.question.but(groups=run.groups)
 

@@ -271,7 +271,7 @@ def _report(work: Work, part: Part, found: Survey) -> StoredRun | None:
     if found.run is None or not asked.rows:
         return None
     view = found.run.under(asked)
-    write_report(view, analyse(view.curves, asked), folder)
+    write_report(view, analyse(view), folder)
     return view
 
 
