@@ -12,7 +12,6 @@ This is kept until the last run of the study that was begun with the earlier sha
 from __future__ import annotations
 
 import gzip
-import itertools
 import json
 import sys
 import tarfile
@@ -72,20 +71,11 @@ def new_hashes() -> dict[str, tuple[str, str]]:
     """Hash of a recipe before → its hash, and that of its data; of all that the studies train."""
     found: dict[str, tuple[str, str]] = {}
     for path in sorted(STUDY.glob("*.yaml")):
-        recipes = (plans for part in load_study(path).parts for plans in part.groups.values())
-        for plan in (plan for plans in recipes for plan in plans.values()):
-            sources: Any = plan.source.points or [{}] if plan.source else [{}]
-            for own, of_source in itertools.product(plan.points or [{}], sources):
-                chosen = {(plan.task, plan.group): own}
-                if plan.source:
-                    chosen[plan.task, plan.source.group] = of_source
-                made = plan.adapter(1, chosen)
-                for recipe in (*(job.recipe for job in made.trainings), made.recipe):
-                    before = recipe.start
-                    if plan.source and before:
-                        before = f"svd:{_before(plan.source.adapter(1, chosen).recipe)}"
-                    old = _before(replace(recipe, start=before))
-                    found[old] = recipe.sha256, recipe.data_sha256
+        parts = load_study(path).parts.values()
+        for plan in (plan for groups in parts for plans in groups.values() for plan in plans):
+            for point in plan.points or [{}]:
+                for recipe in plan.job(1, point).trainings.values():
+                    found[_before(recipe)] = recipe.sha256, recipe.data_sha256
     return found
 
 
@@ -102,9 +92,6 @@ def identify(adapter: dict[str, Any], hashes: dict[str, tuple[str, str]]) -> dic
     sha256, data = hashes[recipe["sha256"]]
     known = {key: value for key, value in recipe.items() if key in SETTINGS}
     new = make_recipe({**known, "data_sha256": data})
-    if start := new.start:
-        basis, _, of = start.partition(":")
-        new = replace(new, start=f"{basis}:{hashes[of][0]}")
     if new.sha256 != sha256:
         sys.exit(f"the hash of {adapter['name']} is not that of its study")
     recorded = recipe | new.to_dict() | {"sha256": sha256}

@@ -197,19 +197,17 @@ class _Resolver:
         _check_known("reference", {file.reference} - {None, ALL_PAIRS}, file.recipes)
         for name, task in file.tasks.items():
             _check_known(f"tasks.{name}.recipes", task.recipes, file.recipes)
-            _check_known(f"tasks.{name}.bases", task.bases, self.bases)
         shots = file.options.get("num_fewshot")
         several = [*dict.fromkeys(shots)] if shots and isinstance(shots, list) else [shots]
         for alias, few in itertools.product(self.bases, several):
             name = "-".join(filter(None, (alias, f"{few}shot" if len(several) > 1 else "")))
-            if groups := self._groups(alias, few):
-                parts[name] = groups
+            parts[name] = self._groups(alias, few)
         return parts
 
     def _groups(self, alias: str, shots: int | None) -> Groups:
         file, groups = self.file, Groups()
         for group, (name, task) in itertools.product(file.recipes, file.tasks.items()):
-            if alias in (task.bases or self.bases) and group in (task.recipes or file.recipes):
+            if group in (task.recipes or file.recipes):
                 plans = groups.setdefault(group, [])
                 plans.append(self._plan(alias, group, self._asked(alias, shots, name)))
                 if plans[-1].cuts != plans[0].cuts:
@@ -259,9 +257,9 @@ class _Resolver:
     def _asked(self, alias: str, shots: int | None, task: str) -> Settings:
         """How a task is evaluated: folders as they are found beside the study."""
         given = {**self.file.options, "num_fewshot": shots, **self.file.tasks[task].options}
+        _check_known("options", given, _OPTIONS)
+        own = {"base": self.bases[alias], "ranks": self.file.ranks}
         with refused_at(f"options of {task}"):
-            _check_known("compare", given, _OPTIONS)
-            own = {"base": self.bases[alias], "ranks": self.file.ranks}
             asked = Settings.of("ADAPTER", task, **own, **given)
         beside, include = self.path.parent, asked.include_path
         data = {name: str(located_data(at, beside)) for name, at in asked.data.items()}
@@ -273,7 +271,7 @@ def _check_known(at: str, names: Collection[str | None], there: Collection[str])
     """Refuse a name that stands for nothing."""
     for name in names:
         if name not in there:
-            raise RecipeError(f"{at}: there is no {name}, only {', '.join(there)}")
+            raise RecipeError(f"{at}: there is no {name}, only {', '.join(sorted(there))}")
 
 
 def _check_primary(study: Study, pair: Primary, at: str) -> None:

@@ -54,13 +54,11 @@ class TaskFile(_Strict, frozen=True):
     """What is trained for a task, and how it is evaluated.
 
     Attributes:
-        bases: Those of the study's that do the task; empty: all.
         recipe: Fields of every recipe of the task, such as its training data.
         recipes: Those that are trained for the task, with fields of their own; empty: all.
         options: Options of `aurac.compare` for the task, such as `limit`.
     """
 
-    bases: tuple[str, ...] = ()
     recipe: Fields = Fields()
     recipes: dict[str, Any] = {}
     options: dict[str, Any] = {}

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback, TrainingArguments
 
 logger = logging.getLogger(__name__)
+CHECKPOINTING: dict[str, Any] = {
+    "gradient_checkpointing": True,
+    "gradient_checkpointing_kwargs": {"use_reentrant": False},
+}
 
 
 @dataclass(frozen=True)
@@ -255,8 +259,6 @@ def _arguments(
         warmup_steps=recipe.warmup_steps,
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
-        gradient_checkpointing=recipe.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
         optim="adamw_torch" if loaded.device == "mps" else "adamw_torch_fused",
         seed=recipe.seed,
         data_seed=recipe.seed,
@@ -272,6 +274,7 @@ def _arguments(
         dataloader_pin_memory=loaded.device.startswith("cuda"),
         ddp_find_unused_parameters=False,
         report_to=report_to,
+        **(CHECKPOINTING if recipe.gradient_checkpointing else {}),
     )
     if arguments.n_gpu > 1:  # else the Trainer splits a batch over all devices that it sees
         arguments._n_gpu = 1

@@ -27,11 +27,10 @@ def rounded(value):
 
 def test_a_stored_study_is_done_and_read_as_its_report_says():
     work = Work(load_study(STUDY / "study.yaml"), STUDY)
-    (part,) = (part for part in work.study.parts if part.name == "smollm2")
-    there, out = work.survey(part), STUDY / part.name
+    there, out = work.survey("smollm2"), STUDY / "smollm2"
     found = json.loads((out / "search.json").read_text())
     for group in ("lora", "matryoshka", "dylora"):
-        states = {step.state for step in there.steps if step.adapter.plan.group == group}
+        states = {job.state for job in there.jobs if job.plan.group == group}
         assert states == {"done"}
         again = json.loads(json.dumps(there.winners[group].record()))
         assert rounded(again) == rounded(found[group])
