@@ -152,5 +152,5 @@ def study(study: Path, out: Path | None, device: str | None, dry_run: bool) -> i
         return 0
     for run in run_study(work):
         click.echo(run.folder.with_name("report.md"))
-    states = {job.state for job in jobs(work) if job.where == "run"}
-    return 3 if states - {"done"} else 0
+    found = {job.state for job in jobs(work) if job.where == "run"}
+    return 3 if found - {"done"} else 0

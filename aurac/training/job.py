@@ -50,7 +50,6 @@ class TrainingResult:
     """What a training run left behind."""
 
     adapter: Adapter  # as saved
-    folder: Path  # where it was saved
     losses: tuple[tuple[int, float], ...]  # (optimizer step, mean loss since the entry before)
     curve: dict[int, float]  # rank → loss of the validation examples, if any, after the last step
     seconds: float  # wall time of the optimizer steps, since the last interruption
@@ -157,7 +156,6 @@ def _trained(
     losses = tuple((int(row["step"]), float(row["loss"])) for row in log if "loss" in row)
     return TrainingResult(
         adapter,
-        folder,
         losses,
         curve=curve.losses,
         seconds=perf_counter() - began,
@@ -179,19 +177,11 @@ def is_trained(folder: Path, recipe: Recipe) -> bool:
 def _examples(
     recipe: Recipe, rows: list[Row], loaded: LoadedBase
 ) -> tuple[list[Example], list[Example]]:
-    """The examples that are trained on, and those that are held out; all fit the base."""
+    """The examples that are trained on, and those that are held out."""
     if (first := len(rows) - recipe.validation) < 1:
         raise RecipeError(f"validation = {recipe.validation} leaves none of {len(rows)} examples.")
     trained_on = tokenize(recipe, rows[:first], loaded.tokenizer)
     held_out = tokenize(recipe, rows[first:], loaded.tokenizer) if recipe.validation else []
-    longest = max(len(example["input_ids"]) for example in [*trained_on, *held_out])
-    config = loaded.model.config.get_text_config()
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and longest > positions:
-        raise RecipeError(
-            f"A training example has {longest} tokens, but the base {positions} positions: "
-            f"set max_tokens to {positions} at most."
-        )
     return trained_on, held_out
 
 

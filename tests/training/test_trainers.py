@@ -48,7 +48,15 @@ def trl():
         return pytest.importorskip("trl")
 
 
+PADDED = partial(collate, pad=0)
 QUIET = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no"}
+
+
+def arguments(folder, **settings):
+    """Six steps of two passes over four examples."""
+    sizes = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": 6}
+    how = {"learning_rate": 1e-2, "logging_steps": 1}
+    return TrainingArguments(output_dir=str(folder), **{**QUIET, **sizes, **how, **settings})
 
 
 def sft(made, model, rows, folder, callbacks, **settings):
@@ -205,22 +213,14 @@ def test_checkpoints_are_the_model_and_resume_bit_for_bit(recipe, method, update
         loaded = load_base(made.base, dtype=dtype, device="cpu")
         rows = tokenize(made, training_documents(made), loaded.tokenizer)
         model, handle = build_model(made, loaded)
-        arguments = TrainingArguments(
-            output_dir=str(tmp_path / run.replace("resumed", "cut")),
-            max_steps=6,
-            per_device_train_batch_size=4,
-            gradient_accumulation_steps=2,
-            learning_rate=1e-2,
-            logging_steps=1,
-            **QUIET | {"save_strategy": "steps", "save_steps": 3},
-        )
-        watch = Watch(handle, stops=run == "cut")
-        collator = partial(collate, pad=0)
-        trainer = Trainer(model, arguments, collator, train_dataset=rows, callbacks=[handle, watch])
+        folder = tmp_path / run.replace("resumed", "cut")
+        how = arguments(folder, save_strategy="steps", save_steps=3)
+        callbacks = [handle, watch := Watch(handle, stops=run == "cut")]
+        trainer = Trainer(model, how, PADDED, train_dataset=rows, callbacks=callbacks)
         trainer.train(resume_from_checkpoint=run == "resumed")
         losses[run] = [row["loss"] for row in trainer.state.log_history if "loss" in row]
         drawn[run], ends[run] = watch.drawn, model.eval()(ids).logits
-        last = Path(arguments.output_dir, f"checkpoint-{trainer.state.global_step}")
+        last = folder / f"checkpoint-{trainer.state.global_step}"
         base = load_base(made.base, dtype=dtype, device="cpu").model
         plain = PeftModel.from_pretrained(base, last, autocast_adapter_dtype=False).eval()
         near = 1e-5 if dtype == "float32" else 0.05
@@ -273,10 +273,9 @@ def test_a_rank_curve_of_plain_lora_is_the_losses_of_its_cuts(ranks, recipe, tmp
     made = recipe("lora", steps=2)
     _, rows = base_of(made)
     model = start(made.base, tmp_path / "start", "lora")
-    arguments = TrainingArguments(output_dir=str(tmp_path / "out"), **QUIET)
-    collator = partial(collate, pad=0)
+    how = arguments(tmp_path / "out")
     sets = {"first": rows[:8], "second": rows[8:24]}
-    trainer = Trainer(model, arguments, collator, eval_dataset=sets)
+    trainer = Trainer(model, how, PADDED, eval_dataset=sets)
     trainer.add_callback(aurac.RankCurve(trainer, ranks=ranks, every=2))
     assert not any("_r2" in key for key in trainer.evaluate())
     found = trainer.evaluate()
@@ -284,7 +283,7 @@ def test_a_rank_curve_of_plain_lora_is_the_losses_of_its_cuts(ranks, recipe, tmp
         folder = tmp_path / f"r{r}"
         aurac.save_adapter(aurac.truncate(tmp_path / "start", r), folder)
         cut = AutoPeftModelForCausalLM.from_pretrained(folder)
-        trainer = Trainer(cut, arguments, collator, eval_dataset=sets)
+        trainer = Trainer(cut, how, PADDED, eval_dataset=sets)
         for key, loss in trainer.evaluate().items():
             if key.endswith("_loss"):
                 assert found[f"{key}_r{r}"] == pytest.approx(loss, rel=1e-6), (key, r)
@@ -415,26 +414,11 @@ def test_the_ways_of_the_hf_trainer_give_the_same_losses(method, tiny_base_folde
         config = LoraConfig(r=4, lora_alpha=1, use_rslora=True, target_modules="all-linear")
         model = get_peft_model(base, config)
         with aurac.nested(model, method, seed=2) as handle:
-            trainer = Trainer(
-                model,
-                TrainingArguments(
-                    output_dir=str(tmp_path / way),
-                    max_steps=6,
-                    per_device_train_batch_size=4,
-                    gradient_accumulation_steps=2,
-                    gradient_checkpointing="gradient_checkpointing_kwargs" in settings,
-                    torch_compile=way == "compiled",
-                    eval_strategy="steps",
-                    eval_steps=3,
-                    logging_steps=1,
-                    learning_rate=1e-2,
-                    **{**QUIET, **settings},
-                ),
-                partial(collate, pad=0),
-                train_dataset=rows,
-                eval_dataset=rows[:8],
-                callbacks=[handle],
-            )
+            settings |= {"gradient_checkpointing": "gradient_checkpointing_kwargs" in settings}
+            settings |= {"torch_compile": way == "compiled"}
+            how = arguments(tmp_path / way, eval_strategy="steps", eval_steps=3, **settings)
+            data = {"train_dataset": rows, "eval_dataset": rows[:8]}
+            trainer = Trainer(model, how, PADDED, callbacks=[handle], **data)
             trainer.add_callback(aurac.RankCurve(trainer))
             trainer.train()
         kept = ("loss", "eval_loss_r1", "eval_loss_r2", "eval_loss_r4")
