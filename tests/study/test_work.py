@@ -51,7 +51,7 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(written, tmp_path)
     assert task["chosen"] == {"learning_rate": best["learning_rate"]}
     rates = {adapter.name: adapter.recipe["learning_rate"] for adapter in run.adapters}
     assert {rates[name("lora", seed)] for seed in (1, 2)} == {best["learning_rate"]}
-    analysis = analyse(run.curves, run.question)
+    analysis = analyse(run)
     assert {row.key.adapter: row.seeds for row in analysis.rows} == {"lora": 2, "each": 1}
     page = (out / "report.md").read_text()
     for text in ("LoRA", "Which is best?", "Primary comparison", "which is at an end of its list"):
@@ -60,7 +60,7 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(written, tmp_path)
     said.clear()
     (same,) = run_study(Work(study, out, say=said.append))
     assert said == []
-    assert analyse(same.curves, same.question).scores.equals(analysis.scores)
+    assert analyse(same).scores.equals(analysis.scores)
     tasks = {"aurac_word_problems": {"options": {"limit": 4}}}
     more = left(Work(written(FILE | {"tasks": tasks}), out))
     assert [job.state for job in more] == ["done", "done", "train", "train", "train"]
