@@ -133,7 +133,7 @@ def _asked(source: Any, question: Question | None) -> tuple[Sequence[Curve], Que
     """The curves, and what is asked of them; a run has seeds that belong together."""
     from aurac.records.run import StoredRun, is_run, read_run
 
-    run = getattr(source, "stored", source)  # of a `Run`
+    run = source
     if isinstance(source, (str, Path)) and is_run(source):
         run = answerable(read_run(source))
     if not isinstance(run, StoredRun):
@@ -141,12 +141,15 @@ def _asked(source: Any, question: Question | None) -> tuple[Sequence[Curve], Que
         for name in ("tasks", "limit", "metrics", "clusters", "rows"):
             if getattr(asked, name):
                 raise UsageError(f"{name} can be asked of a run, and not of curves or a table.")
-        return curves_of(run), asked
+        return curves_of(source), asked
     run = run if question is None else run.under(question)
     return run.curves, run.question.but(groups=run.groups)
 
 
-def answerable(run: StoredRun) -> StoredRun:
+R = TypeVar("R", bound="StoredRun")
+
+
+def answerable(run: R) -> R:
     """A run under its question, without a reference or pairs that are no rows of it."""
     try:
         resolved(run.question, gather(run.curves, run.groups))

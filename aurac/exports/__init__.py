@@ -40,8 +40,8 @@ def export(run_folder: Path, out: Path, margin: float | None = None) -> list[Pat
     Raises:
         RunFolderError: No run, one that did not keep its prompts, or files at `out`.
     """
-    opened = load_run(run_folder)
-    run, margin = opened.stored, margin or opened.question.margin
+    run = load_run(run_folder)
+    margin = margin or run.question.margin
     check_free(out, force=False)
     with fresh_folder(out) as folder:
         points = list(_points(run))

@@ -101,7 +101,7 @@ def test_a_study_searches_and_then_trains_its_seeds(written, tmp_path):
         chosen = found[name]["tasks"]["aurac_word_problems"]["chosen"]["learning_rate"]
         for seed in (1, 2):
             assert rates[f"aurac_word_problems-{name}-seed{seed}"] == chosen
-    assert {row.key.adapter: row.seeds for row in analyse(run.curves, run.question).rows} == {
+    assert {row.key.adapter: row.seeds for row in analyse(run).rows} == {
         "lora": 2, "tails": 2, "published": 2, "fixed": 1
     }  # fmt: skip
     text = (out / "report.md").read_text()
@@ -132,14 +132,14 @@ def test_each_base_and_number_of_examples_has_a_folder(written, tmp_path, tiny_b
     folders = ["one-0shot", "one-1shot", "two-0shot", "two-1shot"]
     assert [run.folder for run in done] == [out / name / "run" for name in folders]
     assert [{t.num_fewshot for t in run.tasks} for run in done] == [{0}, {1}, {0}, {1}]
-    said = [analyse(run.curves, run.question) for run in done]
+    said = [analyse(run) for run in done]
     ranks = [[*each.ranks.values()] for each in said]  # the adapters have rank 4, too
     assert ranks == [[(1, 2)] * tasks for tasks in (2, 2, 1, 1)]
     assert [(len(run.question.primary), run.question.family) for run in done] == [
         (1, 2), (1, 2), (0, None), (0, None)
     ]  # fmt: skip
     name, cut = "one-lora-seed1", ("svd", "keep")  # one adapter for both tasks
-    answers = [done[0].samples(task.name, name, *cut, 1) for task in done[0].tasks]
+    answers = [done[0].answers(task.name, name, *cut, 1) for task in done[0].tasks]
     assert [len(answer) for answer in answers] == [2, 2]
     kept = [json.loads(line) for line in (out / "trainings.jsonl").read_text().splitlines()]
     assert len(kept) == 1  # recipes, tasks and names of one base have the same training

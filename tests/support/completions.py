@@ -186,9 +186,9 @@ def compared(place, out, model="hf", tasks=("tiny_choice", "tiny_text"), **words
     given = {"limit": 5, "dtype": "float32", "device": "cpu", "ranks": RANKS, "model": model}
     shown, command = words.pop("progress", False), words.pop("command", None)
     settings = Settings.of(place / "mine", files, out=out, **{**given, **words})
-    stored = run(settings, Bar() if shown else None, command).stored
+    stored = run(settings, Bar() if shown else None, command)
     return stored, {
-        (task.name, rank): stored.samples(task.name, "mine", "svd", "keep", rank)
+        (task.name, rank): stored.answers(task.name, "mine", "svd", "keep", rank)
         for task in stored.tasks
         for rank in (0, *RANKS)
         if not stored.failures
