@@ -39,8 +39,8 @@ class Analysis(Frames):
         rows: What stands behind the rows of the frames: an adapter under one cut on one task.
         ranks: Task → ranks over which AURAC is taken: those of the question, or those that all of
             its complete rows have; none where these are fewer than two.
-        averaged: The tasks of the mean over tasks, which takes each example once: of tasks that
-            share some the largest, as a group and not its members, of equal ones the first.
+        averaged: The tasks of the mean over tasks. It counts no example twice: if tasks share
+            examples, the one with the most is taken. A group is taken instead of its members.
         tables: The rows of the frames, where an adapter under one cut is a `Key`.
     """
 
