@@ -53,7 +53,7 @@ __version__ = version("aurac")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return __all__
 
 
 if not TYPE_CHECKING:

@@ -10,7 +10,6 @@ import os
 import secrets
 import shutil
 import tarfile
-import time
 from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 Json: TypeAlias = "str | float | Sequence[Json] | Mapping[str, Json] | None"
 
 T = TypeVar("T")
-_SCRAP = ".tmp"
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
@@ -36,7 +34,7 @@ def write_atomic(path: Path, data: str | bytes) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Unlike tempfile's, readable by whom the umask lets read.
-    made = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_SCRAP}")
+    made = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with made.open("xb") as file:
             file.write(data.encode("utf-8") if isinstance(data, str) else data)
@@ -72,17 +70,6 @@ def flush_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def follow_umask(folder: Path) -> None:
-    """Give the files below a new folder the permissions that the folder itself was made with.
-
-    Libraries that write through a temporary file leave it readable by its owner alone.
-    """
-    mode = folder.stat().st_mode & 0o666
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.chmod(mode)
-
-
 @contextlib.contextmanager
 def fresh_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a new folder to fill; it is flushed and takes the place of ``target`` at the end.
@@ -96,8 +83,9 @@ def fresh_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     try:
         fresh.mkdir(parents=True)
         yield fresh
-        follow_umask(fresh)
+        mode = fresh.stat().st_mode & 0o666  # some libraries leave files to their owner alone
         for path in (path for path in fresh.rglob("*") if path.is_file()):
+            path.chmod(mode)
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         flush_folder(fresh)
@@ -132,6 +120,8 @@ def packed(folder: Path) -> Mapping[str, bytes]:
         return _members(archive, folder.name, state.st_mtime_ns, state.st_size)
     except FileNotFoundError:  # perhaps another process has just unpacked it
         return {}
+    except (OSError, EOFError, lzma.LZMAError, tarfile.TarError) as error:
+        raise RunFolderError(f"{archive} cannot be read ({first_line(error)}).") from error
 
 
 def unpack(folder: Path) -> None:
@@ -145,26 +135,13 @@ def unpack(folder: Path) -> None:
 @lru_cache(maxsize=1)
 def _members(archive: Path, folder: str, *_state: int) -> dict[str, bytes]:
     files = {}
-    try:
-        with tarfile.open(archive, "r|xz") as tar:
-            for member in tar:
-                parts = PurePath(member.name).parts
-                file = tar.extractfile(member) if member.isreg() else None
-                if file is not None and parts[:1] == (folder,):
-                    files["/".join(parts[1:])] = file.read()
-    except FileNotFoundError:
-        raise
-    except (OSError, EOFError, lzma.LZMAError, tarfile.TarError) as error:
-        raise RunFolderError(f"{archive} cannot be read ({first_line(error)}).") from error
+    with tarfile.open(archive, "r|xz") as tar:
+        for member in tar:
+            parts = PurePath(member.name).parts
+            file = tar.extractfile(member) if member.isreg() else None
+            if file is not None and parts[:1] == (folder,):
+                files["/".join(parts[1:])] = file.read()
     return files
-
-
-def sweep_scraps(folder: Path) -> None:
-    """Remove what killed processes left in the middle of `write_atomic`, an hour ago or more."""
-    for path in folder.glob(f".*{_SCRAP}"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > 3600:
-                path.unlink()
 
 
 def sha256_file(path: Path) -> str:

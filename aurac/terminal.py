@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import sys
@@ -12,8 +11,6 @@ from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_PIPE = 200  # a pipe has no width; a table takes what it needs
 
 # Controls but tab and newline, bidirectional marks, line separators, surrogates, private use.
 _HIDDEN = re.compile(
@@ -44,11 +41,8 @@ def one_line(text: object, limit: int | None = None) -> str:
 
 
 def output_width() -> int:
-    """Characters in a line of standard output; on a pipe `COLUMNS`, else 200."""
-    if sys.stdout.isatty():
-        return shutil.get_terminal_size().columns
-    columns = os.environ.get("COLUMNS", "")
-    return int(columns) if columns.isdecimal() and int(columns) else _PIPE
+    """Characters in a line: `COLUMNS`, else of the terminal; a pipe has room for any table."""
+    return shutil.get_terminal_size((200, 24)).columns
 
 
 def wrapped(text: str, width: int | None) -> str:

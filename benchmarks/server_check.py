@@ -7,8 +7,8 @@ two precisions, the HTTP server of `tests/support/completions.py` answers in eac
 `KINDS`: PEFT, one row after the other, with transformers' sdpa or eager attention. Each is one
 check of the base and of two ranks, as before a run.
 
-It fails if an honest server is refused, or if a dishonest one passes without the verdict's saying
-that such a mistake cannot be seen.
+It fails if an honest server is refused, or if a dishonest one passes although the adapter changes
+enough for such a mistake to be seen.
 """
 
 # ruff: noqa: E402 - the tests are put on the path first
@@ -40,7 +40,7 @@ from support.completions import Server
 
 from aurac.adapters import load_adapter, save_adapter
 from aurac.backends import check
-from aurac.runs.check import verdicts
+from aurac.runs.check import ask
 from aurac.runs.inputs import load
 from aurac.runs.settings import Settings
 
@@ -61,26 +61,27 @@ KINDS: dict[str, dict[str, Any]] = {  # how the server differs from an honest on
     "honest, texts alone": {"echoes": False},
     "ignored": {"scale": 0.0},
     "another rank": {"keeps_first": True},
-    "scale 1.1": {"scale": 1.1},
-    "scale 0.9": {"scale": 0.9},
+    "scale 1.25": {"scale": 1.25},
+    "scale 0.75": {"scale": 0.75},
     "half of the layers": {"without": ("layers.1.",)},
-    "truncated": {"most_tokens": 2},
+    "short texts": {"most_tokens": 2},
+    "short prompts, texts alone": {"most_prompt": 48, "echoes": False},
     "sampled": {"samples": True},
 }
-SMALL = ("scale 1.1", "scale 0.9", "half of the layers")  # not seen of a small effect
+SMALL = ("scale 1.25", "scale 0.75", "half of the layers")  # not seen of a small effect
 COLUMNS = ("passed", "cannot be seen", "refused")
 
 
 class Found(NamedTuple):
-    """What came of one check: one of `COLUMNS`, and the verdicts."""
+    """What came of one check: one of `COLUMNS`, and the results."""
 
     outcome: str
-    verdicts: list[check.Verdict]
+    results: list[check.CheckResult]
 
     @property
     def roundings(self) -> float:
         """How far log-probabilities of an adapter are off, at most; NaN of texts alone."""
-        known = [each.distance for each in self.verdicts if each.rank and each.distance is not None]
+        known = [each.distance for each in self.results[1:] if each.distance is not None]
         return max(known, default=math.nan)
 
     def wrong(self, kind: str) -> bool:
@@ -120,7 +121,7 @@ def written(root: Path, seed: int, adapter: str) -> tuple[Path, list[str]]:
 def checks(
     root: Path, seed: int, adapter: str, dtype: str, kinds: Sequence[str]
 ) -> Iterator[tuple[str, Found]]:
-    """Each kind of server with the verdict on it; the engine answers once for all of them."""
+    """Each kind of server with what is found; the engine answers once for all of them."""
     mine, tasks = written(root, seed, adapter)
     known: list[Any] = []
     answers = check.answers
@@ -142,19 +143,18 @@ def checks(
             vars(server).update({**usual, **KINDS[kind]})
             server.models.clear()
             server.adapters.clear()
-            vars(inputs.backend).pop("scores", None)  # known of the kind before
+            vars(inputs.backend).pop("gives_logprobs", None)  # known of the kind before
             torch.manual_seed(seed)  # of a server that samples
             with inputs.backend as backend:
-                backend.begin(cuts, scores=False)
+                backend.begin(cuts, logprobs=False)
                 found = []
-                for verdict in verdicts(inputs, cuts, 8):
-                    found.append(verdict)
-                    if not verdict.right:  # where a run would end
+                for result in ask(inputs, cuts):
+                    found.append(result)
+                    if not result.right:  # where a run would end
                         break
-            small = all("cannot be seen" in str(verdict) for verdict in found[1:])
-            unseen = kind in SMALL and small
+            unseen = kind in SMALL and all(result.effect < check.SEEN for result in found[1:])
             right = COLUMNS[1] if unseen else COLUMNS[0]
-            outcome = right if all(verdict.right for verdict in found) else COLUMNS[2]
+            outcome = right if all(result.right for result in found) else COLUMNS[2]
             yield kind, Found(outcome, found)
 
 
@@ -173,7 +173,7 @@ def serving() -> Iterator[Server]:
 
 
 def main() -> None:
-    """Check every server, print the table, and fail where a verdict is wrong."""
+    """Check every server, print the table, and fail where one is judged wrongly."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--adapters", nargs="+", choices=ADAPTERS, default=[*ADAPTERS])
@@ -191,7 +191,7 @@ def main() -> None:
                 if found.wrong(kind):
                     wrong += 1
                     print(
-                        f"{kind} {found.outcome}: {case}", *found.verdicts, sep="\n    ", flush=True
+                        f"{kind} {found.outcome}: {case}", *found.results, sep="\n    ", flush=True
                     )
     print("| server |", " | ".join(COLUMNS), "| roundings |\n|---|", "---|" * 4, sep="")
     for kind in given.kinds:

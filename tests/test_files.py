@@ -9,7 +9,7 @@ import tarfile
 import pytest
 
 from aurac.errors import RunFolderError
-from aurac.files import fresh_folder, packed, sha256_json, sweep_scraps, write_json
+from aurac.files import fresh_folder, packed, sha256_json, write_json
 
 
 def _names(folder):
@@ -31,16 +31,6 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
         write_json(path, {"a": 2})
     assert path.read_bytes() == before
     assert _names(tmp_path) == ["a.json"]
-
-
-def test_scraps_of_killed_processes_are_swept_when_they_are_old(tmp_path):
-    old, new = tmp_path / ".a.json.0123.tmp", tmp_path / ".b.json.0123.tmp"
-    for path in (old, new):
-        path.touch()
-    os.utime(old, (0, 0))
-    sweep_scraps(tmp_path)
-    assert not old.exists()
-    assert new.exists()
 
 
 def test_a_folder_appears_whole_or_stays_as_it_was(tmp_path):

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aurac.adapters.methods import Nesting
+from aurac.adapters.methods import Nesting, method_named
 from aurac.adapters.nesting import Rule, is_rank, scale
 from aurac.curves.checks import only
 from aurac.errors import CheckpointError, RankError
@@ -159,6 +159,11 @@ class Adapter:
         return only(f.alpha for f in self.modules.values())
 
     @property
+    def dtype(self) -> str:
+        """The precision of its factors, such as "bfloat16"; several are joined by "/"."""
+        return "/".join(sorted({str(f.A.dtype)[6:] for f in self.modules.values()}))
+
+    @property
     def vocabulary(self) -> int | None:
         """Rows of the embeddings that it brings whole or adapts; ``None`` where it has none."""
         rows = {key: tensor.shape[0] for key, tensor in self.extras.items()}
@@ -209,7 +214,7 @@ class Adapter:
             digest.update(json.dumps(rows).encode())
         n = self.nesting
         digest.update(json.dumps(n and [n.method, n.ranks, n.weights, n.update]).encode())
-        digest.update(b"folded" if self.folded else b"")
+        digest.update(b"folded" if self.folded and n else b"")
         return digest.hexdigest()
 
     def check_rank(self, r: int) -> int:
@@ -241,19 +246,17 @@ class Adapter:
     def rank_weights(self, module: str) -> NDArray[np.float64] | None:
         """The diagonal of P that training used for a module, shape (R,); ``None`` when unknown.
 
-        Where every rank is trained at its own scale (DyLoRA, nested losses) it is that of full
-        rank, ``s_R`` on every component.
+        Where every rank is trained at its own scale (DyLoRA, nested losses) there is none.
         """
         f = self.modules[module]
         if self.nesting is None:
             return None
-        p = self.nesting.diagonal(f.rank, f.rule, f.alpha, None if self.derived else f.rank)
-        return np.full(f.rank, f.scale(f.rank)) if p is None else p
+        return self.nesting.diagonal(f.rank, f.rule, f.alpha, None if self.derived else f.rank)
 
     @property
     def trained_at_each_rank(self) -> bool:
         """Whether every nested rank r was trained at its own ``s_r`` (no fixed diagonal P)."""
-        return self.nesting is not None and self.nesting.diagonal(1, "none", 1.0) is None
+        return self.nesting is not None and not method_named(self.nesting.method).summed
 
     def _tensors(self, r: int) -> list[Tensor]:
         self.check_rank(r)

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from aurac.adapters.adapter import Adapter
+from aurac.adapters.adapter import Adapter, Factors
 from aurac.adapters.compatibility import check_fits, is_conv1d, model_name
 from aurac.adapters.formats.peft import adapter_from_peft, peft_shapes
 from aurac.adapters.formats.peft_config import PREFIX
 from aurac.adapters.nesting import peft_scale
-from aurac.adapters.truncate import Pairs, Prepared, prepare
+from aurac.adapters.truncate import Prepared, prepare
 from aurac.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -93,14 +93,19 @@ def _copied(
     prepared: Prepared, layers: Mapping[str, Any], copied: Callable[[Tensor, Any], Tensor]
 ) -> Prepared:
     """What is prepared, its factors copied to where their layers compute."""
+    places: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
 
-    def moved(pairs: Pairs) -> Pairs:
-        each = ((name, layer, *pairs[name]) for name, layer in layers.items())
-        return {name: (copied(A, layer), copied(B, layer)) for name, layer, A, B in each}
+    def moved(modules: Mapping[str, Factors]) -> dict[str, Factors]:
+        there = {}
+        for name, f in modules.items():
+            key = name, id(f.A)  # one copy of what full rank and lower ones share
+            if key not in places:
+                places[key] = copied(f.A, layers[name]), copied(f.B, layers[name])
+            A, B = places[key]
+            there[name] = replace(f, A=A, B=B)
+        return there
 
-    whole = moved(prepared.whole)
-    same = prepared.sliced is prepared.whole
-    return replace(prepared, whole=whole, sliced=whole if same else moved(prepared.sliced))
+    return replace(prepared, full=moved(prepared.full), sliced=moved(prepared.sliced))
 
 
 def _switch(

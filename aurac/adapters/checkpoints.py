@@ -68,6 +68,10 @@ def named(
     names: dict[str, Adapter | Family] = {}
     for path, adapter in loaded:
         own = NamedCheckpoint.of(str(path)).name
+        if own and own in {name for sha, name in known.items() if sha != adapter.sha256}:
+            raise CheckpointError(
+                f"the run has another adapter called {own}: give {path} another name"
+            )
         taken = {*names, *(() if own else known.values())}
         name, number = None if own else known.get(adapter.sha256), 2
         if name is None:

@@ -15,7 +15,6 @@ from aurac.adapters.truncate import (
     check_cut,
     default_basis,
     default_rescale,
-    has_p_in_weights,
     prepare,
     relative_weights,
 )
@@ -71,7 +70,7 @@ def cuts_of(
 
 def _cut(adapter: Adapter, rank: int, basis: Basis, rescale: Rescale) -> Cut:
     """A cut; at full rank the adapter itself, whatever the basis."""
-    if rank == adapter.rank and rescale != "fit" and not has_p_in_weights(adapter):
+    if rank == adapter.rank and rescale != "fit":
         known = (relative_weights(adapter, name) for name in adapter.modules)
         with_p = (basis == "svd" or rescale == "trained") and any(p is not None for p in known)
         return Cut(adapter, rank, "prefix", "trained" if with_p else "rule")

@@ -7,9 +7,8 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors.torch import save_file
 
@@ -41,8 +40,7 @@ def truncate(
 ) -> Adapter:
     """An adapter of rank ``rank``, ``1 ≤ rank ≤ R``; of a family its member of that rank.
 
-    At R it is the adapter itself, unless a trained P is folded in. `save_adapter` writes it. That
-    of a live ``PeftModel`` is also put into the model, as a further adapter ``cut_r4``.
+    At R it is the adapter itself, unless a trained P is folded in. `save_adapter` writes it.
 
     Args:
         adapter: What to truncate, or where `load_adapter` finds it.
@@ -58,29 +56,11 @@ def truncate(
         UsageError: For a basis and rescale that do not go together, or a missing factor.
         CheckpointError: For a path that cannot be read, or numbers beyond the dtype's range.
     """
-    whole = adapter if isinstance(adapter, (Adapter, Family)) else load_adapter(adapter)
-    if isinstance(whole, Family):
-        return in_dtype(whole.member(rank), dtype)
-    cut = in_dtype(prepare(whole, basis, rescale).at(rank, (factors or {}).get(rank)), dtype)
-    if whole is adapter or isinstance(adapter, (str, Path)):
-        return cut
-    # PEFT 0.19 takes a name for any that it is a part of, so that no `default_r4` can be saved.
-    cut = replace(cut, name=f"cut_r{rank}")
-    _put_beside(adapter, cut)
-    return cut
-
-
-def _put_beside(model: Any, cut: Adapter) -> None:
-    """A cut as a further adapter of the live model that it is of, in place of an older one."""
-    from peft import LoraConfig, set_peft_model_state_dict
-
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if cut.name in model.peft_config:
-        model.delete_adapter(cut.name)
-    model.add_adapter(cut.name, LoraConfig(**peft_config(cut)))
-    for parameter in trainable:  # older releases of PEFT freeze the others
-        parameter.requires_grad_()
-    set_peft_model_state_dict(model, peft_state(cut), adapter_name=cut.name)
+    given = adapter if isinstance(adapter, (Adapter, Family)) else load_adapter(adapter)
+    if isinstance(given, Family):
+        return in_dtype(given.member(rank), dtype)
+    cut = prepare(given, basis, rescale).at(rank, (factors or {}).get(rank))
+    return in_dtype(cut, dtype)
 
 
 def save_adapter(

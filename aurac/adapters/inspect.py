@@ -7,32 +7,30 @@ Energy is the squared Frobenius norm of the trained update, ``B · P · A`` wher
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aurac.adapters.adapter import Adapter, Derived, Factors
+from aurac.adapters.adapter import Adapter, Factors
 from aurac.adapters.compatibility import served_by_vllm
 from aurac.adapters.formats import load_adapter
-from aurac.adapters.methods import Nesting
 from aurac.adapters.nesting import default_nested_ranks
-from aurac.adapters.truncate import by_rule, default_basis, default_rescale
+from aurac.adapters.truncate import by_rule, default_basis, default_rescale, factors_of
 from aurac.curves.checks import only
 from aurac.curves.display import slot_bytes, slot_rank
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-_OWN = (
-    *("name", "format", "sha256", "base", "base_sha256", "method", "nesting", "rule", "alpha"),
-    *("dora", "folded", "derived", "recipe", "seed", "data_order"),
+_RECORDED = (
+    *("name", "format", "sha256", "base", "base_sha256", "method", "nesting", "folded", "rule"),
+    *("alpha", "dora", "dtype", "derived", "recipe", "seed", "data_order", "notes"),
 )
-"""What a description has as the adapter has it."""
 
 
 @dataclass(frozen=True)
@@ -62,34 +60,35 @@ class AtRank:
 
 @dataclass(frozen=True)
 class Description:
-    """Everything that ``aurac inspect`` shows, in the order of its JSON."""
+    """What ``aurac inspect`` shows of an adapter.
 
-    name: str
-    source: str | None
-    format: str
-    sha256: str
-    base: str | None
-    base_sha256: str | None
-    method: str | None
-    nesting: Nesting | None
-    folded: bool
-    rule: str | None
-    alpha: float | None
-    trained_rank: int
-    modules: int
-    module_ranks: dict[int, int]
-    dtypes: list[str]
-    dora: bool
-    extra_tensors: int
+    Attributes:
+        adapter: The adapter.
+        basis: The basis of its best cut.
+        rescale: The rescale of that.
+        p: The diagonal P of its first module; ``None`` where none is recorded or none is fixed.
+        by_rank: Sizes and energies at powers of two.
+    """
+
+    adapter: Adapter
     basis: str
     rescale: str
     p: list[float] | None
-    derived: Derived | None
-    recipe: Mapping[str, object] | None
-    seed: int | None
-    data_order: str | None
     by_rank: list[AtRank]
-    notes: list[str]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All of it by name, as ``aurac inspect --json`` prints it."""
+        modules = self.adapter.modules.values()
+        return {
+            **{name: getattr(self.adapter, name) for name in _RECORDED},
+            "source": None if self.adapter.source is None else str(self.adapter.source),
+            "trained_rank": self.adapter.rank,
+            "modules": len(modules),
+            "module_ranks": dict(sorted(Counter(f.rank for f in modules).items())),
+            "extra_tensors": len(self.adapter.extras),
+            **{name: getattr(self, name) for name in ("basis", "rescale", "p", "by_rank")},
+        }
 
 
 def inspect(adapter: Adapter | str | Path | PeftModel) -> Description:
@@ -97,7 +96,7 @@ def inspect(adapter: Adapter | str | Path | PeftModel) -> Description:
     if not isinstance(adapter, Adapter):
         adapter = load_adapter(adapter)
     ranks = default_nested_ranks(adapter.rank)
-    shares = [_energy(adapter, name, f, ranks) for name, f in adapter.modules.items()]
+    shares = [_energy(f, ranks) for f in factors_of(adapter, with_p=True).values()]
     known = [each for each in shares if each is not None]
     mean = np.mean(known, axis=0) if known else None  # (2, ranks)
     p = adapter.rank_weights(next(iter(adapter.modules)))
@@ -117,37 +116,19 @@ def inspect(adapter: Adapter | str | Path | PeftModel) -> Description:
         )
         for k, r in enumerate(ranks)
     ]
-    return Description(
-        **{name: getattr(adapter, name) for name in _OWN},
-        source=None if adapter.source is None else str(adapter.source),
-        trained_rank=adapter.rank,
-        modules=len(adapter.modules),
-        module_ranks=dict(sorted(Counter(f.rank for f in adapter.modules.values()).items())),
-        dtypes=sorted({str(f.A.dtype).removeprefix("torch.") for f in adapter.modules.values()}),
-        extra_tensors=len(adapter.extras),
-        basis=basis,
-        rescale=rescale,
-        p=None if p is None or adapter.trained_at_each_rank else p.tolist(),
-        by_rank=by_rank,
-        notes=list(adapter.notes),
-    )
+    return Description(adapter, basis, rescale, None if p is None else p.tolist(), by_rank)
 
 
-def _energy(
-    adapter: Adapter, name: str, f: Factors, ranks: Sequence[int]
-) -> NDArray[np.float64] | None:
+def _energy(f: Factors, ranks: Sequence[int]) -> NDArray[np.float64] | None:
     """The shares of a module's energy at each rank by prefix and by SVD, (2, ranks).
 
     ``None`` where the update is zero. With the R factors of Aᵀ = Q a and B = Q' b, the singular
-    values of B P A are those of b P aᵀ, and bᵀb ∘ aᵀa has the inner products of the rank-one
-    updates.
+    values of B A are those of b aᵀ, and bᵀb ∘ aᵀa has the inner products of the rank-one updates.
     """
     A, B = f.stacked()
     a, b = (torch.linalg.qr(side.double(), mode="r").R.cpu() for side in (A.mT, B))
-    p = None if adapter.folded else adapter.rank_weights(name)
-    weights = torch.from_numpy(np.full(f.rank, f.scale(f.rank)) if p is None else p)
-    sigma = torch.linalg.svdvals((b * weights) @ a.mT).square().sum(dim=0)
-    gram = ((b.mT @ b) * (a.mT @ a)).sum(dim=0) * torch.outer(weights, weights)
+    sigma = torch.linalg.svdvals(b @ a.mT).square().sum(dim=0)
+    gram = ((b.mT @ b) * (a.mT @ a)).sum(dim=0)
     total = float(gram.sum())
     if total <= 0:
         return None

@@ -64,8 +64,10 @@ def default_nested_ranks(R: int) -> tuple[int, ...]:
 
 
 def named_ranks(name: str, R: int) -> tuple[int, ...]:
-    """The ranks `pow2` (1, 2, 4, … and R) or `all` (1 … R)."""
-    return {"pow2": default_nested_ranks(R), "all": tuple(range(1, R + 1))}[name]
+    """The ranks `pow2` (1, 2, 4, … and R) or `all` (1 … R); another name is a UsageError."""
+    if name not in ("pow2", "all"):
+        raise UsageError(f"ranks {name!r} is neither pow2 nor all")
+    return default_nested_ranks(R) if name == "pow2" else tuple(range(1, R + 1))
 
 
 def is_rank(value: object) -> bool:

@@ -37,7 +37,6 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 BASES: Final[tuple[Basis, ...]] = get_args(Basis)
 RESCALES: Final[tuple[Rescale, ...]] = get_args(Rescale)
 DTYPES: Final[tuple[Dtype, ...]] = get_args(Dtype)
-Pairs = Mapping[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,9 +46,8 @@ class Prepared:
     adapter: Adapter  #: that it was made from
     basis: Basis
     rescale: Rescale
-    whole: Pairs  #: by module path A (R, in), with any P folded in, and B (out, R) at full rank
-    sliced: Pairs  #: the same in the basis, of which the first r components are the truncation
-    own: bool  #: whether the factors at full rank are the adapter's own
+    full: Mapping[str, Factors]  #: at full rank, where nothing is decomposed
+    sliced: Mapping[str, Factors]  #: in the basis: the first r components are the truncation
 
     @property
     def rank(self) -> int:
@@ -61,20 +59,20 @@ class Prepared:
 
         The rescale ``fit`` needs its factor of that rank.
         """
-        r = self.adapter.check_rank(rank)
-        if self._untouched(r):
+        r, ruled = self.adapter.check_rank(rank), by_rule(self.adapter, self.rescale)
+        if r == self.rank and self.full is self.adapter.modules:
             return self.adapter
         cut = {name: self.module(name, r, factor) for name in self.adapter.modules}
+        derived = self._record(r, factor)
         return replace(
             self.adapter,
             modules={name: replace(f, B=f.B.contiguous()) for name, f in cut.items()},
-            folded=False,
-            # P follows from the rule and the trained rank, so it is only known where both are.
+            folded=derived.rescale == "trained" and not ruled,
+            # The nested ranks mean something only with the rule and the trained rank.
             nesting=self.adapter.nesting
-            if by_rule(self.adapter, self.rescale)
-            and len({f.rank for f in self.adapter.modules.values()}) == 1
+            if ruled and len({f.rank for f in self.adapter.modules.values()}) == 1
             else None,
-            derived=self._record(r, factor),
+            derived=derived,
         )
 
     def module(self, name: str, r: int, factor: float | None = None) -> Factors:
@@ -82,23 +80,12 @@ class Prepared:
 
         One of a lower rank keeps its own.
         """
-        f = self.adapter.modules[name]
-        A, B = (self.whole if r == self.rank else self.sliced)[name]
-        A, B = A[:r], B[:, :r]
-        if self._untouched(r) or by_rule(self.adapter, self.rescale):
-            return replace(f, A=A, B=B)
-        kept = f.scale(f.rank)
-        if self.rescale == "fit":
-            if factor is None:
-                raise UsageError(
-                    f"rescale fit needs a factor for rank {r}, which aurac compare finds"
-                )
-            kept *= factor
-        return replace(f, A=A, B=B, rule="none", alpha=kept)
-
-    def _untouched(self, r: int) -> bool:
-        """Whether the truncation at ``r`` is the adapter itself."""
-        return r == self.rank and self.rescale != "fit" and self.own
+        if self.rescale != "fit":
+            factor = 1.0
+        elif factor is None:
+            raise UsageError(f"rescale fit needs a factor for rank {r}, which aurac compare finds")
+        f = (self.full if r == self.rank else self.sliced)[name]
+        return replace(f, A=f.A[:r], B=f.B[:, :r], alpha=f.alpha * factor)
 
     def _record(self, r: int, factor: float | None) -> Derived:
         """How the truncation at rank ``r`` was made, for its side-car."""
@@ -142,7 +129,8 @@ def default_rescale(adapter: Adapter, basis: Basis = "prefix") -> Rescale:
         return "keep"
     known = (relative_weights(adapter, name) for name in adapter.modules)
     with_p = any(x is not None and (adapter.folded or bool((x != x[0]).any())) for x in known)
-    return "trained" if with_p or has_p_in_weights(adapter) else "rule"
+    was_cut_with_p = adapter.folded and adapter.nesting is None
+    return "trained" if with_p or was_cut_with_p else "rule"
 
 
 def prepare(
@@ -152,23 +140,39 @@ def prepare(
 ) -> Prepared:
     """Turn an adapter into the basis in which its truncations at every rank are slices.
 
-    Refused is a cut that it cannot have, and one that leaves the range of its dtype.
+    A cut that it cannot have is refused.
     """
     chosen = default_basis(adapter, rescale) if basis == "auto" else basis
     rescale = default_rescale(adapter, chosen) if rescale is None else rescale
     check_cut(adapter, chosen, rescale)
-    folds = (rescale == "trained" or chosen == "svd") - adapter.folded
+    full = sliced = factors_of(adapter, with_p=rescale == "trained" or chosen == "svd")
+    if chosen == "svd" and not is_svd(adapter):
+        sliced = {name: _svd(adapter, name) for name in adapter.modules}
+    if not by_rule(adapter, rescale):
+        sliced = _at_trained_scale(sliced)
+        if full is not adapter.modules or rescale == "fit":
+            full = _at_trained_scale(full)
+    return Prepared(adapter, chosen, rescale, full, sliced)
+
+
+def factors_of(adapter: Adapter, *, with_p: bool) -> Mapping[str, Factors]:
+    """The modules with the trained P folded into A, or without it.
+
+    They are the adapter's own where its factors have it so, and where P is constant or unknown.
+    """
+    folds = with_p - adapter.folded
     relative = {name: relative_weights(adapter, name) for name in adapter.modules}
-    whole: Pairs = {
-        name: (_finite(times_p(f.A, relative[name], folds), name), f.B)
+    if folds == 0 or not any(p is not None for p in relative.values()):
+        return adapter.modules
+    return {
+        name: replace(f, A=times_p(f.A, relative[name], folds))
         for name, f in adapter.modules.items()
     }
-    sliced = whole
-    if chosen == "svd" and not is_svd(adapter):
-        known = adapter.modules.items()
-        sliced = {name: _svd(f, relative[name] if folds else None, name) for name, f in known}
-    own = all(A is adapter.modules[name].A for name, (A, _) in whole.items())
-    return Prepared(adapter, chosen, rescale, whole, sliced, own)
+
+
+def _at_trained_scale(modules: Mapping[str, Factors]) -> dict[str, Factors]:
+    """The modules with the scale of their trained rank, whatever they are cut to."""
+    return {n: replace(f, rule="none", alpha=f.scale(f.rank)) for n, f in modules.items()}
 
 
 def by_rule(adapter: Adapter, rescale: Rescale) -> bool:
@@ -188,7 +192,7 @@ def check_cut(adapter: Adapter, basis: Basis, rescale: Rescale) -> None:
             f"rescale {rescale} needs basis prefix: components of an SVD have no trained order; "
             "with svd give keep or fit"
         )
-    if rescale == "trained" and not (adapter.nesting or has_p_in_weights(adapter)):
+    if rescale == "trained" and not (adapter.nesting or adapter.folded):
         raise UsageError(
             f"rescale trained needs to know how adapter {adapter.name!r} was trained, which is not "
             "recorded: give --method and --nested-ranks"
@@ -216,18 +220,19 @@ def relative_weights(adapter: Adapter, name: str) -> Tensor | None:
     return torch.from_numpy(p / s).to(f.A.device)
 
 
-def _svd(f: Factors, relative: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
-    """Factors whose first r components are the best rank-r approximation of the trained update.
+def _svd(adapter: Adapter, name: str) -> Factors:
+    """A module whose first r components are the best rank-r approximation of its trained update.
 
     The update of each block is decomposed from QR factorisations of B and Aᵀ and the SVD of an
     R × R core. Singular values are split evenly, ``A = √σ · Vᵀ``, ``B = U · √σ``; the scale s_R
     stays outside. Where R exceeds a side of the matrix the missing components are zero.
     """
-    R = f.rank
+    f = adapter.modules[name]
     A, B = f.stacked()
     left, right = B.double(), A.mT.double()
-    if relative is not None:
-        right = right * relative.to(right.device)
+    relative = relative_weights(adapter, name)
+    if relative is not None and not adapter.folded:
+        right = right * relative
     (q_left, r_left), (q_right, r_right) = torch.linalg.qr(left), torch.linalg.qr(right)
     u, s, vt = torch.linalg.svd(r_left @ r_right.mT, full_matrices=False)
     root = s.clamp_min(0).sqrt()[..., None, :]
@@ -235,8 +240,8 @@ def _svd(f: Factors, relative: Tensor | None, name: str) -> tuple[Tensor, Tensor
     a, b = torch.zeros_like(A), torch.zeros_like(B)
     b[..., :k] = q_left @ (u * root)
     a.mT[..., :k] = q_right @ (vt.mT * root)
-    a, b = a.permute(1, 0, 2).reshape(R, -1), b.reshape(-1, R)
-    return _finite(a, name), _finite(b, name)
+    a, b = a.permute(1, 0, 2).reshape(f.rank, -1), b.reshape(-1, f.rank)
+    return replace(f, A=a, B=b)
 
 
 def in_dtype(adapter: Adapter, dtype: Dtype | None) -> Adapter:
@@ -246,29 +251,19 @@ def in_dtype(adapter: Adapter, dtype: Dtype | None) -> Adapter:
     if dtype not in DTYPES:
         raise UsageError(f"there is no dtype {dtype!r} for adapters, only {', '.join(DTYPES)}")
 
-    def cast(tensor: Any, name: str) -> Any:
-        return None if tensor is None else _finite(tensor.to(getattr(torch, dtype)), name)
+    def cast(tensor: Any) -> Any:
+        if tensor is None:
+            return None
+        if not all_finite(rounded := tensor.to(getattr(torch, dtype))):
+            raise CheckpointError(f"adapter {adapter.name!r} leaves the range of {dtype}")
+        return rounded
 
     modules = {
-        name: replace(f, A=cast(f.A, name), B=cast(f.B, name), magnitude=cast(f.magnitude, name))
+        name: replace(f, A=cast(f.A), B=cast(f.B), magnitude=cast(f.magnitude))
         for name, f in adapter.modules.items()
     }
-    extras = {key: cast(tensor, key) for key, tensor in adapter.extras.items()}
+    extras = {key: cast(tensor) for key, tensor in adapter.extras.items()}
     return replace(adapter, modules=modules, extras=extras)
-
-
-def _finite(tensor: Tensor, name: str) -> Tensor:
-    if not all_finite(tensor):
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        raise CheckpointError(
-            f"the tensors of {name} leave the range of {dtype}: save the adapter in float32 first"
-        )
-    return tensor
-
-
-def has_p_in_weights(adapter: Adapter) -> bool:
-    """Whether it was cut with its trained P, which its factors have then."""
-    return adapter.derived is not None and adapter.derived.rescale == "trained"
 
 
 def is_svd(adapter: Adapter) -> bool:

@@ -39,8 +39,8 @@ class Analysis(Frames):
         rows: What stands behind the rows of the frames: an adapter under one cut on one task.
         ranks: Task → ranks over which AURAC is taken: those of the question, or those that all of
             its complete rows have; none where these are fewer than two.
-        averaged: The tasks of the mean over tasks, which takes each example once: of tasks that
-            share some the largest, as a group and not its members, of equal ones the first.
+        averaged: The tasks of the mean over tasks. It counts no example twice: if tasks share
+            examples, the one with the most is taken. A group is taken instead of its members.
         tables: The rows of the frames, where an adapter under one cut is a `Key`.
     """
 
@@ -82,7 +82,8 @@ def analyse(source: Any, question: Question | None = None) -> Analysis:
 
     Raises:
         CurveError: It is none of these, or has curves of one task on other examples.
-        UsageError: A reference or a pair of which there is no row.
+        UsageError: A reference or a pair of which there is no row, or a field of the question that
+            chooses what is read of a run, without a run.
     """
     curves, asked = _asked(source, question)
     asked = resolved(asked, rows := gather(curves, asked.groups))
@@ -106,7 +107,7 @@ def analyse(source: Any, question: Question | None = None) -> Analysis:
     rank_pairs = [
         pair
         for task in tasks
-        for a, b in compared(key for key, row in task.rows.items() if not row.outside)
+        for a, b in compared(key for key, row in task.rows.items() if not row.lacks)
         for pair in _at_ranks(task.rows[a], task.rows[b], level)
     ]
     return Analysis(
@@ -117,7 +118,7 @@ def analyse(source: Any, question: Question | None = None) -> Analysis:
         tables=Tables(
             scores=scores,
             points=[point for some in points.values() for point in some],
-            pairs=[pair for t in tables for pair in _family(t, compared(t.compared), asked)],
+            pairs=[pair for t in tables for pair in _family(t, compared(t.areas), asked)],
             rank_pairs=rank_pairs,
             recommended=[
                 recommended(row, some, margin)
@@ -132,16 +133,23 @@ def _asked(source: Any, question: Question | None) -> tuple[Sequence[Curve], Que
     """The curves, and what is asked of them; a run has seeds that belong together."""
     from aurac.records.run import StoredRun, is_run, read_run
 
-    run = getattr(source, "stored", source)  # of a `Run`
+    run = source
     if isinstance(source, (str, Path)) and is_run(source):
         run = answerable(read_run(source))
     if not isinstance(run, StoredRun):
-        return curves_of(run), question or Question()
+        asked = question or Question()
+        for name in ("tasks", "limit", "metrics", "clusters", "rows"):
+            if getattr(asked, name):
+                raise UsageError(f"{name} can be asked of a run, and not of curves or a table.")
+        return curves_of(source), asked
     run = run if question is None else run.under(question)
     return run.curves, run.question.but(groups=run.groups)
 
 
-def answerable(run: StoredRun) -> StoredRun:
+R = TypeVar("R", bound="StoredRun")
+
+
+def answerable(run: R) -> R:
     """A run under its question, without a reference or pairs that are no rows of it."""
     try:
         resolved(run.question, gather(run.curves, run.groups))
@@ -159,7 +167,7 @@ def resolved(asked: Question, rows: Sequence[Row]) -> Question:
     Raises:
         UsageError: A reference or a pair of which there is no row.
     """
-    names = {row.name: row.key for row in rows}
+    names = {row.name: row.key for row in rows if row.ranks}
 
     def known(given: Key | str) -> Key:
         key = names.get(given) if isinstance(given, str) else given
@@ -172,7 +180,7 @@ def resolved(asked: Question, rows: Sequence[Row]) -> Question:
         pairs = tuple((known(a), known(b)) for a, b in asked.pairs)
         return asked.but(pairs=pairs, reference=ALL_PAIRS)
     if asked.reference is None:
-        complete = [row for row in rows if row.reason is None and row.outside is None]
+        complete = [row for row in rows if row.reason is None]
         most = max(Counter(row.task for row in complete).values(), default=0)
         named = Counter(row.name for row in complete).most_common(1)
         return asked.but(reference=ALL_PAIRS if most <= MOST_ALL_PAIRS else named[0][0])
@@ -191,15 +199,13 @@ class _Task:
     Attributes:
         rows: By their keys.
         areas: AURAC of the complete ones, each with (S, n) areas of its examples, if known.
-        compared: The rows of `areas` on the examples that they share.
         scores: What is said of each row.
     """
 
     def __init__(self, rows: Sequence[Row], ranks: Sequence[int]) -> None:
         self.name = rows[0].task
         whole = [row for row in rows if row.reason is None]
-        inside = [{*row.ranks} for row in whole if row.outside is None]
-        common = set.intersection(*inside) if inside else set()
+        common = set.intersection(*({*row.ranks} for row in whole)) if whole else set()
         self.asked, self.wanted = bool(ranks), tuple(sorted(ranks or common))
         self.ranks = self.wanted if len(self.wanted) > 1 else ()
         having = [row for row in whole if self.ranks and {*self.ranks} <= {*row.ranks}]
@@ -209,11 +215,10 @@ class _Task:
             mean = sum(map(row.accuracy, row.ranks)) / max(1, len(row.ranks))
             best, _ = areas.get(row.key, (mean, None))
             best = best if row.rolling else -best
-            return row.outside is not None, row.key not in areas, best, row.name
+            return row.lacks is not None, row.key not in areas, best, row.name
 
         self.rows = {row.key: row for row in sorted(rows, key=order)}
         self.areas = {key: areas[key] for key in self.rows if key in areas}
-        self.compared = [key for key in self.areas if self.rows[key].outside is None]
         self.scores = {key: self._score(row) for key, row in self.rows.items()}
 
     def _score(self, row: Row) -> Claim[Area]:
@@ -235,8 +240,8 @@ class _Task:
 
     def why_not(self, key: Key) -> str:
         """Why a row is not in the mean over tasks."""
-        row = self.rows.get(key)
-        return (row and row.outside) or (row and self.scores[key][0].reason) or "it has no result"
+        known = self.scores.get(key)
+        return (known and known[0].reason) or "it has no result"
 
     def pair(self, a: Key, b: Key) -> Claim[Pair]:
         """The difference of AURAC a - b."""
@@ -266,10 +271,10 @@ class _Means:
             return area is None, -(area or 0.0), names[key]
 
         self.scores = {key: scores[key] for key in sorted(keys, key=order)}
-        self.compared = [key for key, (area, _) in self.scores.items() if area.aurac is not None]
+        self.areas = [key for key, (area, _) in self.scores.items() if area.aurac is not None]
 
     def _score(self, key: Key) -> Claim[Area]:
-        if lacking := [task for task in self.tasks if key not in task.compared]:
+        if lacking := [task for task in self.tasks if key not in task.areas]:
             row = next(task.rows[key] for task in self.tasks if key in task.rows)
             about = row.about | {"task": MEAN, "seeds": row.seeds}
             reason = f"{lacking[0].name}: {lacking[0].why_not(key)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from aurac.curves.area import quadrature_weights
 from aurac.curves.checks import only
 from aurac.curves.display import cut_name
-from aurac.curves.matching import check_clusters, identities, on, shared
+from aurac.curves.matching import in_one_order
 from aurac.curves.question import Key, recipes_of
 from aurac.errors import CurveError
 from aurac.stats.estimate import Array, Components, components, minus
@@ -34,9 +34,6 @@ class Row:
         curves: One for each of S seeds, with the same ranks, their examples in one order.
         clusters: (n,) codes of what the task's examples share; None for independent ones.
         first: Whether it is the first cut of its adapter, which needs no name of its own.
-        outside: Why it stands below the rows that are compared; None: it is one of them.
-        left_out: Why some seeds of the recipe are no part of it, a sentence each.
-        unpaired: Examples of some row of the task that not all have.
     """
 
     key: Key
@@ -44,9 +41,6 @@ class Row:
     curves: tuple[Curve, ...]
     clusters: Any = None
     first: bool = True
-    outside: str | None = None
-    left_out: tuple[str, ...] = ()
-    unpaired: int = 0
 
     @property
     def name(self) -> str:
@@ -93,17 +87,24 @@ class Row:
         return tuple(r for r in first.ranks if all(r in curve.ranks for curve in others))
 
     @property
+    def lacks(self) -> str | None:
+        """What is missing of it, so that it stands below the rows that are compared."""
+        for curve in self.curves:
+            of = f" of {curve.adapter}" if self.seeds > 1 else ""
+            for rank, why in curve.missing.items():
+                return f"rank {rank}{of} has no result: {why}"
+            if not curve.ranks:
+                most = f"{max(curve.fewer.values())} of {len(curve.doc_ids or ())} examples"
+                return f"it was asked {most}{of}"
+        return None
+
+    @property
     def reason(self) -> str | None:
-        """Why it has no area: a rank without a result, or fewer than two ranks of all its seeds."""
+        """Why it has no area: something is missing, or it has fewer than two ranks."""
         if self.rolling:
             return "a metric such as perplexity has no AURAC"
-        for curve in self.curves:
-            for rank, why in curve.missing.items():
-                of = f" of {curve.adapter}" if self.seeds > 1 else ""
-                return f"rank {rank}{of} has no result: {why}"
-        if len(self.ranks) < 2:
-            return "AURAC needs two ranks that all seeds have" if self.seeds > 1 else "one rank"
-        return None
+        few = "AURAC needs two ranks that all seeds have" if self.seeds > 1 else "one rank"
+        return self.lacks or (few if len(self.ranks) < 2 else None)
 
     @property
     def rolling(self) -> bool:
@@ -114,7 +115,7 @@ class Row:
     def trained_rank(self) -> int | None:
         """The rank to which all seeds were trained; where none says it, the largest one."""
         if not any(curve.trained_rank for curve in self.curves):
-            return only(max((*curve.ranks, *curve.missing)) for curve in self.curves)
+            return only(max((*c.ranks, *c.missing, *c.fewer)) for c in self.curves)
         return only(curve.trained_rank for curve in self.curves)
 
     @property
@@ -212,6 +213,7 @@ def gather(curves: Iterable[Curve], groups: Groups) -> list[Row]:
     """The rows, task by task in the order of their curves.
 
     Curves of one adapter or recipe, task, metric and cut are seeds, in the order of their names.
+    A seed of which only fewer examples were asked, at every rank, is a row by itself.
 
     Args:
         curves: Of one or several tasks.
@@ -227,7 +229,8 @@ def gather(curves: Iterable[Curve], groups: Groups) -> list[Row]:
     members: dict[tuple[str, Key], list[Curve]] = {}
     first: dict[str, Key] = {}
     for curve in every:
-        name = recipes.get(curve.adapter or "", curve.adapter or "adapter")
+        name = curve.adapter or "adapter"
+        name = recipes.get(name, name) if curve.ranks or curve.missing else name
         task = curve.task or "task"
         if tasks.count(curve.task) > 1 and curve.metric:
             task = f"{task} ({curve.metric})"
@@ -244,61 +247,18 @@ def gather(curves: Iterable[Curve], groups: Groups) -> list[Row]:
                 raise CurveError(f"There are two curves of {which} under one cut.")
         rows.append(Row(key, task, tuple(seeds), first=key == first[key.adapter]))
     each_task = dict.fromkeys(row.task for row in rows)
-    placed = [_on_shared_examples([r for r in rows if r.task == t]) for t in each_task]
-    return list(chain.from_iterable(placed))
+    return [row for t in each_task for row in _on_same_examples([r for r in rows if r.task == t])]
 
 
-def _on_shared_examples(rows: Sequence[Row]) -> list[Row]:
-    """The rows of a task: those that are compared on the examples that they share, others below.
+def _on_same_examples(rows: Sequence[Row]) -> list[Row]:
+    """The rows of a task with their examples in one order, and their clusters.
 
-    The seeds of a row are those that share their examples in the same way. A row without examples,
-    of which only accuracies are known, is compared as it is.
+    Rows of which only accuracies are known stay as they are.
     """
-    known = [row for row in rows if all(curve.outcomes is not None for curve in row.curves)]
+    known = [c for row in rows for c in row.curves if c.doc_ids or c.outcomes is not None]
     if not known:
-        return _on_same_texts(rows)
-    sets = iter(identities([curve for row in known for curve in row.curves]))
-    own = {row.key: [next(sets) for _ in row.curves] for row in known}
-    seeds = {key: shared(each) for key, each in own.items()}
-    inside, wanted = shared([common for _, common in seeds.values()])
-    unpaired = max(len(common) for _, common in seeds.values()) - len(wanted)
-    placed = {}
-    for place, row in enumerate(known):
-        kept, common = seeds[row.key]
-        there, outside = wanted, None
-        if place not in inside:
-            there, outside = common, f"{len({*common} & {*wanted})} of {len(wanted)} examples"
-        each = list(zip(row.curves, own[row.key], strict=True))
-        placed[row.key] = replace(
-            row,
-            curves=tuple(on(*each[at], there) for at in kept),
-            outside=outside,
-            left_out=tuple(
-                f"{curve.label} has {len({*has} & {*common})} of {len(common)} examples"
-                for at, (curve, has) in enumerate(each)
-                if at not in kept
-            ),
-            unpaired=unpaired,
-        )
-    return _clustered([placed.get(row.key, row) for row in rows])
-
-
-def _on_same_texts(rows: Sequence[Row]) -> list[Row]:
-    """The rows of a task of perplexities: those on the texts that most rows have, others below."""
-    texts = [row.curves[0].prompts or () for row in rows]
-    most = max(texts, key=lambda each: (texts.count(each) * len(each), len(each)))
-    return [
-        row if own == most else replace(row, outside=f"{len(own)} other texts")
-        for row, own in zip(rows, texts, strict=True)
-    ]
-
-
-def _clustered(rows: Sequence[Row]) -> list[Row]:
-    """The rows with the clusters of their examples, those that are compared with the same ones."""
-    own = {r.key: next((c for c in r.curves if c.clusters is not None), None) for r in rows}
-    known = [curve for row in rows if row.outside is None and (curve := own[row.key])]
-    for other in known[1:]:
-        check_clusters(known[0], other)
-    own |= {row.key: next(iter(known), None) for row in rows if row.outside is None}
-    codes = {key: None if curve is None else curve.cluster_codes for key, curve in own.items()}
-    return [replace(row, clusters=codes[row.key]) for row in rows]
+        return [*rows]
+    placed = dict(zip(known, in_one_order(known), strict=True))
+    codes = next((c.cluster_codes for c in placed.values() if c.clusters is not None), None)
+    curves = (tuple(placed.get(curve, curve) for curve in row.curves) for row in rows)
+    return [replace(row, curves=c, clusters=codes) for row, c in zip(rows, curves, strict=True)]

@@ -13,8 +13,7 @@ from typing_extensions import Self
 from aurac.adapters import save_adapter
 from aurac.adapters.cut import Cut, Truncation
 from aurac.adapters.truncate import Prepared
-from aurac.backends.keys import hide, holds_key
-from aurac.errors import RunFolderError
+from aurac.errors import RunFolderError, UsageError
 from aurac.models.base import LoadedBase
 from aurac.tasks.build import quiet
 
@@ -24,6 +23,7 @@ _NO_IDENTITY = {  # where the answers come from and how fast, not which they are
     "gpu_memory_utilization", "max_num_seqs", "max_loras", "max_cpu_loras", "max_lora_rank",
     "device_map",
 }  # fmt: skip
+_KEYS = {"api_key", "auth_token", "header", "hf_token", "password", "token"}
 
 
 class Backend:
@@ -36,13 +36,13 @@ class Backend:
         arguments: lm-eval's arguments of it.
         base: The base; perhaps an outline, without weights.
         checked: Whether its answers are held against the engine's before the first cell.
-        scores: Whether it gives log-likelihoods.
+        gives_logprobs: Whether it gives log-likelihoods.
         progress: Called with the number of requests newly answered (negative if repeated), where
             that is known before a block ends.
     """
 
     checked = False
-    scores: Any = True
+    gives_logprobs: Any = True
     progress: Callable[[int], None] = staticmethod(lambda _count: None)
 
     def __init__(
@@ -52,7 +52,11 @@ class Backend:
         self._folder = folder
         self._prepared: dict[Truncation, Prepared] = {}
         self._exported: dict[tuple[Truncation, int], Path] = {}
-        hide(arguments)
+        for argument in sorted(_KEYS & arguments.keys()):
+            raise UsageError(
+                f"{argument} in --model-args may be a key, and these arguments are kept in files: "
+                "give keys in the environment, such as OPENAI_API_KEY or HF_TOKEN"
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -79,11 +83,7 @@ class Backend:
 
     def identity(self) -> dict[str, Any]:
         """What decides its answers beside the base and the prompts."""
-        told = {
-            name: value
-            for name, value in self.arguments.items()
-            if name not in _NO_IDENTITY and not holds_key(name)
-        }
+        told = {name: v for name, v in self.arguments.items() if name not in _NO_IDENTITY}
         dtype = str(self.arguments.get("dtype") or "auto")
         backend = f"{self.name}, {self.version}"
         return {"backend": backend, "dtype": dtype, "model_args": told or None}
@@ -91,12 +91,12 @@ class Backend:
     def load(self) -> None:
         """Load what every cell needs, so that a base that cannot be used fails before the first."""
 
-    def begin(self, cuts: Sequence[Cut], *, scores: bool) -> None:
+    def begin(self, cuts: Sequence[Cut], *, logprobs: bool) -> None:
         """Before the first cell: raise what would fail every cell.
 
         Args:
             cuts: All that will be asked for.
-            scores: Whether log-likelihoods will be.
+            logprobs: Whether log-likelihoods will be.
         """
 
     def prepare(self, task: Any) -> None:

@@ -21,17 +21,18 @@ from operator import itemgetter
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 from lm_eval.api.instance import Instance
 
 from aurac.adapters.cut import Cut
 from aurac.backends.backend import Backend
-from aurac.backends.keys import redacted
 from aurac.curves.display import slot_rank
 from aurac.engine.tokens import encode_texts
 from aurac.errors import AuracError, CellError, UsageError, first_line
 from aurac.terminal import one_line
 
 SERVER = "local-completions"
+_SHORTEST_KEY = 8
 
 
 class ServerError(AuracError):
@@ -40,13 +41,18 @@ class ServerError(AuracError):
     exit_code = 3
 
 
+class IncompleteAnswerError(CellError):
+    """An answer that lacks a text or the log-probability of a token."""
+
+    exit_code = 4
+
+
 class ServerBackend(Backend):
     """lm-eval's ``local-completions``, whose model is the name of a cut.
 
     Attributes:
-        address: The server's, without a path or a password.
+        address: The server's, without a path.
         served: The name of the served base.
-        names: Rank → name of an adapter that is served already; the others are loaded.
         threads: How many requests are sent at a time.
     """
 
@@ -58,9 +64,9 @@ class ServerBackend(Backend):
         url = str(arguments.get("base_url") or "")
         if not urlsplit(url).netloc:
             raise UsageError(f"--model {name} needs --model-args base_url=http://HOST:PORT/v1/…")
-        self._root = re.sub("(/v1(/completions)?)?/?$", "", url)
-        self.address = re.sub("//[^/@]*@", "//", self._root)
-        self.names: Mapping[int, str] = {}
+        if "@" in urlsplit(url).netloc:
+            raise UsageError("base_url is kept in files: give its user and password in ~/.netrc")
+        self.address = re.sub("(/v1(/completions)?)?/?$", "", url)
         self.threads = int(arguments.get("num_concurrent", 1))
         self._loaded: set[str] = set()
         served = self.models()
@@ -110,7 +116,7 @@ class ServerBackend(Backend):
         self._cut, self._lm.model = cut, self._name(cut)
         yield self._lm
 
-    def begin(self, cuts: Sequence[Cut], *, scores: bool) -> None:
+    def begin(self, cuts: Sequence[Cut], *, logprobs: bool) -> None:
         """Have every cut served, and ask whether the prompt's log-probabilities come.
 
         Raises:
@@ -118,14 +124,14 @@ class ServerBackend(Backend):
                 log-probabilities of the prompt and it gives none.
         """
         self._serve(cuts)
-        if scores and not self.scores:
+        if logprobs and not self.gives_logprobs:
             raise UsageError(
                 f"{self.address} gives no log-probabilities of the prompt (echo with logprobs), "
                 "without which every choice of a multiple-choice task would score 0"
             )
 
     @cached_property
-    def scores(self) -> bool:
+    def gives_logprobs(self) -> bool:
         """Whether a request with echo and logprobs gets one log-probability for each token."""
         asked = Instance("loglikelihood", {}, ("One two three", " four five six"), 0)
         with self.lm(None) as lm:
@@ -155,14 +161,17 @@ class ServerBackend(Backend):
             raise ServerError(f"{self.address} answers {count}")
         for prompt, choice in zip(asked["prompt"], given, strict=True):
             each = (choice.get("logprobs") or {}).get("token_logprobs") or ()
-            if "echo" in asked and len(each) != len(prompt) + 1:
-                raise CellError(f"{self.address} gives no log-probability for each token")
+            known = np.isfinite(np.array(each[1:], dtype=float))  # the first token has none
+            if "echo" in asked and (len(known) != len(prompt) or not known.all()):
+                raise IncompleteAnswerError(
+                    f"{self.address} gives no log-probability for each token"
+                )
             if "echo" not in asked and choice.get("text") is None:
-                raise CellError(f"{self.address} answers without a text")
+                raise IncompleteAnswerError(f"{self.address} answers without a text")
         return told
 
     def _name(self, cut: Cut | None) -> str:
-        return (self.names.get(cut.rank) or self.exported(cut).name) if cut else self.served
+        return self.exported(cut).name if cut else self.served
 
     def _serve(self, cuts: Sequence[Cut | None]) -> None:
         """Have the server load what it lacks."""
@@ -170,22 +179,20 @@ class ServerBackend(Backend):
         for cut in cuts:
             if (name := self._name(cut)) in served:
                 continue
-            if cut is None or self.names:
+            if cut is None:
                 raise UsageError(f"{self.address} serves {', '.join(served)}, and no {name!r}")
             what = {"lora_name": name, "lora_path": str(self.exported(cut))}
             try:
                 self.send("post", "/v1/load_lora_adapter", json=what)
-            except UsageError as error:
-                folders = {self.exported(each): slot_rank(each.rank) for each in cuts if each}
-                modules = shlex.join(f"{folder.name}={folder}" for folder in folders)
-                raise UsageError(
-                    f"{self.address} loads no adapters while it runs: start it with "
-                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, or with --enable-lora --max-lora-rank "
-                    f"{max(folders.values())} --lora-modules {modules}"
-                ) from error
-            except CellError:
-                if name not in self.models():  # unless another process was quicker
-                    raise
+            except (UsageError, CellError) as error:
+                if name not in self.models():  # another process was not quicker
+                    folders = {self.exported(each): slot_rank(each.rank) for each in cuts if each}
+                    modules = shlex.join(f"{folder.name}={folder}" for folder in folders)
+                    raise UsageError(
+                        f"{error}; start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, or with "
+                        f"--enable-lora --max-lora-rank {max(folders.values())} --lora-modules "
+                        f"{modules}"
+                    ) from error
             self._loaded.add(name)
             served.add(name)
 
@@ -195,7 +202,7 @@ class ServerBackend(Backend):
         try:
             return json.loads(text)
         except ValueError as error:
-            what = f"{self.address}{path} answers what is no JSON: {_said(text)}"
+            what = f"{self.address}{path} answers what is no JSON: {one_line(text)[:200]}"
             raise ServerError(what) from error
 
     @cached_property
@@ -205,14 +212,13 @@ class ServerBackend(Backend):
         from requests.adapters import HTTPAdapter
 
         given, session = self.arguments, Session()
-        session.mount(self._root, HTTPAdapter(pool_maxsize=self.threads))
+        session.mount(self.address, HTTPAdapter(pool_maxsize=self.threads))
         session.verify = given.get("verify_certificate", True) and given.get("ca_cert_path", True)
-        key = {"Authorization": f"Bearer {os.environ.get('OPENAI_API_KEY', '')}"}
-        session.headers.update(given.get("header") or key)
+        session.headers["Authorization"] = f"Bearer {os.environ.get('OPENAI_API_KEY', '')}"
         return session
 
     def send(self, method: str, path: str, **content: Any) -> str:
-        """A request; what comes back, without keys.
+        """A request; what comes back, without the key.
 
         Raises:
             ServerError, UsageError, CellError: No answer yet; no such path; no such request.
@@ -221,21 +227,24 @@ class ServerBackend(Backend):
 
         timeout = float(self.arguments.get("timeout", 300))  # lm-eval's own
         try:
-            reply = self._session.request(method, self._root + path, timeout=timeout, **content)
+            reply = self._session.request(method, self.address + path, timeout=timeout, **content)
         except RequestException as error:
-            what = redacted(first_line(error)).rpartition(": ")[2].strip("')\"")
+            what = _redacted(first_line(error)).rpartition(": ")[2].strip("')\"")
             raise ServerError(f"{self.address} does not answer ({what})") from error
         reply.encoding = "utf-8"
-        status, text = reply.status_code, redacted(reply.text)
+        status, text = reply.status_code, _redacted(reply.text)
         if status >= 400:
             later, absent = status == 429 or status >= 500, status in (401, 403, 404, 405)
             kind = ServerError if later else UsageError if absent else CellError
-            raise kind(f"{self.address}{path} answers {status} {reply.reason}: {_said(text)}")
+            said = f"answers {status} {reply.reason}: {one_line(text)[:200]}"
+            raise kind(f"{self.address}{path} {said}")
         return text
 
 
-def _said(text: str) -> str:
-    return "no text" if "\ufffd" in text else one_line(text)[:200]
+def _redacted(text: str) -> str:
+    """A text without `OPENAI_API_KEY`, which a server may repeat; one such as EMPTY is no key."""
+    key = os.environ.get("OPENAI_API_KEY", "")
+    return text.replace(key, "…") if len(key) >= _SHORTEST_KEY else text
 
 
 def _client(server: ServerBackend) -> Any:

@@ -1,6 +1,6 @@
-"""The command line: parse, call the library, print. A command's file is loaded when it is used.
+"""The command line: parse, call the library, print.
 
-Messages: aurac's warnings go to the screen, each once; those of libraries to a log.
+The files of commands load libraries only within functions, so that `--help` is instant.
 """
 
 from __future__ import annotations
@@ -10,43 +10,28 @@ import os
 import sys
 import traceback
 from difflib import get_close_matches
-from importlib import import_module
-from logging.handlers import RotatingFileHandler
 from typing import Any
 
 import click
 
-from aurac.backends.keys import redacted
+from aurac.cli import adapters, compare, listing, plan, results, training
 from aurac.errors import AuracError, first_line
-from aurac.models import cache_root
 from aurac.models.device import share_cores
 from aurac.terminal import spelled, visible_output
 
 SECTIONS = {
-    "Compare adapters": {
-        "compare": ("compare", "Evaluate adapters at every rank: which to ship, which is better."),
-        "recommend": ("results", "Name the rank to ship of each adapter of a finished run."),
-        "score": (
-            "results",
-            "Compute AURAC and differences from a table, lm-eval's logs or a run.",
-        ),
-        "report": ("results", "Write the report of a run again, with other labels or margin."),
-        "export": ("results", "Write a run as lm-eval's results and samples."),
-        "plan": ("plan", "Say how many examples and seeds a difference needs."),
-        "check-server": ("server", "Check that a server computes an adapter at every rank."),
-    },
-    "Make adapters": {
-        "inspect": ("adapters", "Say what a checkpoint is: format, method, ranks, scaling, sizes."),
-        "truncate": ("adapters", "Cut an adapter to a smaller rank; the result is plain PEFT."),
-        "train": ("training", "Train an adapter from a recipe."),
-        "study": ("training", "Train and evaluate a whole experiment from one file."),
-    },
-    "What is here": {
-        "tasks": ("tasks", "List the bundled tasks."),
-        "zoo": ("zoo", "List the adapters that come with the sources, and base models."),
-    },
+    "Compare adapters": [
+        compare.compare,
+        results.recommend,
+        results.score,
+        results.report,
+        results.export,
+        plan.plan,
+    ],
+    "Make adapters": [adapters.inspect, adapters.truncate, training.train, training.study],
+    "What is here": [listing.list_all],
 }
-COMMANDS = {name: place for section in SECTIONS.values() for name, place in section.items()}
+COMMANDS = {str(command.name): command for commands in SECTIONS.values() for command in commands}
 _QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -55,8 +40,8 @@ _QUIET = {
 }
 
 
-class LazyGroup(click.Group):
-    """Imports a command's file only when that command is used, so that `--help` is instant."""
+class Group(click.Group):
+    """The commands by section; a mistyped one is an error that names the nearest."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """As click does, with control characters spelled out."""
@@ -74,23 +59,14 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of `COMMANDS`."""
+        """In the order of their sections."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, or None."""
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = getattr(
-            import_module(f"aurac.cli.{COMMANDS[cmd_name][0]}"), cmd_name.replace("-", "_")
-        )
-        return command
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Names with their one-line help, without importing any of them."""
+        """Each with the first sentence of its help."""
         for title, commands in SECTIONS.items():
             with formatter.section(title):
-                formatter.write_dl([(name, text) for name, (_, text) in commands.items()])
+                formatter.write_dl([(str(c.name), c.get_short_help_str(100)) for c in commands])
 
 
 def hyphens(name: str) -> str:
@@ -99,7 +75,8 @@ def hyphens(name: str) -> str:
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=Group,
+    commands=COMMANDS,
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 100,
@@ -144,7 +121,7 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - the one place where all of them end
         if "--debug" in sys.argv:
             traceback.print_exc()
-        sys.stderr.write(spelled(redacted(f"aurac: error: {message(error)}\n")))
+        sys.stderr.write(spelled(f"aurac: error: {message(error)}\n"))
         status = getattr(error, "exit_code", 2)
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -186,39 +163,19 @@ class Screen(logging.StreamHandler):  # type: ignore[type-arg]
             super().emit(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line without a traceback, which only the log keeps."""
-        return spelled(redacted(f"aurac: {record.levelname.lower()}: {record.getMessage()}"))
+        """One line without a traceback."""
+        return spelled(f"aurac: {record.levelname.lower()}: {record.getMessage()}")
 
 
 def log(*, debug: bool) -> None:
-    """Messages of libraries go to `AURAC_CACHE/logs/aurac.log`; with `debug` to the terminal."""
+    """Show aurac's warnings, or with `debug` what libraries say, too."""
     logging.captureWarnings(capture=True)
-    root, ours = logging.getLogger(), logging.getLogger("aurac")
-    for logger in (root, ours):  # a second command must not print twice
-        for handler in [h for h in logger.handlers if getattr(h, "of_aurac", False)]:
-            logger.removeHandler(handler)
-            handler.close()
-    layout = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    ours = logging.getLogger("aurac")
+    ours.handlers.clear()
     if debug:
-        _add(root, logging.StreamHandler(), layout)
-        root.setLevel(logging.INFO)
+        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
         return
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    path = cache_root() / "logs" / "aurac.log"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = RotatingFileHandler(path, maxBytes=5_000_000, backupCount=1, encoding="utf-8")
-        _add(root, file, layout)
-    except OSError:
-        _add(root, logging.NullHandler(), layout)  # a full or read-only disk is no error
-    _add(ours, Screen(), None)
-
-
-def _add(
-    logger: logging.Logger, handler: logging.Handler, layout: logging.Formatter | None
-) -> None:
-    if layout:
-        handler.setFormatter(layout)
-    handler.of_aurac = True  # type: ignore[attr-defined]
-    logger.addHandler(handler)
+    logging.getLogger().addHandler(logging.NullHandler())
+    ours.addHandler(Screen())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aurac.cli import shared
-from aurac.cli.shared import FOLDER, command, numbers
+from aurac.cli.shared import FOLDER, command, whole_numbers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,9 @@ checkpoint_options = shared.options(  # for what a checkpoint's file may not say
     ),
     click.option("--alpha", type=float, help="Alpha of that rule."),
     click.option(
-        "--nested-ranks", type=numbers, help="Ranks that were trained as nested, such as 1,2,4,8."
+        "--nested-ranks",
+        type=whole_numbers,
+        help="Ranks that were trained as nested, such as 1,2,4,8.",
     ),
 )
 
@@ -57,57 +59,58 @@ def inspect(checkpoint_path: str, as_json: bool, **stated: Any) -> None:
     from aurac.adapters import load_adapter
     from aurac.adapters.inspect import inspect as inspected
 
-    facts = inspected(load_adapter(checkpoint_path, **stated))
+    described = inspected(load_adapter(checkpoint_path, **stated))
     if as_json:
-        shared.print_json(facts)
+        shared.print_json(described.facts)
         return
-    for label, value in _heading(facts).items():
+    for label, value in _heading(described).items():
         click.echo(f"{label:<12}{value}")
     click.echo()
-    shared.print_rows(rows := [_row(facts, each) for each in facts.by_rank])
+    shared.print_rows(rows := [_row(described, each) for each in described.by_rank])
     for column, meaning in _CAPTIONS.items():
         if column in rows[0]:
             click.echo(f"{column}: {meaning}")
-    if facts.by_rank[0].slot is None:
+    if described.by_rank[0].slot is None:
         click.echo(
             "vLLM does not serve this: it has DoRA, whole modules, biases, or experts or "
             "embeddings beside linear modules"
         )
-    for note in facts.notes:
+    for note in described.adapter.notes:
         click.echo(f"note: {note}")
 
 
-def _heading(facts: Description) -> dict[str, str]:
-    method, derived, nesting = facts.method or "not recorded", facts.derived, facts.nesting
-    if nesting and nesting.ranks != (facts.trained_rank,):
+def _heading(described: Description) -> dict[str, str]:
+    adapter, facts = described.adapter, described.facts
+    method, derived, nesting = adapter.method or "not recorded", adapter.derived, adapter.nesting
+    if nesting and nesting.ranks != (adapter.rank,):
         method += f", nested ranks {','.join(map(str, nesting.ranks))}"
     if nesting and nesting.update:
         method += f", update {nesting.update}"
-    if facts.folded:
+    if nesting and adapter.folded:
         method += ", P folded in"
     if derived and derived.trained:
         method = f"{derived.trained.method} before it was cut"
-    ranks = ", ".join(f"{n} of rank {r}" for r, n in facts.module_ranks.items())
-    alpha = "per module" if facts.alpha is None else f"{facts.alpha:g}"
+    ranks = ", ".join(f"{n} of rank {r}" for r, n in facts["module_ranks"].items())
+    alpha = "per module" if adapter.alpha is None else f"{adapter.alpha:g}"
     rows = {
-        "adapter": facts.name,
-        "format": facts.format,
-        "base": facts.base or "not recorded",
-        "method": method + (", DoRA with trained magnitudes" if facts.dora else ""),
-        "seed": "not recorded" if facts.seed is None else str(facts.seed),
-        "scaling": f"{facts.rule or 'mixed'}, alpha {alpha}",
-        "modules": f"{facts.modules} ({ranks}), {'/'.join(facts.dtypes)}",
-        "best cut": f"{facts.basis}, rescale {facts.rescale}",
-        "sha256": facts.sha256,
+        "adapter": adapter.name,
+        "format": adapter.format,
+        "base": adapter.base or "not recorded",
+        "method": method + (", DoRA with trained magnitudes" if adapter.dora else ""),
+        "seed": "not recorded" if adapter.seed is None else str(adapter.seed),
+        "scaling": f"{adapter.rule or 'mixed'}, alpha {alpha}",
+        "modules": f"{facts['modules']} ({ranks}), {adapter.dtype}",
+        "best cut": f"{described.basis}, rescale {described.rescale}",
+        "sha256": adapter.sha256,
     }
     if derived:
         rows["cut by"] = f"{derived}, from {derived.from_sha256}"
-    if facts.extra_tensors:
-        rows["beside them"] = f"{facts.extra_tensors} whole tensors"
+    if adapter.extras:
+        rows["beside them"] = f"{len(adapter.extras)} whole tensors"
     return rows
 
 
-def _row(facts: Description, at: AtRank) -> dict[str, object]:
+def _row(described: Description, at: AtRank) -> dict[str, object]:
     """What a rank has; the trained weight of its component only where that is not the rule's."""
     from aurac.curves.numbers import size
 
@@ -117,13 +120,15 @@ def _row(facts: Description, at: AtRank) -> dict[str, object]:
     row: dict[str, object] = {
         "rank": at.rank,
         "parameters": f"{at.parameters:,}",
-        "MB": f"{at.bytes / 1e6:.2f}",
+        f"MB in {described.adapter.dtype}": f"{at.bytes / 1e6:.2f}",
         "scale": number(at.scale, ".4g"),
     }
-    if facts.rescale == "trained" and facts.p is not None:
-        row["trained p"] = f"{facts.p[at.rank - 1]:.4g}" if at.rank <= len(facts.p) else None
+    if described.rescale == "trained" and (p := described.p) is not None:
+        row["trained p"] = f"{p[at.rank - 1]:.4g}" if at.rank <= len(p) else None
     row |= {"energy, prefix": number(at.prefix, ".1%"), "energy, svd": number(at.svd, ".1%")}
-    return row if at.slot is None else row | {"vLLM slot": f"{at.slot}: {size(at.slot_bytes)}"}
+    if at.slot is not None:
+        row["vLLM slot, 16 bit"] = f"{at.slot}: {size(at.slot_bytes)}"
+    return row
 
 
 @command()
@@ -177,6 +182,6 @@ def truncate(
         content = {"folder": str(out), "rank": cut.rank, "derived": cut.derived}
         shared.print_json(content | {"parameters": parameters, "bytes": size})
     else:
-        click.echo(f"{out}  {how}, {parameters:,} parameters, {size / 1e6:.2f} MB")
+        click.echo(f"{out}  {how}, {parameters:,} parameters, {size / 1e6:.2f} MB in {cut.dtype}")
     for note in adapter.notes:
         click.echo(f"note: {note}", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import sys
@@ -10,25 +9,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from aurac.cli import shared
 from aurac.cli.shared import FOLDER, command
-from aurac.cli.tasks import TaskNames, include_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from aurac.runs.settings import Settings
 
 _BATCH = "Sequences in a forward pass, at most. Default: as many as fit."
 _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: the model's."
 
 
+class TaskNames(click.types.StringParamType):
+    """Names of tasks, separated by commas; the bundled ones are completed."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """With `a,b` typed, the rest of the last one."""
+        from aurac.tasks import BUNDLED
+
+        before, comma, last = incomplete.rpartition(",")
+        names = (f"{before}{comma}{name}" for name in BUNDLED if name.startswith(last))
+        return [CompletionItem(name) for name in names]
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
+        """Where names are found."""
+        return "`aurac list` and `lm-eval ls tasks` list them."
+
+
 @command(
     common="tasks limit base margin num-fewshot apply-chat-template gen-kwargs ranks basis device "
-    "out dry-run json",
+    "dtype out dry-run json",
     epilog="Exit codes: 0 done, 2 bad input, 3 some ranks could not be evaluated (the same command "
-    "tries them again), 130 interrupted.",
+    "tries them again), 4 a server or vLLM does not compute an adapter, 130 interrupted.",
 )
 @click.argument("checkpoints", nargs=-1, required=True, metavar="CKPT...")
 # Tasks
@@ -53,7 +68,11 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
     help="File of examples that the adapters were trained on: those of the tasks that are in it "
     "are counted.",
 )  # fmt: skip
-@include_path
+@click.option(
+    "--include-path",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with more tasks, as YAML files for lm-eval.",
+)
 @click.option("--base", help="Base model. Default: the one that the adapters record.")
 @shared.group
 @shared.cluster
@@ -102,7 +121,11 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
 )  # fmt: skip
 # Hardware
 @shared.device
-@click.option("--dtype", metavar="float32|bfloat16|float16", help="Precision of the model.")
+@click.option(
+    "--dtype", metavar="float32|bfloat16|float16",
+    help="Precision of the model. Default: the run folder's, else float32 on a CPU and bfloat16 "
+    "on a GPU.",
+)  # fmt: skip
 @click.option("--batch-size", "-b", metavar="NUMBER|auto", help=_BATCH)
 @click.option("--max-length", type=click.IntRange(1), help=_LENGTH)
 @click.option("--device-map", help="Spread the base over devices: auto, balanced, … or JSON.")
@@ -132,10 +155,15 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
     "--no-check", "check", is_flag=True, flag_value=False, default=True,
     help="Do not hold a server's or vLLM's answers against the engine's before the first cell.",
 )  # fmt: skip
+@click.option(
+    "--check-only", is_flag=True,
+    help="Hold a server's or vLLM's answers at every rank against the engine's; evaluate nothing.",
+)  # fmt: skip
 def compare(
     checkpoints: tuple[str, ...],
     tasks: tuple[str, ...],
     dry_run: bool,
+    check_only: bool,
     as_json: bool,
     details: bool,
     **words: Any,
@@ -162,6 +190,8 @@ def compare(
     settings = Settings.of(checkpoints, tasks, **given)
     if dry_run:
         return show_cells(settings, as_json=as_json)
+    if check_only:
+        return show_check(settings, as_json=as_json)
     from aurac.runs.progress import Bar
 
     bar = Bar()
@@ -171,22 +201,23 @@ def compare(
         from aurac.runs.compare import run
 
         done = run(settings, bar, shlex.join(["aurac", *sys.argv[1:]]))
-    if done.curves:
-        shared.print_analysis(done.analysis, done.stored, as_json=as_json, details=details)
+    if any(curve.ranks for curve in done.curves):
+        shared.print_analysis(done.analysis, done, as_json=as_json, details=details)
         click.echo(f"report: {done.folder / 'report.html'}", err=as_json)
-        if read_run(done.folder).manifest.held - done.stored.manifest.held:
+        if read_run(done.folder).manifest.has_more_than(done.manifest):
             click.echo("the report shows all that the run folder has, which is more", err=as_json)
     else:
-        shared.print_failures(done.stored)
+        shared.print_failures(done)
     return 3 if done.failures else 0
 
 
 def show_cells(settings: Settings, *, as_json: bool) -> int:
     """What `compare` would compute."""
-    with _offline():
-        from aurac.runs.compare import dry_run
+    for library in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        os.environ.setdefault(library, "1")
+    from aurac.runs.compare import dry_run
 
-        folder, cells = dry_run(settings)
+    folder, cells = dry_run(settings)
     if as_json:
         shared.print_json({"folder": folder, "cells": cells})
         return 0
@@ -196,13 +227,17 @@ def show_cells(settings: Settings, *, as_json: bool) -> int:
     return 0
 
 
-@contextlib.contextmanager
-def _offline() -> Iterator[None]:
-    """No library fetches anything; what the environment said before holds again afterwards."""
-    names = [x for x in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE") if x not in os.environ]
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name in names:
-            os.environ.pop(name, None)
+def show_check(settings: Settings, *, as_json: bool) -> int:
+    """Whether a server or vLLM computes the base and the adapters at every rank."""
+    from aurac.runs.check import check_only
+    from aurac.runs.progress import Bar
+
+    found = []
+    with Bar() as bar:
+        for result in check_only(settings, bar):
+            found.append(result)
+            if not as_json:
+                click.echo(result)
+    if as_json:
+        shared.print_json(found)
+    return 0 if all(result.right for result in found) else 4

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from aurac.cli import shared
-from aurac.cli.shared import command, fraction, numbers
+from aurac.cli.shared import command, fraction, whole_numbers
 from aurac.errors import UsageError
 
 
@@ -18,7 +18,7 @@ from aurac.errors import UsageError
 )
 @shared.margin()
 @click.option(
-    "--seeds", type=numbers, default="1,3,5", show_default=True,
+    "--seeds", type=whole_numbers, default="1,3,5", show_default=True,
     help="Training seeds of each recipe, a row for each number.",
 )  # fmt: skip
 @click.option(

@@ -76,7 +76,7 @@ def members(text: str) -> tuple[str, tuple[str, ...]]:
     return name, tuple(names.split(","))
 
 
-def numbers(text: str) -> tuple[int, ...]:
+def whole_numbers(text: str) -> tuple[int, ...]:
     """`1,2,4` as whole numbers."""
     try:
         return tuple(int(part) for part in text.split(","))
@@ -88,8 +88,8 @@ def fraction(text: str | float) -> float:
     """A number between 0 and 1."""
     number = float(click.FLOAT(text))
     if not 0 < number < 1:
-        points = f": {text} points are {number / 100:g}" if 1 <= number < 100 else ""
-        raise click.BadParameter(f"{text} is not between 0 and 1{points}")
+        meant = f": {text} % is {number / 100:g}" if 1 <= number < 100 else ""
+        raise click.BadParameter(f"{text} is not between 0 and 1{meant}")
     return number
 
 
@@ -104,7 +104,7 @@ def options(*each: Callable[[F], F]) -> Callable[[F], F]:
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 details = click.option(
     "--details", is_flag=True,
-    help="Also print wins and losses, AURAC on a linear axis, and what each rank weighs.",
+    help="Also print wins and losses of each difference, and the mean loss of a token.",
 )  # fmt: skip
 margin = functools.partial(
     click.option,
@@ -172,7 +172,7 @@ def print_failures(run: StoredRun) -> None:
 
 def absent(run: StoredRun) -> list[TaskInfo]:
     """The tasks of which no adapter has a result."""
-    known = {curve.task for curve in run.curves}
+    known = {curve.task for curve in run.curves if curve.ranks}
     return [task for task in run.tasks if task.name not in known]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.curves.checks import check_ranks, check_task, fractions, numbers, whole_rank
+from aurac.curves.checks import check_ranks, fractions, numbers, whole_rank
 from aurac.curves.display import cut_name
 from aurac.errors import CurveError
 
@@ -45,6 +45,8 @@ class Curve:
         baseline: Accuracy of the base (rank 0), a fraction; never part of AURAC.
         base_scores: (n,) score of the base on every example; `baseline` is then their mean.
         missing: ``rank -> reason`` for ranks without an accuracy; never imputed.
+        fewer: ``rank -> examples`` for ranks that were asked fewer examples than the curve has;
+            they are no part of it.
         sizes: ``rank -> bytes`` of the adapter truncated there.
         unfinished: ``rank -> answers`` that were cut off at `token_limit`; rank 0 is the base. Of
             a rank that is absent it is not known.
@@ -56,8 +58,8 @@ class Curve:
         rolling: Whether `accuracy` is a metric such as perplexity, any number, without an area.
 
     Raises:
-        CurveError: Numbers that are no fractions, ranks that are none or repeat, or labels and
-            scores that do not fit together.
+        CurveError: Numbers that are no fractions, ranks that are none or repeat, labels and scores
+            that do not fit together, or no rank at all, not even one in `missing` or `fewer`.
     """
 
     ranks: tuple[int, ...]
@@ -78,6 +80,7 @@ class Curve:
     baseline: float | None = None
     base_scores: NDArray[np.float64] | None = field(default=None, repr=False)
     missing: Mapping[int, str] = field(default_factory=dict)
+    fewer: Mapping[int, int] = field(default_factory=dict)
     sizes: Mapping[int, int] = field(default_factory=dict)
     unfinished: Mapping[int, int] = field(default_factory=dict)
     nats: Mapping[int, float] = field(default_factory=dict)
@@ -89,10 +92,11 @@ class Curve:
 
     def __post_init__(self) -> None:
         """Validate and sort."""
-        check_task(self.task)
         if self.seed is not None:
             self._set("seed", whole_rank(self.seed, "Seed"))
-        ranks, checked = check_ranks(self.ranks), numbers if self.rolling else fractions
+        known = self.ranks or not (self.missing or self.fewer)
+        ranks = check_ranks(self.ranks) if known else []
+        checked = numbers if self.rolling else fractions
         single = self.outcomes is None
         what = "accuracies" if single else "example scores"
         values = checked(self.accuracy if single else self.outcomes, what)
@@ -238,10 +242,11 @@ class Curve:
             accuracy=tuple(self.accuracy[i] for i in rows),
             outcomes=None if self.outcomes is None else self.outcomes[rows],
             missing={},
+            fewer={},
         )
 
     def in_order(self, places: NDArray[np.intp]) -> Curve:
-        """The same curve on some of its examples, in this order, given by their places here."""
+        """The same curve with its examples in another order, given by their places here."""
         changed: dict[str, Any] = {
             name: tuple(values[i] for i in places)
             for name in _LABELS
@@ -250,6 +255,4 @@ class Curve:
         for name in ("outcomes", "base_scores"):
             if (scores := getattr(self, name)) is not None:
                 changed[name] = scores[..., places]
-        if len(places) != self.n_docs:
-            changed |= {"unfinished": {}, "nats": {}}
         return replace(self, **changed)

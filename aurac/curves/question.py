@@ -56,7 +56,7 @@ class Question(msgspec.Struct, frozen=True):
         ranks: Those over which AURAC is taken; a row that lacks one has none. Empty: all ranks that
             the complete rows of a task have.
         tasks: The tasks that are shown; empty: all.
-        limit: The first so many examples of each task; None: those that most ranks and rows have.
+        limit: The first so many examples of each task's list; None: all of it.
         metrics: Task or group → the ``metric,filter`` that is its accuracy; others keep their own.
         clusters: Task (no group) → the field of its examples by which they are clustered.
         labels: Adapter or row → what tables and figures call it.
@@ -86,9 +86,11 @@ class Question(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a margin, a level or ranks that are none."""
+        """Refuse a margin, a limit, a level or ranks that are none."""
         if self.margin is not None and not 0.0 < self.margin < 1.0:
             raise UsageError(f"The margin {self.margin:g} is no fraction such as 0.02.")
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"The limit {self.limit} is no number of examples.")
         if self.ranks:
             check_ranks(self.ranks)
         check_level(self.level)

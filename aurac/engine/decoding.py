@@ -28,7 +28,7 @@ from aurac.engine.passes import (
     PrefixTree,
     Subtree,
     batch_subtrees,
-    joined_rows,
+    joined,
     make_pass,
     make_subtree,
     row_paths,
@@ -213,7 +213,8 @@ class Decoder:
         for i, row in enumerate(row_of.tolist()):
             slots_of[row].append(base + i)
         most = self._budgets.tokens
-        runs = joined_rows(tree, self._header, min(BRANCH_TOKENS, most))
+        rows = [(row, row + 1) for row in range(len(tree.rows))]
+        runs = joined(tree, rows, self._header, min(BRANCH_TOKENS, most))
         subtrees = [make_subtree(tree, low, high, self._header) for low, high in runs]
         ended = []
         for batch in batch_subtrees(subtrees, most):

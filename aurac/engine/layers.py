@@ -1,4 +1,4 @@
-"""A model's layers in fewer operations: LoRA, and on accelerators norms.
+"""A model's LoRA layers in fewer operations.
 
 PEFT's linear layer computes ``base(x) + B(A(x)) * scaling``. In evaluation that is one matrix
 product and a second, low-rank one that scales and adds into its result: three operations instead of
@@ -10,9 +10,7 @@ once. Layers of any other kind are left as they are.
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -115,8 +113,6 @@ _SAME_INPUT = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}  
 
 def _fused_adapters(model: Any) -> Iterator[tuple[Any, Callable[..., Tensor]]]:
     """The model's LoRA layers, each with the forward function that replaces its own."""
-    if sys.modules.get("peft") is None:
-        return
     from peft.tuners.lora import Linear
 
     for parent in model.modules():
@@ -135,40 +131,16 @@ def _fused_adapters(model: Any) -> Iterator[tuple[Any, Callable[..., Tensor]]]:
                 yield layer, _fused_forward(layer, active, down, number)
 
 
-_ONE_KERNEL: dict[type, bool] = {}  # of a class of norms: whether torch's own function is the same
-
-
-def _fused_norms(model: Any) -> Iterator[tuple[Any, Callable[..., Tensor]]]:
-    """The model's RMS norms on CUDA, each with torch's kernel as its forward function."""
-    for norm in model.modules():
-        kind, weight = type(norm), getattr(norm, "weight", None)
-        eps = getattr(norm, "variance_epsilon", None)
-        if not isinstance(weight, Tensor) or eps is None or not weight.is_cuda:
-            continue
-        if "forward" in vars(norm) or _hooked(norm):
-            continue
-        function = partial(_rms_norm, norm.forward, weight, eps)
-        if kind not in _ONE_KERNEL:
-            x = torch.linspace(-1, 3, weight.numel(), device=weight.device, dtype=weight.dtype)
-            _ONE_KERNEL[kind] = torch.allclose(norm(x[None]), function(x[None]), rtol=0.02)
-        if _ONE_KERNEL[kind]:
-            yield norm, function
-
-
-def _rms_norm(own: Callable[[Tensor], Tensor], weight: Tensor, eps: float, x: Tensor) -> Tensor:
-    return functional.rms_norm(x, weight.shape, weight, eps) if x.dtype == weight.dtype else own(x)
-
-
 @contextlib.contextmanager
 def fewer_operations(model: Any) -> Iterator[None]:
-    """Compute LoRA layers and norms in fewer operations; undone on leaving.
+    """Compute LoRA layers in fewer operations; undone on leaving.
 
     The factors are read on entering, so a change of rank needs a new context. Enter it in inference
     mode: LoRA's sum is made in place.
     """
     changed = []
     try:
-        for layer, function in (*_fused_adapters(model), *_fused_norms(model)):
+        for layer, function in _fused_adapters(model):
             layer.forward = function
             changed.append(layer)
         yield

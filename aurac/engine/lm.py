@@ -173,8 +173,8 @@ class EngineLM(HFLM):
 
     def _packed(self, lengths: Sequence[int]) -> list[int]:
         """The places of those inputs to which packed passes give the model's own answers."""
-        verdict = self._repeated(lambda: probe(self.model))
-        return [place for place, length in enumerate(lengths) if verdict.serves(length)]
+        longest = self._repeated(lambda: probe(self.model)).longest
+        return [place for place, length in enumerate(lengths) if length <= longest]
 
     def _score(self, requests: list[Any]) -> list[tuple[int, Scored]]:
         """(place, answer) of each request, or of some, where memory does not suffice for all."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,6 +121,10 @@ class Group:
     end: IntArray  # (G, L) subtree ends; padding is visible to later padding only
 
 
+def _none() -> IntArray:
+    return np.zeros(0, dtype=np.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class ForwardPass:
     """One forward pass."""
@@ -132,9 +136,10 @@ class ForwardPass:
     groups: tuple[Group, ...]  # the subtrees, by attention group
     padded: IntArray  # (N,) tokens of the groups, whose padding repeats a subtree's last one
     row: IntArray  # (T,) places of the tokens in ``padded``
-    select: IntArray  # (S,) places whose logits are wanted, ascending
-    pair: IntArray  # (M,) indices of scored pairs
-    pair_row: IntArray  # (M,) their rows among ``select``
+    # (S,) places whose logits are wanted, ascending
+    select: IntArray = field(default_factory=_none)
+    pair: IntArray = field(default_factory=_none)  # (M,) indices of scored pairs
+    pair_row: IntArray = field(default_factory=_none)  # (M,) their rows among ``select``
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,7 +231,6 @@ def make_pass(
     subtrees: Sequence[Subtree], prefix: int, sizes: Sizes, *, keep: bool = False
 ) -> ForwardPass:
     """A pass over subtrees, longest first, that reads no logits yet."""
-    none = np.zeros(0, dtype=np.int64)
     groups, padded, row = group_subtrees(subtrees, sizes)
     return ForwardPass(
         tokens=np.concatenate([s.tokens for s in subtrees]),
@@ -236,9 +240,6 @@ def make_pass(
         groups=groups,
         padded=padded,
         row=row,
-        select=none,
-        pair=none,
-        pair_row=none,
     )
 
 
@@ -260,46 +261,41 @@ def distinct_tokens(tree: PrefixTree, low: int, high: int, depth: int) -> int:
     return int(tree.offsets[high] - tree.offsets[low] + tree.shared[low]) - depth
 
 
-def _together(
-    tree: PrefixTree, parts: Sequence[tuple[int, int]], depth: int, most: int
+def joined(
+    tree: PrefixTree, runs: Sequence[tuple[int, int]], depth: int, most: int
 ) -> list[tuple[int, int]]:
-    """Small neighbours joined, so that one subtree computes their common trunk once for all."""
-    joined = [parts[0]]
-    for low, high in parts[1:]:
-        first = joined[-1][0]
-        if distinct_tokens(tree, first, high, depth) <= most:
-            joined[-1] = (first, high)
-        else:
-            joined.append((low, high))
-    return joined
-
-
-def joined_rows(tree: PrefixTree, depth: int, most: int) -> list[tuple[int, int]]:
-    """All rows as runs of neighbours, each of at most ``most`` tokens below ``depth``, or one row.
+    """Neighbouring runs of rows joined where they have at most ``most`` tokens below ``depth``.
 
     A run is one subtree: what its rows share is computed once.
     """
-    return _together(tree, [(row, row + 1) for row in range(len(tree.rows))], depth, most)
+    found = [runs[0]]
+    for low, high in runs[1:]:
+        first = found[-1][0]
+        if distinct_tokens(tree, first, high, depth) <= most:
+            found[-1] = (first, high)
+        else:
+            found.append((low, high))
+    return found
 
 
+@dataclass(eq=False)
 class Planner:
     """Walks the tree depth first and emits passes, with the nodes of their tokens."""
 
-    def __init__(self, tree: PrefixTree, budget: int, cached: int, sizes: Sizes) -> None:
-        self._tree = tree
-        self._budget = budget
-        self._sizes = sizes
-        self.steps: list[tuple[ForwardPass, IntArray]] = []
-        self.cached = cached  # longest prefix
+    tree: PrefixTree
+    budget: int
+    cached: int  # longest prefix
+    sizes: Sizes
+    steps: list[tuple[ForwardPass, IntArray]] = field(default_factory=list, init=False)
 
     def _emit(self, subtrees: Sequence[Subtree], prefix: int, *, keep: bool = False) -> None:
-        step = make_pass(subtrees, prefix, self._sizes, keep=keep)
+        step = make_pass(subtrees, prefix, self.sizes, keep=keep)
         self.steps.append((step, np.concatenate([s.nodes for s in subtrees])))
 
     def visit(self, low: int, high: int, depth: int) -> None:
         """Emit every pass for rows ``low:high``, whose first ``depth`` tokens are cached."""
-        tree = self._tree
-        branches = min(BRANCH_TOKENS, self._budget)
+        tree = self.tree
+        branches = min(BRANCH_TOKENS, self.budget)
         pending, subtrees, trunks = [(low, high)], [], []
         while pending:
             first, last = pending.pop()
@@ -314,8 +310,8 @@ class Planner:
             if (trunk - depth) * (len(children) - 1) >= SAVED_TOKENS:
                 trunks.append((first, last, trunk))
             else:
-                pending.extend(_together(tree, children, depth, branches))
-        for batch in batch_subtrees(subtrees, self._budget):
+                pending.extend(joined(tree, children, depth, branches))
+        for batch in batch_subtrees(subtrees, self.budget):
             self._emit(batch, depth)
         for first, last, trunk in trunks:
             whole, n = make_subtree(tree, first, first + 1, depth), trunk - depth

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-import sys
+import math
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,47 +41,34 @@ _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether packed passes give a model's own answers."""
+class ProbeResult:
+    """Up to which length of inputs packed passes give a model's own answers."""
 
-    packed: bool  # whether they do
-    longest: int | None = None  # the longest inputs for which they do; None: any
-    reason: str = ""  # why not, or why only up to a length
-
-    def serves(self, length: int) -> bool:
-        """Whether inputs of this length can be packed."""
-        return self.packed and (self.longest is None or length <= self.longest)
+    longest: float  # in tokens: infinite where they always do, 0 where they never do
+    reason: str = ""  # why not all
 
 
-_VERDICTS: weakref.WeakKeyDictionary[Any, Verdict] = weakref.WeakKeyDictionary()
+_KNOWN: weakref.WeakKeyDictionary[Any, ProbeResult] = weakref.WeakKeyDictionary()
 
 
-def probe(model: Any) -> Verdict:
-    """The verdict for this model object; the first call runs it on about a hundred tokens.
+def probe(model: Any) -> ProbeResult:
+    """The result for this model object; the first call runs it on about a hundred tokens.
 
     Call it within `torch.inference_mode`.
     """
     key = unwrapped(model)
-    if key not in _VERDICTS:
+    if key not in _KNOWN:
         with _without_adapters(key):
-            _VERDICTS[key] = verdict = _examine(model)
-        if verdict.packed and verdict.longest is None:
-            log.info("packed passes serve %s", type(key).__name__)
-        elif verdict.packed:
-            what = "packed passes serve %s up to %d tokens, HFLM longer ones: %s"
-            log.warning(what, type(key).__name__, verdict.longest, verdict.reason)
-        else:
-            log.warning("%s: %s; lm-eval's HFLM answers", type(key).__name__, verdict.reason)
-    return _VERDICTS[key]
+            _KNOWN[key] = result = _examine(model)
+        what = "packed passes serve %s up to %g tokens, lm-eval's HFLM longer inputs: %s"
+        level = logging.WARNING if result.reason else logging.INFO
+        log.log(level, what, type(key).__name__, result.longest, result.reason)
+    return _KNOWN[key]
 
 
 @contextlib.contextmanager
 def _without_adapters(model: Any) -> Iterator[None]:
     """Switch every adapter off in this block."""
-    peft = sys.modules.get("peft")
-    if peft is None:
-        yield
-        return
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
@@ -95,18 +82,16 @@ def _without_adapters(model: Any) -> Iterator[None]:
             layer._disable_adapters = disabled
 
 
-def _examine(model: Any) -> Verdict:
+def _examine(model: Any) -> ProbeResult:
     config = unwrapped(model).config
-    if getattr(config, "is_encoder_decoder", False):
-        return Verdict(packed=False, reason="an encoder-decoder")
     missing = {"position_ids", "logits_to_keep", "use_cache"}
     missing -= set(inspect.signature(unwrapped(model).forward).parameters)
     if missing:
-        return Verdict(packed=False, reason=f"its forward takes no {' and no '.join(missing)}")
+        return ProbeResult(0, f"its forward takes no {' and no '.join(missing)}")
     config = getattr(config, "text_config", None) or config
     kinds = set(getattr(config, "layer_types", None) or ())
     if not kinds <= _KNOWN_LAYERS:
-        return Verdict(packed=False, reason=f"layers of kind {', '.join(sorted(kinds))}")
+        return ProbeResult(0, f"layers of kind {', '.join(sorted(kinds))}")
     tree = _sequences(int(config.vocab_size))
     plain = _plain_logits(model, tree)
     if not plain.amax(dim=-1).isfinite().all():
@@ -121,23 +106,16 @@ def _examine(model: Any) -> Verdict:
         if no_memory(problem):
             raise
         # Whatever else custom code raises, HFLM serves.
-        return Verdict(packed=False, reason=f"a packed pass failed ({problem!r:.200})")
+        return ProbeResult(0, f"a packed pass failed ({problem!r:.200})")
     if not error <= limit:
-        return Verdict(packed=False, reason=f"a packed pass differs by {error:.1e} (limit {limit})")
-    return _packed_verdict(config, windows)
-
-
-def _packed_verdict(config: Any, windows: set[int]) -> Verdict:
-    """The verdict of a model whose packed logits agree: up to which length its passes serve."""
-    limits = {
-        "its attention is local": _length_limit(config, windows),
-        "its rotary positions change": rotary_limit(config),
-    }
-    known = {why: limit for why, limit in limits.items() if limit is not None}
-    if not known:
-        return Verdict(packed=True)
-    why = min(known, key=lambda name: known[name])
-    return Verdict(packed=True, longest=known[why], reason=f"{why} beyond {known[why]} tokens")
+        return ProbeResult(0, f"a packed pass differs by {error:.1e} (limit {limit})")
+    limits = (
+        (_length_limit(config, windows), "its attention is local"),
+        (rotary_limit(config), "its rotary positions change"),
+    )
+    known = [(longest, why) for longest, why in limits if longest is not None]
+    longest, why = min(known, default=(math.inf, ""))
+    return ProbeResult(longest, why and f"{why} beyond {longest} tokens")
 
 
 def _length_limit(config: Any, windows: set[int]) -> int | None:

@@ -8,11 +8,14 @@ the adapter's model card and, for tasks whose data are on the hub, ``.eval_resul
 
 from __future__ import annotations
 
+import datetime as dt
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import yaml
+from huggingface_hub import eval_result_entries_to_yaml
 
 from aurac.adapters.export import check_free
 from aurac.analysis import Question, analyse
@@ -22,8 +25,6 @@ from aurac.files import fresh_folder, write_atomic
 from aurac.notebook import load_run
 from aurac.records.manifest import AdapterInfo, CutInfo
 from aurac.records.run import Logged, StoredRun
-
-BASE = "base"
 
 
 def export(run_folder: Path, out: Path, margin: float | None = None) -> list[Path]:
@@ -40,8 +41,8 @@ def export(run_folder: Path, out: Path, margin: float | None = None) -> list[Pat
     Raises:
         RunFolderError: No run, one that did not keep its prompts, or files at `out`.
     """
-    opened = load_run(run_folder)
-    run, margin = opened.stored, margin or opened.question.margin
+    run = load_run(run_folder)
+    question = Question(margin=margin or run.question.margin)
     check_free(out, force=False)
     with fresh_folder(out) as folder:
         points = list(_points(run))
@@ -49,17 +50,21 @@ def export(run_folder: Path, out: Path, margin: float | None = None) -> list[Pat
         told = {name: each.rows[0] for point in points for name, each in point.cells.items()}
         for adapter in run.adapters:
             if (place := folder / safe(adapter.name)).is_dir():
-                _write_repository(run, adapter, place, told, margin)
+                _write_repository(run, adapter, place, told, question)
     return [out / path.relative_to(folder) for path in written]
 
 
 def _points(run: StoredRun) -> Iterator[Point]:
     """The base, and each cut of each adapter at each rank; cells that are not whole are left out.
 
-    An adapter's further cuts lie in folders ``ADAPTER@BASIS-RESCALE``.
+    An adapter's further cuts lie in folders ``ADAPTER@BASIS-RESCALE``. The base's folder is
+    ``base``, with ``_`` before it where an adapter is called so.
     """
-    if base := _cells(run, None, 0):
-        yield Point(BASE, 0, None, base)
+    base = "base"
+    while base in {safe(adapter.name) for adapter in run.adapters}:
+        base = f"_{base}"
+    if cells := _cells(run, None, 0):
+        yield Point(base, 0, None, cells)
     seen: set[str] = set()
     for cut in run.cuts:
         name = safe(cut.adapter)
@@ -73,20 +78,18 @@ def _points(run: StoredRun) -> Iterator[Point]:
 def _cells(run: StoredRun, cut: CutInfo | None, rank: int) -> dict[str, Logged]:
     """Task (no group) → its cell and examples."""
     leaves = dict.fromkeys(leaf.name for task in run.tasks for leaf in run.leaves(task))
-    found = {name: run.logged(name, cut, rank) for name in leaves}
-    return {name: logged for name, logged in found.items() if logged is not None}
+    return {name: found for name in leaves if (found := run.logged(name, cut, rank)) is not None}
 
 
 def _write(run: StoredRun, point: Point, out: Path) -> Path:
     folder = out / point.folder / f"rank_{point.rank}" / model_folder(str(run.provenance["base"]))
     folder.mkdir(parents=True)
-    moment = re.sub(r"[+Z].*$", "", str(run.provenance["started"])).replace(":", "-")
-    date = moment if "." in moment else f"{moment}.000000"  # as lm-eval writes it into file names
+    started = dt.datetime.fromisoformat(str(run.provenance["started"]))
+    date = started.strftime("%Y-%m-%dT%H-%M-%S.%f")  # as lm-eval writes it into file names
     for task, logged in point.cells.items():
-        with (folder / f"samples_{safe(task)}_{date}.jsonl").open("w", encoding="utf-8") as lines:
-            lines.writelines(
-                f"{json.dumps(row, ensure_ascii=False)}\n" for row in sample_rows(logged)
-            )
+        rows = [json.dumps(row, ensure_ascii=False) for row in sample_rows(logged)]
+        text = "".join(f"{row}\n" for row in rows)
+        (folder / f"samples_{safe(task)}_{date}.jsonl").write_text(text, encoding="utf-8")
     path = folder / f"results_{date}.json"
     content = results(run, point)
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
@@ -94,19 +97,12 @@ def _write(run: StoredRun, point: Point, out: Path) -> Path:
 
 
 def _write_repository(
-    run: StoredRun,
-    adapter: AdapterInfo,
-    place: Path,
-    told: Mapping[str, Mapping[str, Any]],
-    margin: float | None,
+    run: StoredRun, adapter: AdapterInfo, place: Path, told: Mapping[str, Any], question: Question
 ) -> None:
     """The model card of an adapter with a curve, and its results as the hub reads them."""
-    import yaml
-    from huggingface_hub import eval_result_entries_to_yaml
-
     if not (curves := default_curves(run, adapter)):
         return
-    analysis = analyse(curves.values(), Question(margin=margin))
+    analysis = analyse(curves.values(), question)
     write_atomic(place / "README.md", card(run, adapter, curves, analysis))
     for task, entry in hub_entries(run, curves, analysis, told).items():
         text = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)

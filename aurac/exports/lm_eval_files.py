@@ -55,9 +55,7 @@ def sample_rows(logged: Logged) -> Iterator[dict[str, Any]]:
             answers = _as_logged(responses[at], greedy[at] if greedy else None, row["arguments"])
             first, own = [answer[0] for answer in answers], filtered[at]
             yield {
-                "doc_id": row["doc_id"],
-                "doc": row["doc"],
-                "target": row["target"],
+                **{key: row[key] for key in ("doc_id", "doc", "target")},
                 "arguments": {
                     f"gen_args_{i}": {f"arg_{j}": value for j, value in enumerate(arguments)}
                     for i, arguments in enumerate(row["arguments"])
@@ -176,10 +174,6 @@ def _config(run: StoredRun, point: Point) -> dict[str, Any]:
         "model_sha": made.get("base_sha256") or "",
         "device": made["device"],
         "limit": None,  # n-samples has each task's
-        "bootstrap_iters": 0,
         "gen_kwargs": prompting.get("gen_kwargs"),
-        "random_seed": 0,
-        "numpy_seed": 1234,
-        "torch_seed": 1234,
         "fewshot_seed": prompting.get("seed", 1234),
     }

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from huggingface_hub import EvalResultEntry, ModelCard, ModelCardData
 
 from aurac.adapters.methods import METHODS
 from aurac.analysis import Analysis
@@ -18,9 +20,6 @@ from aurac.records.run import StoredRun
 from aurac.show import wording
 from aurac.show.views import View
 
-if TYPE_CHECKING:
-    from huggingface_hub import EvalResultEntry
-
 _ELSEWHERE = re.compile(r"(?<![^\s=,])/[^\s=,]*/(?=[^\s=,/]+)")  # folders of this machine
 
 _TEMPLATE = Path(__file__).with_name("model_card.md.j2")
@@ -28,7 +27,8 @@ _TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 
 def default_curves(run: StoredRun, adapter: AdapterInfo) -> dict[str, Curve]:
     """Task → the adapter's curve under its default cut, which is the first; none of a family."""
-    own = [c for c in run.curves if c.adapter == adapter.name and adapter.format != "family"]
+    known = [c for c in run.curves if c.ranks and adapter.format != "family"]
+    own = [c for c in known if c.adapter == adapter.name]
     first = {curve.task: curve for curve in own[::-1]}
     return {str(curve.task): curve for curve in own if first[curve.task] is curve}
 
@@ -37,8 +37,6 @@ def card(
     run: StoredRun, adapter: AdapterInfo, curves: Mapping[str, Curve], analysis: Analysis
 ) -> str:
     """The `README.md` of an adapter's repository."""
-    from huggingface_hub import ModelCard, ModelCardData
-
     first = next(iter(curves.values()))
     revision = str(adapter.base).partition("@")[2] if hub_id(adapter.base) else ""
     data = ModelCardData(
@@ -72,24 +70,18 @@ def _tasks(curves: Mapping[str, Curve], analysis: Analysis) -> list[dict[str, An
         if (curve := curves.get(str(score["task"]))) is None:  # the mean over tasks
             continue
         own = [p for p in points if p["task"] == curve.task and p["rank"]]
-        said = _value if curve.rolling else numbers.interval
         factors = ", ".join(f"{x:.4g} at rank {r}" for r, x in sorted(curve.factors.items()))
         advice = [sentence for sentence, _ in wording.advice(View(analysis, score["task"]), None)]
         told = {
             "factors": factors,
             "over": ", ".join(map(str, analysis.ranks[str(curve.task)])),
-            "metric": curve.metric,
-            "rolling": curve.rolling,
-            "said": said,
+            "curve": curve,
+            "said": numbers.metric_value if curve.rolling else numbers.interval,
             "points": own,
             "advice": " ".join(advice),
         }
         tasks.append({**score, **told})
     return tasks
-
-
-def _value(value: float, *_interval: object) -> str:
-    return numbers.metric_value(value)
 
 
 def hub_entries(
@@ -100,12 +92,10 @@ def hub_entries(
 ) -> dict[str, EvalResultEntry]:
     """Task → the accuracy in percent of the cut that is shipped, for a data set of the hub.
 
-    The rank that is shipped is the smallest that the margin of the `analysis` allows on all tasks,
-    else the trained one. A task of which only some examples were evaluated, or examples of local
-    files, has no entry. `told` is what the run kept of each task.
+    The rank that is shipped is the largest of those to ship on each task, which passes on all of
+    them, or the trained one. A task of which only some examples were evaluated, or examples of
+    local files, has no entry. `told` is what the run kept of each task.
     """
-    from huggingface_hub import EvalResultEntry
-
     accuracies = {task: curve for task, curve in curves.items() if not curve.rolling}
     ranks = [record["rank"] for record in analysis.records("recommended")]
     enough = max(ranks, default=None) if len(ranks) == len(accuracies) and all(ranks) else None
@@ -113,11 +103,13 @@ def hub_entries(
     for task, curve in accuracies.items():
         rank = enough or curve.trained_rank
         records = [told[leaf.name] for leaf in run.leaves(run.task(task))]
-        sources = {_hub_data(record["config"]) for record in records}
+        configs = [record["config"] for record in records]
+        sources = {hub_id(config.get("dataset_path")) for config in configs}
         whole = curve.n_docs == sum(record["original"] for record in records)
+        whole &= not any(config.get("custom_dataset") for config in configs)
         if len(sources) > 1 or None in sources or not whole or rank not in curve.ranks:
             continue
-        shots, split = run.task(task).num_fewshot, records[0]["config"].get("test_split")
+        shots, split = run.task(task).num_fewshot, configs[0].get("test_split")
         notes = f"rank {rank} of {curve.trained_rank} ({curve.cut}), {curve.metric}, "
         made = run.provenance
         entries[task] = EvalResultEntry(
@@ -129,8 +121,3 @@ def hub_entries(
             notes=f"{notes}{shots}-shot, split {split}, lm-eval {made['versions']['lm-eval']}",
         )
     return entries
-
-
-def _hub_data(config: Mapping[str, Any]) -> str | None:
-    """The hub's name of the data set that a task read; None where it read other data."""
-    return None if config.get("custom_dataset") else hub_id(config.get("dataset_path"))

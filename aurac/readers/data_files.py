@@ -93,8 +93,9 @@ def _parsed(path: Path, text: str, number: int) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         where = f"{path}, line {number + error.lineno - 1}"
+        reason = f"{error.msg.removesuffix(' at')} at character {error.colno}"
         raise DataError(
-            f"{where} is not JSON ({error.msg} at character {error.colno}); JSON Lines have one "
+            f"{where} is not JSON ({reason}); JSON Lines have one "
             "object on each line, a .json file may be a list of objects."
         ) from error
 

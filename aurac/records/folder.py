@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 from filelock import FileLock, Timeout
 
+from aurac.curves.numbers import listed
 from aurac.curves.question import Question
 from aurac.errors import RunFolderError
 from aurac.records.cells import CellStore, writing
+from aurac.records.documents import Documents
+from aurac.records.lines import DocumentKey
 from aurac.records.manifest import RUN_FILE, Manifest
 
+Lists = Mapping[str, Sequence[DocumentKey]]
+"""Task (no group) → its examples."""
 MOST_DEATHS = 5  # processes that ended within one cell before it counts as failed
 
 
@@ -38,32 +44,58 @@ class RunFolder:
         self.cells = CellStore(path)
         self.locks = path / "locks"
 
-    def record(self, manifest: Manifest) -> Manifest:
-        """Add to `run.json` what a command asks for, one process at a time.
-
-        Returns:
-            All that the folder holds.
+    def check(self, manifest: Manifest, lists: Lists) -> Manifest | None:
+        """What the folder holds, or None if that is nothing yet.
 
         Raises:
-            RunFolderError: It is of another run, or of none; or the folder cannot be written.
+            RunFolderError: A command cannot be added to it: it is of another run, or of none, or
+                an example of a task has changed.
         """
-        there = [each.name for each in self.path.iterdir()] if self.path.is_dir() else []
-        foreign = any(not name.startswith(".") and name != self.locks.name for name in there)
-        if RUN_FILE not in there and (self.path.is_file() or foreign):
-            raise RunFolderError(f"{self.path} holds other files: give a new folder with --out")
+        there = {each.name for each in self.path.iterdir()} if self.path.is_dir() else set()
+        if RUN_FILE not in there:
+            foreign = any(not name.startswith(".") for name in there)
+            begun = self.locks.name in there  # by a command that was interrupted
+            if self.path.is_file() or (foreign and not begun):
+                raise RunFolderError(f"{self.path} holds other files: give a new folder with --out")
+            return None
+        known, documents = Manifest.read(self.path), Documents(self.path)
+        if conflicts := known.conflicts(manifest):
+            why = "; ".join(conflicts)
+            text = f"{self.path} holds another run ({why}): give a new folder with --out"
+            raise RunFolderError(text)
+        for task, keys in lists.items():
+            if changed := documents.changed(task, keys):
+                which = listed([str(place + 1) for place in changed])
+                many = "examples" if len(changed) > 1 else "example"
+                raise RunFolderError(
+                    f"{many} {which} of {task} changed: give a new folder with --out"
+                )
+        return known
+
+    def record(
+        self,
+        manifest: Manifest,
+        lists: Lists = MappingProxyType({}),
+        write: Callable[[str], None] | None = None,
+    ) -> None:
+        """Add what a command asks for, one process at a time: examples, and then `run.json`.
+
+        Args:
+            manifest: What is added.
+            lists: Task (no group) → its examples.
+            write: Writes the files of a task, whose list here is shorter.
+
+        Raises:
+            RunFolderError: As `check`; or the folder cannot be written.
+        """
         with writing(self.path):
             self.locks.mkdir(parents=True, exist_ok=True)
             with FileLock(self.locks / "run.lock"):
-                if (self.path / RUN_FILE).is_file():
-                    known = Manifest.read(self.path)
-                    if conflicts := known.conflicts(manifest):
-                        raise RunFolderError(
-                            f"{self.path} holds another run ({'; '.join(conflicts)}): give a new "
-                            "folder with --out"
-                        )
-                    manifest = known.grown(manifest)
-                manifest.write(self.path)
-        return manifest
+                known, documents = self.check(manifest, lists), Documents(self.path)
+                for task, keys in lists.items():
+                    if write and (known is None or len(keys) > len(documents.keys(task))):
+                        write(task)
+                (known.grown(manifest) if known else manifest).write(self.path)
 
     def ask(self, question: Question) -> None:
         """Keep a question as the last one."""
@@ -79,6 +111,7 @@ class RunFolder:
         It goes with its process, however that ends, and its file stays. It saves work and protects
         nothing: of examples that two processes compute, the first outcome counts.
         """
+        self.locks.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.locks / f"{key}.lock", thread_local=False)
         try:
             lock.acquire(blocking=False)

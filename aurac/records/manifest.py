@@ -16,7 +16,7 @@ from aurac.errors import RunFolderError
 from aurac.files import read_json, write_json
 
 RUN_FILE, REPORT_FILE = "run.json", "analysis.json"
-RUN_SCHEMA = 3
+RUN_SCHEMA = 4
 
 
 class AdapterInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,26 +40,15 @@ class AdapterInfo(msgspec.Struct, frozen=True, kw_only=True):
     licence: str | None = None  #: as the front matter of its README names it
 
 
-class Examples(msgspec.Struct, frozen=True, kw_only=True):
-    """A set of examples that was asked of a task or group: the first ones of each task's split."""
-
-    #: task (no group) → the beginning of the names of its two files, in the run folder
-    documents: dict[str, str]
-    limits: list[float | None] = []  #: with which it was asked for; None or 0: all
-
-    @property
-    def name(self) -> str:
-        """What tells it from other sets."""
-        return " ".join(self.documents.values())
-
-
 class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A task, or a group of tasks."""
 
     name: str  #: lm-eval's
     metric: str  #: the ``metric,filter`` that was integrated last, unless a question names another
     metrics: tuple[str, ...] = ()  #: all that its cells hold
-    sets: list[Examples] = []  #: those that were asked for, the last one at the end
+    #: itself, or each task of a group → how many examples of its list are read: the first ones
+    examples: dict[str, int] = {}
+    split: int | None = None  #: how many examples its split has; None of a group
     version: str = ""  #: lm-eval's version of it
     num_fewshot: int | None = None  #: examples in each prompt; None in a group whose tasks differ
     members: tuple[str, ...] = ()  #: the tasks of a group
@@ -83,8 +72,6 @@ class CutInfo(msgspec.Struct, frozen=True, kw_only=True):
     rescale: str
     #: task (no group), or `GROUP:TASK` for a task of a group → rank → key of the cell
     cells: dict[str, dict[int, str]]
-    #: task or group → name of a set of its examples → ranks that were asked for on it
-    asked: dict[str, dict[str, list[int]]] = {}
 
     @property
     def row(self) -> Key:
@@ -110,6 +97,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     asked: list[str]  #: the tasks and groups that were asked for
     cuts: list[CutInfo]  #: adapter by adapter, the default cut first
     base: dict[str, str]  #: task (no group) → key of the base's cell
+    cells: dict[str, int] = {}  #: key of a cell → most examples that a command asked of it
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -123,17 +111,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             raise RunFolderError(f"{path} has schema {schema}; this aurac reads {RUN_SCHEMA}")
         return read_json(path, cls)
 
-    @property
-    def held(self) -> set[tuple[str, str]]:
-        """What its curves are made of: pairs of a cell and a set of examples."""
-        return {
-            (cut.cells.get(leaf, {}).get(rank, ""), name)
-            for cut in self.cuts
-            for task in self.tasks
-            for name, ranks in cut.asked.get(task.name, {}).items()
-            for leaf in task.leaves.values()
-            for rank in ranks
-        }
+    def has_more_than(self, other: Manifest) -> bool:
+        """Whether it holds tasks, cells or examples of cells that another one lacks."""
+        more = any(count > other.cells.get(key, 0) for key, count in self.cells.items())
+        return more or not {*self.asked} <= {*other.asked}
 
     def shown(self, rows: Sequence[Renamed]) -> tuple[tuple[CutInfo, ...], dict[str, AdapterInfo]]:
         """Its cuts and adapters, or those that rows name, under their names."""
@@ -156,16 +137,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         write_json(folder / RUN_FILE, msgspec.to_builtins(self, str_keys=True))
 
     def conflicts(self, other: Manifest) -> list[str]:
-        """Why another command cannot add to this run; one without cells takes any."""
-        if not self.cuts:
-            return []
+        """Why another command cannot add to this run."""
         found = _changed(self.settings, other.settings)
-        before = {task.name: task for task in self.tasks if task.scoring}
+        before = {task.name: task for task in self.tasks}
         for task in (task for task in other.tasks if task.name in before):
             known = before[task.name]
             changed = _changed(known.prompting, task.prompting)
             if known.scoring != task.scoring:
                 changed.append("was scored with other filters or metrics")
+            if known.members != task.members:
+                changed.append("was a group of other tasks")
             found += [f"of task {task.name} {each}" for each in changed[:1]]
         return found
 
@@ -174,10 +155,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
         Adapters are the same where their weights are, and keep the name that they have here.
         """
-        if not self.cuts:
-            return other
-        if not other.cuts:
-            return self
         names = self._names(other)
         adapters = {a.sha256: a for a in self.adapters}
         for new in other.adapters:
@@ -185,12 +162,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             adapters[new.sha256] = replace(new, name=names[new.name], sizes=sizes)
         tasks = {task.name: task for task in self.tasks}
         for task in other.tasks:
-            sets = {each.name: each for each in tasks.get(task.name, task).sets}
-            for new_set in task.sets:
-                before = sets.pop(new_set.name, new_set)  # the one that is asked for stands last
-                limits = [*dict.fromkeys([*before.limits, *new_set.limits])]
-                sets[new_set.name] = replace(new_set, limits=limits)
-            tasks[task.name] = replace(task, sets=[*sets.values()])
+            before = tasks[task.name].examples if task.name in tasks else {}
+            tasks[task.name] = replace(task, examples=_most(before, task.examples))
         cuts = {cut.row: cut for cut in self.cuts}
         for cut in (replace(c, adapter=names[c.adapter]) for c in other.cuts):
             cuts[cut.row] = _grown(cuts[cut.row], cut) if cut.row in cuts else cut
@@ -203,6 +176,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             asked=list(dict.fromkeys([*self.asked, *other.asked])),
             cuts=list(cuts.values()),
             base={**self.base, **other.base},
+            cells=_most(self.cells, other.cells),
         )
 
     def _names(self, other: Manifest) -> dict[str, str]:
@@ -250,14 +224,15 @@ def _logged(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _grown(before: CutInfo, cut: CutInfo) -> CutInfo:
-    cells, asked = dict(before.cells), dict(before.asked)
+    cells = dict(before.cells)
     for task, keys in cut.cells.items():
         cells[task] = dict(sorted({**cells.get(task, {}), **keys}.items()))
-    for task, sets in cut.asked.items():
-        known = asked.get(task, {})
-        both = {name: sorted({*known.get(name, ()), *ranks}) for name, ranks in sets.items()}
-        asked[task] = known | both
-    return replace(cut, cells=cells, asked=asked)
+    return replace(cut, cells=cells)
+
+
+def _most(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    """The larger number of each key."""
+    return {key: max(one.get(key, 0), other.get(key, 0)) for key in {**one, **other}}
 
 
 def recipe_groups(
@@ -271,8 +246,7 @@ def recipe_groups(
     same: dict[str, list[AdapterInfo]] = {}
     for adapter in adapters:
         if adapter.recipe and adapter.seed is not None and adapter.name not in taken:
-            own = ("seed", "start_sha256")
-            recipe = {k: v for k, v in adapter.recipe.items() if k not in own}
+            recipe = {k: v for k, v in adapter.recipe.items() if k != "seed"}
             key = json.dumps([adapter.method, recipe], sort_keys=True)
             same.setdefault(key, []).append(adapter)
     for seeds in same.values():

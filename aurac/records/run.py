@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain, product
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
+from typing_extensions import Self
 
 from aurac.curves.curve import Curve
 from aurac.curves.metrics import LOSS, wanted_metrics
@@ -18,7 +19,7 @@ from aurac.curves.question import Question, recipes_of
 from aurac.errors import RunFolderError, UsageError
 from aurac.files import read_json
 from aurac.records.cells import Cell, CellStore
-from aurac.records.documents import Choice, Documents, Part, choose
+from aurac.records.documents import Documents
 from aurac.records.lines import DocumentKey, examples_sha256
 from aurac.records.manifest import REPORT_FILE, RUN_FILE, Manifest, recipe_groups
 from aurac.records.overlap import Overlap, read_overlaps
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from aurac.records.manifest import CutInfo, Examples, TaskInfo
+    from aurac.records.manifest import CutInfo, TaskInfo
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Logged(NamedTuple):
 
     Attributes:
         cell: Its outcomes.
-        keys: The n examples of its largest whole set.
+        keys: Its n examples.
         rows: What lm-eval's logs say of the task, and then of each of these examples.
     """
 
@@ -56,8 +57,22 @@ class Logged(NamedTuple):
     rows: list[dict[str, Any]]
 
 
-Cells = Sequence[tuple[Cell, list[DocumentKey]]]
-"""The cells of one rank, task by task, with the examples of which they are read."""
+class Part(NamedTuple):
+    """The examples of one task (no group) on which curves are read."""
+
+    task: str
+    cells: str  #: the name of its cells in a cut
+    keys: list[DocumentKey]
+    prefix: str  #: of their names in a group, else nothing
+
+    @property
+    def labels(self) -> list[str]:
+        """The examples as curves name them: in a group with the task before them."""
+        return [self.prefix + key.id for key in self.keys]
+
+
+Cells = Sequence[tuple[Cell, Part]]
+"""The cells of one rank, task by task."""
 FACTS = ("method", "seed", "data_order", "trained_rank", "width", "sizes")
 """What curves say of their adapter."""
 
@@ -102,16 +117,14 @@ class StoredRun:
             metric = asked.metrics.get(name, task.metric)
             _check_there(name, "metric", metric, {task.metric, *task.metrics})
         for name, wanted in asked.clusters.items():
-            stems = [x.documents[name] for x in self.task(name).sets if name in x.documents]
-            fields = {field for stem in stems for field in self.documents[stem].fields}
-            _check_there(name, "field", wanted, fields)
+            _check_there(name, "field", wanted, {*self.documents[name].fields})
 
-    def under(self, question: Question) -> StoredRun:
+    def under(self, question: Question) -> Self:
         """The same run under another question."""
         run = replace(self, question=question)
         names = ("tasks", "limit", "metrics", "clusters", "rows")
         if all(getattr(question, name) == getattr(self.question, name) for name in names):
-            run.__dict__["curves"] = self.curves
+            run.__dict__["_curves"] = self._curves
         return run
 
     @property
@@ -124,28 +137,32 @@ class StoredRun:
         """The tasks and groups that were asked for."""
         return tuple(self.task(name) for name in self.question.tasks or self.manifest.asked)
 
-    @cached_property
+    @property
     def curves(self) -> tuple[Curve, ...]:
         """One for each task, adapter and cut, an adapter's default cut first."""
+        return self._curves
+
+    @cached_property
+    def _curves(self) -> tuple[Curve, ...]:
         made = (self.curve(task, cut) for task in self.tasks for cut in self.cuts)
         return tuple(curve for curve in made if curve is not None)
 
     @cached_property
     def groups(self) -> dict[str, tuple[str, ...]]:
         """Recipe → adapters that are its seeds, as asked or recorded, of those with a curve."""
-        there = {curve.adapter for curve in self.curves}  # an adapter may have failed everywhere
+        there = {curve.adapter for curve in self._curves}
         return recipe_groups([a for a in self.adapters if a.name in there], self.question.groups)
 
     @cached_property
     def failures(self) -> tuple[Failure, ...]:
-        """Every cell that could not be completed, once; a shared one under its first name."""
+        """Cells without a result, with the reason; a shared one once, under its first name."""
         found: dict[Cell, Failure] = {}
-        sets = [parts for task in self._tasks.values() for _, parts in self._sets(task)]
-        for cut, part in product((None, *self.cuts), chain.from_iterable(sets)):
+        parts = [part for task in self._tasks.values() for part in self._parts(task)]
+        for cut, part in product((None, *self.cuts), parts):
             adapter, basis, rescale = cut.row if cut else (None, None, None)
             for rank in cut.cells.get(part.cells, ()) if cut else (0,):
-                cell = self._cell(part, cut, rank)
-                if cell.failed and cell.missing(part.keys):
+                cell, asked = self._cell(part, cut, rank), self._asked(part, cut, rank)
+                if cell.failed and cell.missing(part.keys[:asked]):
                     why = cell.failed.reason
                     failure = Failure(adapter, basis, rescale, rank, part.task, why)
                     found.setdefault(cell, failure)
@@ -197,62 +214,36 @@ class StoredRun:
 
     # Which examples -----------------------------------------------------------------------------
 
-    def _sets(self, task: TaskInfo) -> list[tuple[Examples, list[Part]]]:
-        """The sets of a task or group, the last one first, with the examples that are read."""
-        found = []
-        for each in reversed(task.sets):
-            if each.documents.keys() == task.leaves.keys():  # a group may have had other tasks
-                parts = [self._part(task, *named) for named in each.documents.items()]
-                cut_off = any(len(p.keys) < len(self.documents[p.stem].keys) for p in parts)
-                if not (task.rolling and cut_off):  # a perplexity is that of a whole set
-                    found.append((each, parts))
-        return found
+    def _parts(self, task: TaskInfo) -> list[Part]:
+        """The examples of a task or group; a perplexity is that of the whole list."""
+        limit, parts = None if task.rolling else self.question.limit, []
+        for leaf, cells in task.leaves.items():
+            keys = self.documents[leaf].keys[: task.examples[leaf]][:limit]
+            parts.append(Part(leaf, cells, keys, f"{leaf}:" if task.members else ""))
+        return parts
 
-    def _part(self, task: TaskInfo, leaf: str, stem: str) -> Part:
-        keys = self.documents[stem].keys[: self.question.limit]
-        return Part(leaf, task.leaves[leaf], stem, keys, f"{leaf}:" if task.members else "")
-
-    def _chosen(self, task: TaskInfo, cut: CutInfo | None, ranks: Sequence[int]) -> Choice | None:
-        """The examples on which these ranks of a cut, or rank 0, the base, are read."""
-        sets = []
-        for examples, parts in self._sets(task):
-            asked = cut.asked.get(task.name, {}).get(examples.name, ()) if cut else (0,)
-            if asked:
-                whole = {rank for rank in ranks if self._whole(parts, cut, rank)}
-                sets.append(Choice(parts, {*asked}, whole))
-        return choose(sets)
-
-    def _whole(self, parts: Sequence[Part], cut: CutInfo | None, rank: int) -> bool:
-        return not any(self._cell(part, cut, rank).missing(part.keys) for part in parts)
+    def _key(self, part: Part, cut: CutInfo | None, rank: int) -> str:
+        """The key of a cell, of the base's at rank 0; nothing where it was never asked for."""
+        if cut is None or rank == 0:
+            return self.manifest.base.get(part.task, "")
+        return cut.cells.get(part.cells, {}).get(rank, "")
 
     def _cell(self, part: Part, cut: CutInfo | None, rank: int, *, whole: bool = False) -> Cell:
         """A cut on a task at a rank, the base at rank 0: its scores, or all of it."""
-        if cut is None or rank == 0:
-            key = self.manifest.base.get(part.task)
-        else:
-            key = cut.cells.get(part.cells, {}).get(rank)
-        return Cell() if key is None else (self.store.read if whole else self.store.scores)(key)
+        key = self._key(part, cut, rank)
+        return Cell() if not key else (self.store.read if whole else self.store.scores)(key)
+
+    def _asked(self, part: Part, cut: CutInfo | None, rank: int) -> int:
+        """The most examples that a command asked of a cell."""
+        return self.manifest.cells.get(self._key(part, cut, rank), 0)
 
     def _cut(self, *row: str | None) -> CutInfo:
         """That of a curve, by adapter, basis and rescale."""
         return next(cut for cut in self.cuts if cut.row == row)
 
-    def asked(self, task: str) -> dict[str, list[DocumentKey]]:
-        """Hash → the examples of each set that was asked of a task, no group, or of its group."""
-        infos = self._tasks.values()
-        stems = [each.documents.get(task) for info in infos for each in info.sets]
-        sets = [self.documents[stem].keys for stem in dict.fromkeys(stems) if stem]
-        return {examples_sha256(keys): keys for keys in sets}
-
-    def limited(self, curve: Curve, limit: float | None) -> bool:
-        """Whether all ranks of a curve have a whole set that was asked for with this limit."""
-        cut, task = self._cut(curve.adapter, curve.basis, curve.rescale), self.task(str(curve.task))
-        sets = [parts for each, parts in self._sets(task) if limit in each.limits]
-        return any(all(self._whole(parts, cut, rank) for rank in curve.ranks) for parts in sets)
-
     # Answers ------------------------------------------------------------------------------------
 
-    def samples(
+    def answers(
         self, task: str, adapter: str | None, basis: str | None, rescale: str | None, rank: int
     ) -> pd.DataFrame:
         """Columns example, question, target, choices, score, response, read of each example.
@@ -268,13 +259,12 @@ class StoredRun:
 
         info, frames = self.task(task), list[pd.DataFrame]()
         metric, cut = self.metric(info), self._cut(adapter, basis, rescale)
-        chosen = self._chosen(info, cut, self._ranks(info, cut))
-        if chosen is None or not self._whole(chosen.parts, cut, rank):
-            what = f"{adapter if rank else 'the base'} at rank {rank} on {task}"
-            raise RunFolderError(f"{what} is not there as a whole")
-        for part in chosen.parts:
-            told, keys, count = self.documents[part.stem], part.keys, len(part.keys)
+        for part in self._parts(info):
+            told, keys, count = self.documents[part.task], part.keys, len(part.keys)
             cell = self._cell(part, cut, rank, whole=True)
+            if cell.missing(keys):
+                what = f"{adapter if rank else 'the base'} at rank {rank} on {task}"
+                raise RunFolderError(f"{what} is not there as a whole")
             read = cell.filtered(metric.partition(",")[2], keys)
             columns = {
                 "example": part.labels,
@@ -289,15 +279,17 @@ class StoredRun:
         return pd.concat(frames, ignore_index=True)
 
     def logged(self, leaf: str, cut: CutInfo | None, rank: int) -> Logged | None:
-        """What is exported of a cut on a task (no group); None where it has no whole set."""
-        having = [task for task in reversed(self._tasks.values()) if leaf in task.leaves]
-        chosen = [found for task in having if (found := self._chosen(task, cut, [rank]))]
-        parts = [part for each in chosen for part in each.parts if part.task == leaf]
-        if not parts:
-            return None
-        part = max(parts, key=lambda each: len(each.keys))
-        cell = self._cell(part, cut, rank, whole=True)
-        return Logged(cell, part.keys, self.documents.rows(part.stem)[: len(part.keys) + 1])
+        """What is exported of a cut on a task (no group); None where it lacks an example.
+
+        Of a task that is read in a group, too, it is the one with more examples.
+        """
+        having = [task for task in self._tasks.values() if leaf in task.leaves]
+        parts = [part for task in having for part in self._parts(task) if part.task == leaf]
+        for part in sorted(parts, key=lambda part: -len(part.keys)):
+            cell = self._cell(part, cut, rank, whole=True)
+            if not cell.missing(part.keys):
+                return Logged(cell, part.keys, self.documents.rows(leaf)[: len(part.keys) + 1])
+        return None
 
     # Curves -------------------------------------------------------------------------------------
 
@@ -305,25 +297,33 @@ class StoredRun:
         return sorted({rank for name in task.leaves.values() for rank in cut.cells.get(name, ())})
 
     def curve(self, task: TaskInfo, cut: CutInfo) -> Curve | None:
-        """The curve of a cut on a task or group; None where it has a score at no rank."""
-        chosen = self._chosen(task, cut, self._ranks(task, cut))
-        if chosen is None or (task.rolling and task.members):
+        """The curve of a cut on a task or group; None where nothing was asked of it.
+
+        A rank belongs to it if all examples were asked of it, or are there.
+        """
+        ranks, parts = self._ranks(task, cut), self._parts(task)
+        if not ranks or (task.rolling and task.members):
             return None
-        cells = {
-            rank: [(self._cell(part, cut, rank), part.keys) for part in chosen.parts]
-            for rank in (0, *chosen.ranks)
-        }
-        found = {rank: self._scores(task, some) for rank, some in cells.items()}
-        missing = {rank: why for rank, why in found.items() if rank and isinstance(why, str)}
-        scores: dict[int, Any] = {r: row for r, row in found.items() if not isinstance(row, str)}
-        there = {rank: cells[rank] for rank in scores}
-        base = scores.pop(0, None)
-        if not scores:
-            return None
-        numbers: dict[str, Any] = {"outcomes": [*scores.values()], "base_scores": base}
-        if task.rolling:
-            numbers = {"rolling": True, "accuracy": [*scores.values()], "baseline": base}
-        adapter, keys = self._adapters[cut.adapter], [x for part in chosen.parts for x in part.keys]
+        scores, there = dict[int, Any](), dict[int, Cells]()
+        missing, fewer = dict[int, str](), dict[int, int]()
+        for rank in (0, *ranks):
+            cells = [(self._cell(part, cut, rank), part) for part in parts]
+            left = [len(cell.missing(part.keys)) for cell, part in cells]
+            asked = [self._asked(part, cut, rank) >= len(part.keys) for part in parts]
+            found = self._scores(task, cells)
+            if not isinstance(found, str):
+                scores[rank], there[rank] = found, cells
+            elif all(asked) or not any(left):
+                missing[rank] = found
+            else:
+                fewer[rank] = sum(len(part.keys) for part in parts) - sum(left)
+        keys = [key for part in parts for key in part.keys]
+        base, rows = scores.pop(0, None), [*scores.values()]
+        numbers: dict[str, Any] = {"rolling": True, "accuracy": rows, "baseline": base}
+        if not task.rolling:
+            outcomes = np.reshape(rows, (len(rows), len(keys)))
+            numbers = {"outcomes": outcomes, "base_scores": base}
+        adapter = self._adapters[cut.adapter]
         made = {rank: some[0][0].identity for rank, some in there.items()}
         return Curve(
             tuple(scores),
@@ -332,11 +332,12 @@ class StoredRun:
             **{fact: getattr(adapter, fact) for fact in FACTS},
             task=task.name,
             metric=self.metric(task),
-            doc_ids=tuple(label for part in chosen.parts for label in part.labels),
+            doc_ids=tuple(label for part in parts for label in part.labels),
             doc_hashes=tuple(key.content for key in keys),
             prompts=tuple(key.prompt for key in keys),
-            clusters=self._clusters(chosen.parts),
-            missing=missing,
+            clusters=self._clusters(parts),
+            missing={rank: why for rank, why in missing.items() if rank},
+            fewer={rank: count for rank, count in fewer.items() if rank},
             factors={rank: of.factor for rank, of in made.items() if of and of.factor},
             unfinished={r: x for r, some in there.items() if (x := _unfinished(some)) is not None},
             nats={r: y for r, some in there.items() if (y := _nats(some)) is not None},
@@ -348,26 +349,26 @@ class StoredRun:
 
         Of a metric of whole texts lm-eval's own aggregate.
         """
-        parts, metric = list[Any](), self.metric(task)
-        for cell, wanted in cells:
-            if left := len(cell.missing(wanted)):
-                there = f"{len(wanted) - left} of {len(wanted)} examples"
-                return cell.failed.reason if cell.failed else f"not finished: {there}"
+        found, metric = list[Any](), self.metric(task)
+        for cell, part in cells:
+            if left := len(cell.missing(part.keys)):
+                there = f"{len(part.keys) - left} of {len(part.keys)} examples"
+                return cell.failed.reason if cell.failed else f"{there}: repeat the command"
             if task.rolling:
-                known = cell.aggregates.get(examples_sha256(wanted), {})
-                return known.get(metric, "not finished")
-            column = cell.values(metric, wanted)
+                known = cell.aggregates.get(examples_sha256(part.keys), {})
+                return known.get(metric, "not finished: repeat the command")
+            column = cell.values(metric, part.keys)
             if column is None:
                 return f"its cell holds no {metric}"
-            parts += column
-        return np.array(parts, dtype=np.float64)
+            found += column
+        return np.array(found, dtype=np.float64)
 
     def _clusters(self, parts: Sequence[Part]) -> tuple[str, ...] | None:
         """What examples share; one of a task without clusters is one by itself."""
         labels, clustered = list[str](), False
         for part in parts:
             field = self.question.clusters.get(part.task, self._tasks[part.task].cluster)
-            own = self.documents[part.stem].fields.get(field) if field else None
+            own = self.documents[part.task].fields.get(field) if field else None
             clustered |= own is not None
             labels += [part.prefix + x for x in own[: len(part.keys)]] if own else part.labels
         return tuple(labels) if clustered else None
@@ -381,14 +382,14 @@ def _check_there(task: str, what: str, wanted: str, there: set[str]) -> None:
 
 def _unfinished(cells: Cells) -> int | None:
     """How many answers were cut off at the token limit, where that is known of all."""
-    counts = [cell.unfinished(keys) for cell, keys in cells]
+    counts = [cell.unfinished(part.keys) for cell, part in cells]
     return None if None in counts else sum(count or 0 for count in counts)
 
 
 def _nats(cells: Cells) -> float | None:
     """The mean loss of the user's own examples, which are in no group, where it is known."""
-    [(cell, keys), *_] = cells
-    losses = cell.values(f"{LOSS},none", keys)
+    [(cell, part), *_] = cells
+    losses = cell.values(f"{LOSS},none", part.keys)
     return None if losses is None else float(np.mean(losses))
 
 
@@ -399,20 +400,25 @@ class _Report(msgspec.Struct):
     run: str = "run"
 
 
+def _folder(path: str | Path) -> Path:
+    path = Path(path).expanduser()
+    return path.parent if path.name in ("report.html", "report.md") else path
+
+
 def is_run(path: str | Path) -> bool:
     """Whether `read_run` reads it."""
-    return any((Path(path).expanduser() / name).is_file() for name in (RUN_FILE, REPORT_FILE))
+    return any((_folder(path) / name).is_file() for name in (RUN_FILE, REPORT_FILE))
 
 
 def read_run(folder: str | Path, question: Question | None = None) -> StoredRun:
-    """All that a run folder holds, or the run of a report or study.
+    """All that a run folder holds, or the run of a report (its folder or page) or study.
 
     It is read under the last question of the folder, or that of the report, or another one.
 
     Raises:
         RunFolderError: It is none of these, of another version, or a file of it cannot be read.
     """
-    folder = Path(folder).expanduser()
+    folder = _folder(folder)
     if (folder / RUN_FILE).is_file():
         manifest = Manifest.read(folder)
         asked = manifest.question if question is None else question

@@ -18,16 +18,14 @@ from filelock import FileLock
 
 from aurac.curves.question import ALL_PAIRS, Key
 from aurac.errors import UsageError
-from aurac.files import sweep_scraps
 from aurac.records.documents import Documents
 from aurac.records.lines import Written
 from aurac.records.manifest import Manifest, recipe_groups
-from aurac.records.run import StoredRun
-from aurac.runs.check import alike, check
+from aurac.runs.check import check
 from aurac.runs.compute import Work, compute
 from aurac.runs.fit import fitted
 from aurac.runs.inputs import Inputs, load
-from aurac.runs.manifest import manifest_of, write_documents
+from aurac.runs.manifest import manifest_of, with_cells, write_documents
 from aurac.runs.overlap import keep_overlaps, overlaps
 from aurac.runs.plan import distinct
 from aurac.runs.progress import Bar, Progress
@@ -85,24 +83,21 @@ def run(
     began, progress = time.time(), progress or Progress()
     with progress, _stopped_by_sigterm():
         with load(settings, progress) as inputs, contextlib.ExitStack() as stack:
-            folder = inputs.folder
+            folder, lists = inputs.folder, {task.name: task.keys for task in inputs.leaves}
             manifest = manifest_of(inputs, command, began)
             _check_question(inputs, manifest)
+            folder.check(manifest, lists)
             shared = overlaps(inputs)
             connected = cache(lambda: stack.enter_context(cluster(inputs)))
             if settings.ray is None and not folder.path.exists():
                 inputs.backend.load()  # a base that cannot be used leaves no folder behind
-            folder.record(manifest)
-            keep_overlaps(folder, shared)
             find = (lambda keys: connected().find(keys)) if settings.ray else None
             cells = inputs.cells(fitted(inputs, find))
-            documents = {t.name: write_documents(folder.path, t) for t in inputs.leaves}
-            manifest = manifest_of(inputs, command, began, cells, documents)
-            known = Documents(folder.path)
-            held = StoredRun(folder.path, folder.record(manifest), folder.cells, known)
-            sweep_scraps(folder.path)
-            work = Work(folder, {name: held.asked(name) for name in documents}, progress)
-            _compute(inputs, distinct(cells), work, connected)
+            manifest = with_cells(manifest, cells)
+            leaves = {task.name: task for task in inputs.leaves}
+            folder.record(manifest, lists, lambda name: write_documents(folder.path, leaves[name]))
+            keep_overlaps(folder, shared)
+            _compute(inputs, distinct(cells), Work(folder, progress), connected)
             write_instead(distinct(cells), folder, progress, _asks(inputs, connected))
         progress.step("writing the report")
         entry = manifest.log[-1] | {"seconds": round(time.time() - began, 1)}
@@ -111,22 +106,19 @@ def run(
         from aurac.analysis.frames import answerable
         from aurac.notebook import Run
 
-        def read(held: Manifest) -> StoredRun:
+        def read(held: Manifest) -> Run:
             known = Documents(folder.path)  # another process may have added to them
-            return answerable(StoredRun(folder.path, held, folder.cells, known, held.question))
+            return answerable(Run(folder.path, held, folder.cells, known, held.question))
 
         shown = read(manifest)
         if shown.question.reference != settings.reference:
             logger.warning("%s has no result to compare with", settings.reference)
-        for line in alike(shown) if inputs.backend.checked else ():
-            logger.warning("%s", line)
         if report:
             with FileLock(folder.locks / "report.lock"):
-                everything = Run(read(Manifest.read(folder.path)))
-                stored, analysis = everything.stored, everything.analysis
-                if everything.curves and not is_written(analysis, folder.path, stored):
-                    write_report(stored, analysis)
-        return Run(shown)
+                every = read(Manifest.read(folder.path))
+                if every.curves and not is_written(every.analysis, folder.path, every):
+                    write_report(every, every.analysis)
+        return shown
 
 
 def _check_question(inputs: Inputs, manifest: Manifest) -> None:

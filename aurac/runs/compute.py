@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from aurac.backends.backend import Backend
-from aurac.backends.keys import redacted
 from aurac.errors import AuracError, RunFolderError, first_line
 from aurac.models.device import no_memory
 from aurac.records.folder import MOST_DEATHS, RunFolder
-from aurac.records.lines import Aggregates, Block, DocumentKey, Failed
+from aurac.records.lines import Aggregates, Block, Failed, examples_sha256
 from aurac.runs.plan import PlannedCell
 from aurac.runs.progress import Progress
 
@@ -36,8 +35,6 @@ class Work:
     """Where cells are kept, and who is told."""
 
     folder: RunFolder
-    #: task → hash → examples of each set on which the folder's curves may be read
-    sets: Mapping[str, Mapping[str, Sequence[DocumentKey]]]
     progress: Progress = field(default_factory=Progress)
     #: key of a cell → how often it had failed when this process first looked at it
     before: dict[str, int] = field(default_factory=dict)
@@ -56,8 +53,7 @@ class Work:
         return stored.failed is not None and stored.failures > self.before[cell.key]
 
     def fail(self, cell: PlannedCell, reason: str) -> None:
-        """Keep why a cell cannot be computed, without keys."""
-        reason = redacted(reason)
+        """Keep why a cell cannot be computed."""
         self.folder.cells.keep(cell.identity, Failed(reason=reason, time=time.time()))
         self.progress.settled(cell, f"failed: {reason}")
 
@@ -77,13 +73,13 @@ class Work:
         self.progress.settled(cell, "done")
 
     def aggregate(self, cell: PlannedCell) -> None:
-        """Keep lm-eval's aggregates over each set of examples that a cell has whole."""
-        stored = self.folder.cells.scores(cell.key)
-        for examples, keys in self.sets[cell.task.name].items():
-            if examples not in stored.aggregates and not stored.missing(keys):
-                columns = {name: stored.values(name, keys) or [] for name in stored.metrics()}
-                line = Aggregates(examples=examples, values=cell.task.aggregates(columns))
-                self.folder.cells.keep(cell.identity, line)
+        """Keep lm-eval's aggregates over the examples of a cell, where they are all there."""
+        stored, keys = self.folder.cells.scores(cell.key), cell.task.keys
+        examples = examples_sha256(keys)
+        if examples not in stored.aggregates and not stored.missing(keys):
+            columns = {name: stored.values(name, keys) or [] for name in stored.metrics()}
+            line = Aggregates(examples=examples, values=cell.task.aggregates(columns))
+            self.folder.cells.keep(cell.identity, line)
 
 
 def compute(cells: Sequence[PlannedCell], backend: Backend, work: Work) -> None:

@@ -8,21 +8,18 @@ import gzip
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from aurac.adapters import Adapter, Family, members_of
 from aurac.adapters.compatibility import served_by_vllm
-from aurac.backends.keys import redacted
 from aurac.curves.checks import only
 from aurac.curves.question import Key, Question
 from aurac.files import sha256_text, write_atomic
 from aurac.models.device import in_use, machine, versions
-from aurac.records.documents import TaskQuestions
-from aurac.records.lines import examples_sha256
-from aurac.records.manifest import AdapterInfo, CutInfo, Examples, Manifest, TaskInfo
+from aurac.records.documents import Documents, TaskQuestions
+from aurac.records.manifest import AdapterInfo, CutInfo, Manifest, TaskInfo
 from aurac.runs.inputs import Inputs
 from aurac.runs.plan import Cuts, PlannedCell
 from aurac.tasks.evaltask import EvalTask, TaskGroup
@@ -30,29 +27,17 @@ from aurac.tasks.evaltask import EvalTask, TaskGroup
 _LONGEST_LABEL = 64  # characters of a value by which examples are clustered
 
 
-def manifest_of(
-    inputs: Inputs,
-    command: str | None,
-    began: float,
-    cells: Sequence[PlannedCell] = (),
-    documents: Mapping[str, str] = MappingProxyType({}),
-) -> Manifest:
-    """What a command adds to `run.json`; before anything is computed without cells.
+def manifest_of(inputs: Inputs, command: str | None, began: float) -> Manifest:
+    """What a command adds to `run.json`, but for its cells.
 
     Args:
         inputs: Of the run.
         command: As it was typed.
         began: When, in seconds since 1970.
-        cells: What is evaluated for them.
-        documents: Task (no group) → the beginning of the names of its files, see `write_documents`.
     """
     given, base = inputs.settings, inputs.base
-    keys: dict[Key | None, dict[str, dict[int, str]]] = {}
-    for cell in cells:
-        keys.setdefault(cell.row, {}).setdefault(cell.task.name, {})[cell.rank] = cell.key
-    tasks = [task_info(task, inputs.tokens, documents, given.limit) for task in inputs.tasks]
     entry = {
-        "command": command and redacted(command, 1),
+        "command": command,
         "started": dt.datetime.fromtimestamp(began, dt.timezone.utc).isoformat(timespec="seconds"),
         "versions": versions(),
         "machine": {**machine(), **in_use(base.device)} if not given.ray else machine(),
@@ -66,10 +51,24 @@ def manifest_of(
         log=[entry],
         question=Question(given.margin, given.reference, groups=given.groups),
         adapters=[adapter_info(name, each, inputs.cuts) for name, each in inputs.adapters.items()],
-        tasks=tasks,
+        tasks=[task_info(task, inputs.tokens) for task in inputs.tasks],
         asked=[task.name for task in inputs.tasks if task.group is None],
-        cuts=[_cut_info(row, keys[row], tasks) for row in inputs.cuts if cells],
-        base={task: ranks[0] for task, ranks in keys.get(None, {}).items()},
+        cuts=[],
+        base={},
+    )
+
+
+def with_cells(manifest: Manifest, cells: Sequence[PlannedCell]) -> Manifest:
+    """The manifest of a command with its cells."""
+    keys: dict[Key | None, dict[str, dict[int, str]]] = {}
+    for cell in cells:
+        keys.setdefault(cell.row, {}).setdefault(cell.task.name, {})[cell.rank] = cell.key
+    base = {task: ranks[0] for task, ranks in keys.pop(None, {}).items()}
+    return msgspec.structs.replace(
+        manifest,
+        cuts=[_cut_info(row, found, manifest.tasks) for row, found in keys.items() if row],
+        base=base,
+        cells={cell.key: len(cell.task) for cell in cells},
     )
 
 
@@ -80,9 +79,7 @@ def _cut_info(row: Key, cells: dict[str, dict[int, str]], tasks: Sequence[TaskIn
     ordered = {leaf: dict(sorted(keys.items())) for leaf, keys in cells.items()}
     named = {leaf: keys for leaf, keys in ordered.items() if leaf not in shared}
     named |= {f"{t.name}:{leaf}": ordered[leaf] for t in tasks for leaf in t.members}
-    ranks = list(next(iter(ordered.values())))
-    asked = {t.name: {s.name: ranks for s in t.sets} for t in tasks if t.name not in shared}
-    return CutInfo(**row._asdict(), cells=named, asked=asked)
+    return CutInfo(**row._asdict(), cells=named)
 
 
 def adapter_info(name: str, adapter: Adapter | Family, cuts: Cuts) -> AdapterInfo:
@@ -102,25 +99,19 @@ def adapter_info(name: str, adapter: Adapter | Family, cuts: Cuts) -> AdapterInf
     )
 
 
-def task_info(
-    task: EvalTask | TaskGroup,
-    tokens: Mapping[str, Any],
-    documents: Mapping[str, str],
-    limit: float | None,
-) -> TaskInfo:
+def task_info(task: EvalTask | TaskGroup, tokens: Mapping[str, Any]) -> TaskInfo:
     """What readers need of a task or group."""
     leaves = task.members if isinstance(task, TaskGroup) else (task,)
-    files = {leaf.name: documents[leaf.name] for leaf in leaves if leaf.name in documents}
     own: dict[str, Any] = {}
     if isinstance(task, EvalTask):
         own = {"cluster": task.cluster, "scoring": task.scoring, "token_limit": task.token_limit}
-        own["prompting"] = {**task.prompting, **tokens}
+        own |= {"prompting": {**task.prompting, **tokens}, "split": len(task.task.eval_docs)}
     return TaskInfo(
         name=task.name,
         metric=task.metric,
         metrics=tuple(task.usable),
         version=task.version,
-        sets=[Examples(documents=files, limits=[limit])] if files else [],
+        examples={leaf.name: len(leaf) for leaf in leaves},
         num_fewshot=only(leaf.num_fewshot for leaf in leaves),
         members=tuple(leaf.name for leaf in leaves if leaf is not task),
         rolling=leaves[0].rolling,
@@ -128,47 +119,28 @@ def task_info(
     )
 
 
-def write_documents(folder: Path, task: EvalTask) -> str:
-    """Keep the questions and the prompts of a task; the beginning of the files' names."""
-    keys = list(task.keys)
-    stem = f"documents/{task.name.replace('/', '_')}-{examples_sha256(keys)[:12]}"
-    questions, requests = folder / f"{stem}.json", folder / f"{stem}.jsonl.gz"
-    told: list[Any] = task.questions()
+def write_documents(folder: Path, task: EvalTask) -> None:
+    """Write the examples of a task: the prompts, and then the list that has no more of them."""
+    documents, told = Documents(folder), list[Any](task.questions())
+    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in (task.record(), *task.rows()))
+    prompts = gzip.compress(lines.encode("utf-8", "surrogatepass"), 6, mtime=0)
+    write_atomic(documents.path(task.name, "jsonl.gz"), prompts)
     choices = [row["choices"] for row in told]
-    fields = _fields(task)
-    if questions.exists():
-        fields = msgspec.json.decode(questions.read_bytes(), type=TaskQuestions).fields | fields
+    contents = [example.content for example in task.examples]
+    names = [name for name in contents[0] if all(each.get(name) is not None for each in contents)]
     content = TaskQuestions(
-        keys=keys,
+        keys=list(task.keys),
         questions=[row["question"] for row in told],
         targets=[row["target"] for row in told],
         choices=choices if any(choices) else None,
-        fields=fields,
+        fields={name: [label(each[name]) for each in contents] for name in names},
     )
     data = msgspec.json.format(msgspec.json.encode(content), indent=0)
-    if not questions.exists() or questions.read_bytes() != data:
-        write_atomic(questions, data)
-    if not requests.exists():
-        lines = "\n".join(
-            json.dumps(row, ensure_ascii=False) for row in (task.record(), *task.rows())
-        )
-        write_atomic(requests, gzip.compress(lines.encode("utf-8", "surrogatepass"), 6, mtime=0))
-    return stem
+    write_atomic(documents.path(task.name, "json"), data)
 
 
-def _fields(task: EvalTask) -> dict[str, list[str]]:
-    """The fields by which examples can be clustered: one that was asked for, or has values twice.
-
-    A value is its text or JSON; of a long one there is the hash.
-    """
-    contents = [example.content for example in task.examples]
-    names = [name for name in contents[0] if all(each.get(name) is not None for each in contents)]
-    found = {name: [_label(each[name]) for each in contents] for name in names}
-    kept = {name: row for name, row in found.items() if len({*row}) < len(row)}
-    return kept | ({task.cluster: found[task.cluster]} if task.cluster else {})
-
-
-def _label(value: Any) -> str:
+def label(value: Any) -> str:
+    """A value by which examples are clustered: its text or JSON, or the hash of a long one."""
     text = value if isinstance(value, str) else json.dumps(value, default=str, sort_keys=True)
     return text if len(text) <= _LONGEST_LABEL else sha256_text(text)[:16]
 

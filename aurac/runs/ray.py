@@ -25,7 +25,7 @@ from aurac.backends.backend import Backend
 from aurac.errors import AuracError, UsageError, first_line
 from aurac.models.device import WAIT_POLICY
 from aurac.records.folder import MOST_DEATHS
-from aurac.records.lines import Block, Written
+from aurac.records.lines import Block, Written, examples_sha256
 from aurac.runs.compute import LostDeviceError, Work, blocks, raise_if_lost, reason_of
 from aurac.runs.fit import Fit, fits
 from aurac.runs.inputs import Inputs, load
@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 
 Job = tuple[bytes, str]
 """Settings, and the folder of the command, to which paths in them and in tasks are relative."""
-Where = tuple[int | None, int, int, float | None]
-"""The numbers of a cell's row (None: the base), rank and task, and its factor."""
+Where = tuple[int | None, int, int, str, float | None]
+"""The number of a cell's row (None: the base), its rank, the number of its task, the hash of its
+examples, and its factor."""
 _PATIENCE = 1.0  # seconds between looks at signals and at cells of other processes
 _LOST_AFTER = 5.0  # seconds without an answer of the head; Ray itself waits a minute
 _ANSWERS_IN = 5.0  # seconds
@@ -160,7 +161,8 @@ class Cluster:
     def _where(self, cell: PlannedCell) -> Where:
         row = [*self._inputs.cuts].index(cell.row) if cell.row else None
         factor = cell.cut.factor if cell.cut else None
-        return row, cell.rank, self._inputs.leaves.index(cell.task), factor
+        examples = examples_sha256(cell.task.keys)
+        return row, cell.rank, self._inputs.leaves.index(cell.task), examples, factor
 
     def _collect(self, stream: Any, work: Work) -> None:
         """Take in a block, the end of a cell, or its failure."""
@@ -261,13 +263,13 @@ def answer(job: Job, key: str, where: Where, places: list[list[int]]) -> Iterato
 def _planned(job: Job, key: str, where: Where) -> tuple[PlannedCell, Backend]:
     """In a worker: the cell of this key, and who answers for it."""
     inputs, _ = _served(*job)
-    row, rank, task, factor = where
+    row, rank, task, examples, factor = where
     about: tuple[Any, ...] = ()
     if row is not None:
         name, cuts = [*inputs.cuts.items()][row]
         about = name, replace(cuts[rank], factor=factor)
     cell = PlannedCell(inputs.leaves[task], inputs.digest, inputs.tokens, *about)
-    if cell.key != key:
+    if (cell.key, examples_sha256(cell.task.keys)) != (key, examples):
         raise ClusterError(
             f"a worker would compute something else ({inputs.identity}): every node needs the same "
             "packages, base, adapters, data and kind of device"

@@ -17,9 +17,11 @@ freedom (2002; Pustejovsky and Tipton 2018), which for a mean have closed forms,
     V = Σ_g (Σ_{d in g} e_d)² / (1 - w_g) / n²
     1 / df = Σ w_g² + (Σ q_g)² - Σ q_g²,   q_g = w_g² / (1 - w_g)
 
-and further clusters as large as that of an example is on average, Σ n_g² / n, of a difference .8 of
-it, and never below one example. Training seeds are crossed with examples; each source of variance
-keeps its degrees of freedom (Banerjee 1960), which A arms raise together towards Welch's (1947):
+and further clusters replace the further examples. Such a cluster has Σ n_g² / n examples, or for a
+difference .8 of that, and at least one.
+
+Training seeds are crossed with examples; each source of variance keeps its degrees of freedom
+(Banerjee 1960), which A arms raise together towards Welch's (1947):
 
     reach² = t²_{n-1} · max(examples - Σ rest, 0) + Σ_arms t²_{df} · V,   V = s²(seed means) / S
     df = S - 1 + max(0, (Σ V)² / Σ (V² / (S - 1)) - max (S - 1)) / (A + 1)

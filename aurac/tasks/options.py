@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
@@ -66,6 +67,13 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
         if self.limit is None and task in BUNDLED and task not in self.data:
             return QUICK_EXAMPLES
         return self.limit or None
+
+    def count(self, task: str, split: int) -> int:
+        """How many of the examples of a task's split are evaluated; a share is rounded up."""
+        limit = self.limit_of(task)
+        if limit is None:
+            return split
+        return min(split, math.ceil(limit * split) if limit < 1 else int(limit))
 
 
 def parse_pairs(option: str, given: Mapping[str, Any] | str | Iterable[str]) -> dict[str, Any]:

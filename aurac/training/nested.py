@@ -33,7 +33,7 @@ from aurac.adapters.formats.peft_config import NOTE
 from aurac.adapters.formats.sidecar import Sidecar, recorded
 from aurac.adapters.methods import Pass, TrainingSetup
 from aurac.adapters.nesting import Rule, Update, rank_weights
-from aurac.adapters.truncate import has_p_in_weights, relative_weights, times_p
+from aurac.adapters.truncate import relative_weights, times_p
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Nested(TrainerCallback, AbstractContextManager["Nested"]):
         self._silent = {name.rpartition(".")[2] for name in adapter.modules}
         self._names: list[str] = []
         for name in (adapter_name, *({REFERENCE} & model.peft_config.keys())):
-            self._hook(name, folded=before.folded or has_p_in_weights(before))
+            self._hook(name, folded=before.folded)
         self.record = Sidecar.of(adapter)
         self.note(folded=bool(self._folding))
         # Every pass calls the base; the tuner of older releases of PEFT only its `forward`.

@@ -32,6 +32,8 @@ class RankCurve(TrainerCallback):
     def __init__(
         self, trainer: Trainer, ranks: str | Sequence[int] = "pow2", every: int = 1
     ) -> None:
+        if isinstance(ranks, str):
+            named_ranks(ranks, 1)  # refuses other names before the training
         self.trainer, self.ranks, self.every = trainer, ranks, every
         self.losses: dict[int, float] = {}  # rank → loss, of the last measurement
         self._evaluations: Counter[str] = Counter()

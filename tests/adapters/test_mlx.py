@@ -69,8 +69,6 @@ def test_the_alpha_of_older_mlx(mlx):
     ("fields", "tensors", "message"),
     [
         ({"fine_tune_type": "full"}, {}, "fine_tune_type"),
-        ({"lora_parameters": {"rank": 4}}, {}, "scale"),
-        ({"lora_parameters": {"rank": "4", "scale": 1.0}}, {}, "rank"),
         ({}, {f"{Q}.bias": torch.ones(4)}, "beside its factors"),
         ({}, {f"{Q}.lora_a": torch.full((32, 4), torch.nan)}, "NaN"),
         ({}, {f"embed_tokens.lora_{s}": torch.ones(4, 4) for s in "ab"}, "adapts embeddings"),

@@ -23,6 +23,13 @@ def test_plain_peft_scales_as_the_rule_says(rule, alpha, r):
     assert theirs == pytest.approx(scale(rule, alpha, r), rel=1e-15)
 
 
+def test_p_of_a_module_of_lower_rank():
+    """At ranks above its own, 2, the module stays as it is: s_1 + 2 s_2 and 2 s_2."""
+    p = rank_weights(2, (1, 2, 4), None, "rank", 1.0, own=2)
+    assert p.tolist() == [1 + 2 / 2, 2 / 2]
+    assert rank_weights(2, (1, 2, 4), None, "rank", 1.0).tolist() == [1 + 1 / 2 + 1 / 4, 3 / 4]
+
+
 @pytest.mark.parametrize("ranks", [(), (2, 2), (4, 2), (0, 1), (1.5,), (True, 2)])
 def test_bad_nested_ranks(ranks):
     with pytest.raises(RankError, match="nested rank"):

@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from support.adapters import edit, edit_tensors, random_adapter, save_with_peft, tiny_llama
+from support.adapters import edit, edit_tensors, random_adapter, tiny_llama
 
 from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter, truncate
 from aurac.errors import CheckpointError, RunFolderError, UsageError
@@ -26,23 +25,14 @@ def saved(tmp_path, **fields):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("rule", ["none", "rank", "sqrt"])
 def test_load_save_load_is_bit_equal(tmp_path, dtype, rule):
-    adapter, folder = saved(
-        tmp_path,
-        dtype=dtype,
-        rule=rule,
-        alpha=0.1,
-        nesting=NESTED,
-        seed=3,
-        base="b",
-        base_sha256="h",
-        recipe={"lr": 1e-3, "data": ["x"]},
-    )
+    facts = {"base": "b", "base_sha256": "h", "recipe": {"lr": 1e-3, "data": ["x"]}}
+    adapter, folder = saved(tmp_path, dtype=dtype, rule=rule, alpha=0.1, nesting=NESTED, **facts)
     first = load_adapter(folder)
     second = load_adapter(save_adapter(first, tmp_path / "again"))
     for read in (first, second):
         assert read.sha256 == adapter.sha256
         assert (read.nesting, read.rule, read.alpha) == (NESTED, rule, 0.1)
-        assert (read.base, read.base_sha256, read.recipe) == ("b", "h", {"lr": 1e-3, "data": ["x"]})
+        assert {name: getattr(read, name) for name in facts} == facts
         for name, f in adapter.modules.items():
             assert torch.equal(read.modules[name].A, f.A)
             assert read.modules[name].A.dtype == dtype
@@ -51,31 +41,18 @@ def test_load_save_load_is_bit_equal(tmp_path, dtype, rule):
 
 
 def test_an_export_is_portable(tmp_path):
-    # vLLM and others want: one r, empty patterns, init true, no bias, safetensors
+    """vLLM and others want one r, empty patterns, no initialisation, no bias, safetensors."""
     adapter, _ = saved(tmp_path, nesting=Nesting("matryoshka", (1, 2, 4)))
-    config = json.loads(
-        (save_adapter(truncate(adapter, 2), tmp_path / "cut") / "adapter_config.json").read_text()
-    )
-    assert config["r"] == 2
-    assert config["rank_pattern"] == config["alpha_pattern"] == {}
-    assert config["init_lora_weights"] is True
-    assert config["bias"] == "none"
-    # trained at rank 2: the scale of rank 4, 1/2, is held, so alpha = 2 · 1/2 under the rank rule
-    assert (config["lora_alpha"], config["use_rslora"]) == (1, False)
-    sidecar = json.loads((tmp_path / "cut" / "aurac.json").read_text())
-    nesting = {"method": "matryoshka", "ranks": [1, 2, 4], "weights": [1, 1, 1], "update": None}
-    assert sidecar["derived"] == {
-        "basis": "prefix",
-        "rescale": "trained",
-        "rank": 2,
-        "from_rank": 4,
-        "from_sha256": adapter.sha256,
-        "trained": nesting,
-        "fit_factor": None,
-    }
-    assert sorted(p.name for p in (tmp_path / "cut").iterdir()) == [
-        "adapter_config.json", "adapter_model.safetensors", "aurac.json",
-    ]  # fmt: skip
+    cut = save_adapter(truncate(adapter, 2), tmp_path / "cut")
+    config = json.loads((cut / "adapter_config.json").read_text())
+    # the scale of rank 4, 1/2, is held, so alpha = 2 · 1/2 under the rank rule
+    wanted = {"r": 2, "lora_alpha": 1, "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {}}
+    assert {**config, **wanted, "init_lora_weights": True, "bias": "none"} == config
+    derived = load_adapter(cut).derived
+    assert str(derived) == "rank 2 of 4 (basis prefix, rescale trained)"
+    assert (derived.from_sha256, derived.trained) == (adapter.sha256, adapter.nesting)
+    files = {"adapter_config.json", "adapter_model.safetensors", "aurac.json"}
+    assert {p.name for p in cut.iterdir()} == files
 
 
 def test_nothing_is_replaced_unless_told_to(tmp_path):
@@ -92,9 +69,6 @@ def test_nothing_is_replaced_unless_told_to(tmp_path):
     with pytest.raises(RunFolderError, match="so it is not replaced"):
         save_adapter(adapter, other, force=True)
     assert (other / "draft.txt").read_text() == "years of work"
-    (tmp_path / "empty").mkdir()
-    save_adapter(adapter, tmp_path / "empty")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "empty", "thesis"]
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
@@ -105,12 +79,9 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
         raise SafetensorError("Error while serializing: No space left on device")
 
     monkeypatch.setattr("aurac.adapters.export.save_file", full)
-    for cut, place, force in (
-        (truncate(adapter, 1), folder, True),
-        (adapter, tmp_path / "n", False),
-    ):
+    for place in (folder, tmp_path / "new"):
         with pytest.raises(SafetensorError, match="No space left"):
-            save_adapter(cut, place, force=force)
+            save_adapter(truncate(adapter, 1), place, force=True)
     assert load_adapter(folder).sha256 == before
     assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
 
@@ -123,8 +94,6 @@ def test_parameters_and_bytes_by_hand(tmp_path):
     # per layer: q_proj 32 in + 32 out, down_proj 48 in + 32 out = 144; two layers, two bytes
     assert adapter.parameters(3) == 3 * 2 * 144
     assert adapter.bytes(3) == 2 * 3 * 2 * 144
-    for shown in (adapter, truncate(adapter, 2), adapter.modules["model.layers.0.mlp.down_proj"]):
-        assert len(repr(shown)) < 200  # without the numbers
 
 
 def test_the_hash_sees_what_decides_the_outputs(tmp_path):
@@ -138,6 +107,9 @@ def test_the_hash_sees_what_decides_the_outputs(tmp_path):
         replace(adapter, modules={**adapter.modules, name: replace(f, alpha=2.0)}),
         replace(adapter, modules={**adapter.modules, name: replace(f, rule="rank")}),
         replace(adapter, nesting=NESTED),
+        # the same rows for other tokens are another adapter, with cells of its own
+        replace(adapter, peft_config={"trainable_token_indices": [3, 5]}),
+        replace(adapter, peft_config={"trainable_token_indices": [3, 6]}),
     ]
     assert len({a.sha256 for a in variants}) == len(variants)
     assert replace(adapter, name="x", seed=1, notes=("y",)).sha256 == adapter.sha256
@@ -153,20 +125,24 @@ def test_what_is_stated_wins_with_a_note(tmp_path):
     assert stated.notes == (
         "the scaling given replaces the recorded one",
         "the training given replaces the recorded one",
-        "the base given, big, replaces the recorded small",
+        "the base given replaces the recorded one",
     )
     assert load_adapter(folder, scaling="sqrt", alpha=2.0, base="small").notes == ()
 
 
-def test_what_is_stated_must_go_together(tmp_path):
-    _, folder = saved(tmp_path)
-    for stated, said in (
+@pytest.mark.parametrize(
+    ("stated", "said"),
+    [
         ({"scaling": "none"}, "needs --alpha"),
         ({"nested_ranks": [1, 4]}, "no method"),
         ({"method": "lorra"}, "no method 'lorra'"),
-    ):
-        with pytest.raises(UsageError, match=said):
-            load_adapter(folder, **stated)
+        ({"method": "dylora"}, "needs --nested-ranks"),
+    ],
+)
+def test_what_is_stated_must_go_together(tmp_path, stated, said):
+    _, folder = saved(tmp_path)
+    with pytest.raises(UsageError, match=said):
+        load_adapter(folder, **stated)
     assert load_adapter(folder, method="lora").nesting == Nesting("lora", (4,))
 
 
@@ -175,15 +151,11 @@ def test_what_is_stated_must_go_together(tmp_path):
     [
         ({"r": 3}, "whose rank is 3 by its config"),
         ({"peft_type": "LOHA"}, "of PEFT's type LOHA"),
-        ({"peft_type": None}, "of PEFT's type None"),
         ({"use_dora": True}, "lacks its factors or magnitudes"),
         ({"init_lora_weights": "tomorrow"}, "'tomorrow', which changes the base"),
         ({"use_magic": True}, "sets use_magic"),
-        ({"r": "4"}, "r`"),
         ({"r": 0}, "r`"),
-        ({"use_rslora": 1}, "use_rslora"),
         ({"rank_pattern": {"q_proj": "4"}}, "rank_pattern"),
-        ({"bias": "some"}, "bias"),
         (lambda t: t.update({KEY: t[KEY][:3].clone()}), "whose rank is 4"),
         (lambda t: t.update({KEY: t[KEY].to(torch.int32)}), "int32"),
         (lambda t: t[KEY].__setitem__((0, 0), float("nan")), "NaN or infinite"),
@@ -214,40 +186,19 @@ def test_a_tensor_that_the_base_has_no_place_for_is_refused(tmp_path, end):
         pass
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_several_adapters_that_peft_saved_in_one_folder(tmp_path):
-    fields = {"target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
-    model = save_with_peft(tiny_llama(), tmp_path / "x", r=2, **fields)
-    model.add_adapter("other", LoraConfig(r=4, **fields))
-    model.save_pretrained(tmp_path / "both")
-    # "default" lies in the folder itself, "other" in a folder of its own below
-    assert load_adapter(tmp_path / "both").rank == 2
-    assert load_adapter(tmp_path / "both" / "other").rank == 4
-
-
 def test_a_link_out_of_an_adapters_folder_is_not_followed_by_a_cut(tmp_path):
     _, folder = saved(tmp_path)
     (tmp_path / "private").write_text("a password")
-    template = folder / "chat_template.jinja"
-    template.symlink_to(tmp_path / "private")
+    (folder / "chat_template.jinja").symlink_to(tmp_path / "private")
     with pytest.raises(CheckpointError, match="link out of its folder"):
         save_adapter(truncate(load_adapter(folder), 2), tmp_path / "cut")
     assert not (tmp_path / "cut").exists()
-    template.unlink()
+    (folder / "chat_template.jinja").unlink()
     repository = tmp_path / "models--a--b"  # as the hub's cache has it
-    (repository / "snapshots").mkdir(parents=True)
-    (repository / "blobs").mkdir()
-    snapshot = folder.rename(repository / "snapshots" / "main")
+    for name in ("snapshots", "blobs"):
+        (repository / name).mkdir(parents=True)
     (repository / "blobs" / "1").write_text("{{ messages }}")
+    snapshot = folder.rename(repository / "snapshots" / "main")
     (snapshot / "chat_template.jinja").symlink_to("../../blobs/1")
     cut = save_adapter(truncate(load_adapter(snapshot), 2), tmp_path / "cut")
     assert (cut / "chat_template.jinja").read_text() == "{{ messages }}"
-    assert not (cut / "chat_template.jinja").is_symlink()
-
-
-def test_the_token_rows_of_an_adapter_are_part_of_what_it_is(tmp_path):
-    """The same rows for other tokens are another adapter, with cells of its own."""
-    one = saved(tmp_path)[0]
-    other = replace(one, peft_config={**one.peft_config, "trainable_token_indices": [3, 5]})
-    third = replace(one, peft_config={**one.peft_config, "trainable_token_indices": [3, 6]})
-    assert len({one.sha256, other.sha256, third.sha256}) == 3

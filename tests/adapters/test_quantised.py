@@ -33,25 +33,18 @@ def load(kind, folder):
     if kind == "hqq":
         return with_hqq(llama())
     pytest.importorskip("bitsandbytes", exc_type=ImportError)
-    bits = {"load_in_4bit": True} if "4-bit" in kind else {"load_in_8bit": True}
-    return AutoModelForCausalLM.from_pretrained(
-        folder,
-        quantization_config=BitsAndBytesConfig(**bits),
-        dtype=torch.float32,
-        device_map="cpu",
-    ).eval()
+    config = BitsAndBytesConfig(**{f"load_in_{kind[-5]}bit": True})
+    how = {"quantization_config": config, "dtype": torch.float32, "device_map": "cpu"}
+    return AutoModelForCausalLM.from_pretrained(folder, **how).eval()
 
 
 def with_hqq(model):
     quantize = pytest.importorskip("hqq.core.quantize", exc_type=ImportError)
     config = quantize.BaseQuantizeConfig(nbits=4, group_size=16)
+    how = {"compute_dtype": torch.float32, "device": "cpu", "del_orig": False}
     for path, module in list(model.named_modules()):
         if isinstance(module, torch.nn.Linear) and path != "lm_head":
-            parent, _, child = path.rpartition(".")
-            layer = quantize.HQQLinear(
-                module, config, compute_dtype=torch.float32, device="cpu", del_orig=False
-            )
-            setattr(model.get_submodule(parent), child, layer)
+            model.set_submodule(path, quantize.HQQLinear(module, config, **how))
     return model.requires_grad_(False)
 
 
@@ -79,8 +72,7 @@ def test_every_rank_is_pefts_own_on_the_same_base(kind, plain_folder, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS[:2])
 def test_a_base_that_was_saved_quantised(kind, plain_folder, tmp_path, isolated_cache):
-    model = load(kind, plain_folder)
-    expected = logits(model)
+    expected = logits(load(kind, plain_folder))
     load(kind, plain_folder).save_pretrained(tmp_path / "quantised")
     make_tokenizer().save_pretrained(tmp_path / "quantised")
     loaded = load_base(str(tmp_path / "quantised"), dtype="float32", device="cpu")

@@ -30,8 +30,6 @@ def saved(folder, **fields):
         ({"rule": "cube"}, "rule"),
         ({"aurac_adapter": 2}, "another version"),
         ({"nested_ranks": [4, 2]}, "nested ranks"),
-        ({"nested_ranks": "1,2"}, "nested_ranks"),
-        ({"weights": ["a", 1, 1]}, "weights"),
         ({"method": "lorra"}, "lorra"),
         ({"seed": "one"}, "seed"),
     ],
@@ -55,10 +53,6 @@ def test_peft_s_config_has_the_record_as_well(tmp_path):
     assert load_adapter(folder).seed == 5
     (folder / "aurac.json").unlink()
     assert load_adapter(folder).sha256 == adapter.sha256
-    wrong = {"method": "lorra", "nested_ranks": [1]}
-    edit(folder / CONFIG, auto_mapping={**mapping, "aurac": wrong})
-    with pytest.raises(CheckpointError, match=f"{CONFIG}: there is no method 'lorra'"):
-        load_adapter(folder)
     edit(folder / CONFIG, auto_mapping=mapping)
     assert load_adapter(folder).method is None
 
@@ -94,13 +88,10 @@ def test_the_cached_folder_of_a_packaged_base_is_that_base(tmp_path, monkeypatch
     edit(folder / CONFIG, base_model_name_or_path=str(place))
     adapter = load_adapter(folder)
     assert adapter.base == DEFAULT_BASE
-    for made, named in (
-        (truncate(adapter, 1), str(place)),  # not the hub's model, whose weights are others
-        (truncate(load_adapter(folder, base="org/other"), 1), "org/other"),
-    ):
-        cut = save_adapter(made, tmp_path / "cut", force=True)
-        assert LoraConfig.from_pretrained(str(cut)).base_model_name_or_path == named
-        assert load_adapter(cut).base == made.base
+    cut = save_adapter(truncate(adapter, 1), tmp_path / "cut")
+    named = LoraConfig.from_pretrained(str(cut)).base_model_name_or_path
+    assert named == str(place)  # not the hub's model, whose weights are others
+    assert load_adapter(cut).base == DEFAULT_BASE
 
 
 @pytest.mark.parametrize(

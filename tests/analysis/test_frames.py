@@ -229,18 +229,19 @@ def test_what_would_be_wrong_in_silence_is_refused():
         analyse([made("a")], Question(groups={"r": ["a"], "s": ["a"]}))
     with pytest.raises(UsageError, match="group a has the name of an adapter"):
         analyse([made("a"), made("bb")], Question(groups={"a": ["bb"]}))
-    with pytest.raises(UsageError, match="margin 2"):
-        Question(margin=2.0)
+    for wrong, said in (({"margin": 2.0}, "margin 2"), ({"limit": -3}, "limit -3")):
+        with pytest.raises(UsageError, match=said):
+            Question(**wrong)
 
 
 def test_a_row_of_a_group_without_a_rank_that_the_others_have_is_in_no_table_of_its_tasks():
     draw, ids = np.random.default_rng(3), tuple(f"{m}:{i}" for m in "mn" for i in range(6))
 
-    def made(adapter, ranks, count=12):
-        scores = draw.integers(0, 2, (len(ranks), count)).astype(float)
-        return Curve.from_outcomes(ranks, scores, adapter=adapter, task="g", doc_ids=ids[:count])
+    def made(adapter, ranks, **more):
+        scores = draw.integers(0, 2, (len(ranks), 12)).astype(float)
+        return Curve.from_outcomes(ranks, scores, adapter=adapter, task="g", doc_ids=ids, **more)
 
-    curves = [made("a", (1, 2, 4)), made("b", (1, 2, 4)), made("look", (1, 4), count=7)]
+    curves = [made("a", (1, 2, 4)), made("b", (1, 2, 4)), made("c", (1, 4), missing={2: "x"})]
     areas = analyse(curves).member_areas("g", ["m", "n"])
     assert {key.adapter for known in areas.values() for key in known} == {"a", "b"}
 
@@ -253,8 +254,3 @@ def test_levels_change_the_intervals_of_scores_and_pairs():
         assert (w.low < n.low).all()
         assert (w.high > n.high).all()
     assert (wide.points.loss_bound.dropna() == narrow.points.loss_bound.dropna()).all()
-
-
-def test_no_task_has_the_name_of_the_mean():
-    with pytest.raises(UsageError, match="mean over tasks"):
-        analyse([made(task=MEAN)])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy import stats
 
 from aurac.analysis import Question, analyse
 from aurac.analysis.gather import difference, gather
 from aurac.curves.curve import Curve
+from aurac.errors import CurveError
 
 DRAW = np.random.default_rng(0)
 
@@ -78,6 +82,48 @@ def test_seeds_are_paired_by_seed_and_never_by_place(left, right, arms):
         assert parts.seeds[0].means[0] == pytest.approx(first)
 
 
+def test_two_arms_of_seeds_share_the_degrees_that_welch_adds():
+    """By hand: examples, and an arm of each recipe with its share; both ranks score alike."""
+    n, shares = 40, {"a": (0.9, 0.6, 0.7), "b": (0.2, 0.5, 0.3)}
+    outcomes = {
+        name: np.array([np.roll(np.arange(n) < share * n, at) for at, share in enumerate(some)])
+        for name, some in shares.items()
+    }
+    rows = [row.astype(float) for name in "ab" for row in outcomes[name]]
+    curves = [
+        Curve.from_outcomes([1, 2], [row, row], adapter="aaabbb"[at], seed=at, task="t")
+        for at, row in enumerate(rows)
+    ]
+    further = np.append(np.mean(rows[:3], axis=0) - np.mean(rows[3:], axis=0), -1.0)
+    spread, arms = further.var(ddof=1) / (n + 1), []
+    for some in (np.array(rows[:3]), np.array(rows[3:])):
+        means = some.mean(axis=1)
+        rest = some - some.mean(axis=0) - means[:, None] + means.mean()
+        spread -= (rest**2).sum() / (1 - 1 / n) / (n**2 * 3 * 2)
+        arms.append((means.var(ddof=1) + 1 / (12 * n**2)) / 3)
+    welch = sum(arms) ** 2 / sum(v**2 / 2 for v in arms)
+    df = 2 + (welch - 2) / 3
+    assert 2.2 < df < 3
+    squares = spread * stats.t.ppf(0.975, n) ** 2
+    squares += sum(v * stats.t.ppf(0.975, df) ** 2 for v in arms)
+    pair = analyse(curves).pairs.iloc[0]
+    assert (pair.a, pair.low) == ("a", pytest.approx(further.mean() - np.sqrt(squares)))
+
+
+def test_the_interval_of_clusters_of_one_size_is_students_of_their_means():
+    """With a further cluster of their size at each end; by single examples it is shorter."""
+    curve = made("a", clusters=tuple(str(at // 4) for at in range(20)))
+    outcomes = np.repeat([[0.0, 1.0, 1.0, 0.0, 1.0]], 4, axis=1)
+    curve = replace(curve, outcomes=np.repeat(outcomes, 2, axis=0))
+    [score] = analyse([curve]).tables.scores
+    for end, value, sign in ((score.low, 0.0, -1), (score.high, 1.0, 1)):
+        means = np.append([0.0, 1.0, 1.0, 0.0, 1.0], value)
+        reach = stats.t.ppf(0.975, 5) * means.std(ddof=1) / np.sqrt(6)
+        assert end == pytest.approx(np.clip(means.mean() + sign * reach, 0.0, 1.0))
+    [alone] = analyse([replace(curve, clusters=None)]).tables.scores
+    assert alone.high - alone.low < 0.7 * (score.high - score.low)
+
+
 def test_the_trained_rank_is_that_of_all_seeds_or_the_largest_measured():
     assert gather([made("a", trained_rank=64)], {})[0].trained_rank == 64
     assert gather([made("a")], {})[0].trained_rank == 2
@@ -85,28 +131,33 @@ def test_the_trained_rank_is_that_of_all_seeds_or_the_largest_measured():
     assert both[0].trained_rank is None
 
 
-def test_a_seed_on_other_examples_is_left_out_and_said():
-    """Of three seeds one lacks half of the examples: 2 × 20 is more than 3 × 10."""
-    half = Curve.from_outcomes(
-        [1, 2], np.ones((2, 10)), adapter="a", seed=3, task="t",
-        doc_ids=tuple(map(str, range(10))),
-    )  # fmt: skip
-    [row] = gather([made("a", 1), made("a", 2), half], {})
-    assert ([curve.seed for curve in row.curves], row.examples) == ([1, 2], 20)
-    assert row.left_out == ("a, seed 3 on t has 10 of 20 examples",)
+def test_curves_of_one_task_are_on_the_same_examples():
+    """Of another adapter, or of another seed, one example is another one."""
+    for name, seed in (("b", 1), ("a", 2)):
+        other = made(name, seed, doc_ids=(*map(str, range(19)), "x"))
+        with pytest.raises(CurveError, match="on different examples: 2 of 21 are in one of them"):
+            analyse([made("a", 1), other])
 
 
-def test_a_row_on_fewer_examples_stands_below_the_others():
-    look = Curve.from_outcomes(
-        [1, 2], np.ones((2, 4)), adapter="look", task="t", doc_ids=tuple("0123")
-    )
-    known = analyse([look, made("a"), made("b")])
-    assert known.scores.adapter.tolist()[-1] == "look"
-    assert known.scores.examples.tolist() == [20, 20, 4]
-    assert (
-        {*known.pairs.a, *known.pairs.b} == {"a", "b"} == {*known.rank_pairs.a, *known.rank_pairs.b}
-    )
-    assert known.rows[-1].outside == "4 of 20 examples"
+def test_a_row_that_lacks_something_stands_below_and_is_in_no_difference():
+    """Of a recipe one seed lacks a rank; of another adapter fewer examples were asked."""
+    lacking = replace(made("a", 2).at([1]), missing={2: "memory"})
+    look = replace(made("look"), ranks=(), outcomes=np.zeros((0, 20)), fewer={1: 4, 2: 4})
+    known = analyse([look, lacking, made("a", 1), made("b"), made("c")])
+    assert {*known.scores.adapter[:2]} == {"b", "c"}
+    reasons = known.scores.set_index("adapter").reason
+    assert reasons["a"] == "rank 2 of a has no result: memory"
+    assert reasons["look"] == "it was asked 4 of 20 examples"
+    assert {*known.pairs.a, *known.pairs.b} == {"b", "c"}
+    assert {*known.rank_pairs.a, *known.rank_pairs.b} == {"b", "c"}
+
+
+def test_a_later_look_at_a_seed_leaves_its_recipe_as_it_is():
+    look = replace(made("a3"), ranks=(), outcomes=np.zeros((0, 20)), fewer={1: 4, 2: 4})
+    rows = gather([made("a1"), made("a2"), look], {"a": ["a1", "a2", "a3"]})
+    assert [(row.name, row.seeds, row.lacks is None) for row in rows] == [
+        ("a", 2, True), ("a3", 1, False),
+    ]  # fmt: skip
 
 
 def test_a_rank_that_a_row_lacks_is_its_reason():

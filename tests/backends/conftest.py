@@ -51,7 +51,6 @@ def alone(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         stay_offline(patch, tmp_path_factory.mktemp("hf"))
         patch.setattr("torch.utils.collect_env.get_pretty_env_info", lambda: "machine")
-        patch.setattr("aurac.notebook.Run.report", lambda _run: None)
         patch.setattr("tenacity.nap.time.sleep", lambda _seconds: None)
         patch.setenv("OPENAI_API_KEY", KEY)
         yield

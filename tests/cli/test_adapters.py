@@ -29,11 +29,8 @@ def folder(adapter, tmp_path):
     return save_adapter(adapter, tmp_path / "whole")
 
 
-def run(command, *arguments):
-    result = CliRunner().invoke(cli, [command, *map(str, arguments)])
-    if result.exception is not None:
-        raise result.exception
-    return result.stdout
+def run(*words):
+    return CliRunner().invoke(cli, [*map(str, words)], catch_exceptions=False).stdout
 
 
 def test_scales_and_energies_are_those_of_the_dense_update(adapter):
@@ -42,16 +39,14 @@ def test_scales_and_energies_are_those_of_the_dense_update(adapter):
     assert facts.p == pytest.approx([3 + math.sqrt(2), 1 + math.sqrt(2), 1, 1])
     p = torch.tensor(facts.p, dtype=torch.float64)
     for row in facts.by_rank:
-        r, prefix, svd = row.rank, [], []
+        r, shares = row.rank, []
         for f in adapter.modules.values():
             A, B = f.A.double(), f.B.double()
             whole = B @ torch.diag(p) @ A
             rest = whole - B[:, :r] @ torch.diag(p[:r]) @ A[:r]
             sigma = torch.linalg.svdvals(whole).square()
-            prefix.append(1 - (rest.square().sum() / sigma.sum()).item())
-            svd.append((sigma[:r].sum() / sigma.sum()).item())
-        assert row.prefix == pytest.approx(sum(prefix) / len(prefix))
-        assert row.svd == pytest.approx(sum(svd) / len(svd))
+            shares.append([1 - rest.square().sum() / sigma.sum(), sigma[:r].sum() / sigma.sum()])
+        assert [row.prefix, row.svd] == pytest.approx(torch.tensor(shares).mean(0).tolist())
         assert (row.parameters, row.bytes) == (adapter.parameters(r), adapter.bytes(r))
 
 
@@ -78,9 +73,7 @@ def test_the_scale_of_a_rank_is_that_of_its_best_cut(adapter, nesting, scales, t
 @pytest.mark.parametrize(
     ("config", "served"),
     [
-        ({}, True),
         ({"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 3}}, True),
-        ({"modules_to_save": ["lm_head"]}, False),
         ({"modules_to_save": ["absent"]}, False),  # which the base has not: vLLM reads the config
         ({"bias": "lora_only"}, False),
         ({"use_dora": True}, False),
@@ -91,33 +84,23 @@ def test_a_slot_is_shown_where_vllm_serves_the_adapter(config, served, tmp_path)
     """By the rules of `PEFTHelper.validate_legal` in vLLM 0.34."""
     save_with_peft(tiny_llama(), tmp_path, r=4, target_modules=["q_proj", "v_proj"], **config)
     out, facts = run("inspect", tmp_path), json.loads(run("inspect", tmp_path, "--json"))
-    assert ("vLLM slot" in out) == served
-    assert ("vLLM does not serve this" in out) == (not served)
+    assert ("vLLM slot, 16 bit" in out, "vLLM does not serve this" in out) == (served, not served)
     # 2 bytes × rank 8 × 2 layers × (q: 32 + 32, v: 32 + 16)
     slots = {(row["slot"], row["slot_bytes"]) for row in facts["by_rank"][1:]}
     assert slots == {(8, 2 * 8 * 2 * 112) if served else (None, None)}
 
 
-def test_the_text_names_what_matters(adapter, folder, tmp_path):
-    out = run("inspect", folder)
-    for expected in ("matryoshka, nested ranks 1,2,4", "sqrt, alpha 2", "prefix, rescale trained"):
-        assert expected in out
-    plain = save_adapter(replace(adapter, nesting=None, base=None), tmp_path / "plain")
-    out = run("inspect", plain)
-    assert out.count("not recorded") == 3  # base, method and seed
-    assert "svd, rescale keep" in out
-    assert "trained p" not in out
-    cut = save_adapter(truncate(adapter, 2), tmp_path / "cut")
-    assert "matryoshka before it was cut" in run("inspect", cut)
-
-
-def test_json_of_a_zero_adapter(adapter, tmp_path):
+def test_what_is_not_recorded_or_not_known_is_said(adapter, folder, tmp_path):
     name, f = next(iter(adapter.modules.items()))
     zero = replace(adapter, modules={name: replace(f, B=torch.zeros_like(f.B))})
-    facts = json.loads(run("inspect", save_adapter(zero, tmp_path / "zero"), "--json"))
-    assert facts["by_rank"][0]["prefix"] is None
-    assert (facts["trained_rank"], facts["method"]) == (4, "matryoshka")
-    assert facts["nesting"]["ranks"] == [1, 2, 4]
+    plain = save_adapter(replace(zero, nesting=None, base=None), tmp_path / "plain")
+    assert run("inspect", plain).count("not recorded") == 3  # base, method and seed
+    facts = json.loads(run("inspect", plain, "--json"))
+    assert (facts["method"], facts["p"], facts["by_rank"][0]["prefix"]) == (None, None, None)
+    facts = json.loads(run("inspect", folder, "--json"))
+    assert (facts["method"], facts["nesting"]["ranks"]) == ("matryoshka", [1, 2, 4])
+    cut = save_adapter(truncate(adapter, 2), tmp_path / "cut")
+    assert "matryoshka before it was cut" in run("inspect", cut)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +116,14 @@ def test_a_cut_gives_the_live_logits_in_plain_peft(folder, tmp_path, rank, how):
         live.set_rank(rank)
         expected = logits(base)
     assert torch.equal(logits(load_with_peft(tiny_llama(), tmp_path / "cut")), expected)
-    run("truncate", folder, "--rank", rank, "--dtype", "bfloat16", "--out", tmp_path / "half")
-    assert load_adapter(tmp_path / "half").bytes(rank) == load_adapter(folder).bytes(rank) // 2
+
+
+def test_a_size_says_its_precision(folder, tmp_path):
+    half = ("truncate", folder, "--dtype", "bfloat16", "--out", tmp_path / "half")
+    assert run(*half).endswith(" MB in bfloat16\n")
+    assert load_adapter(tmp_path / "half").bytes(4) == load_adapter(folder).bytes(4) // 2
+    shown = [run("inspect", place) for place in (folder, tmp_path / "half")]
+    assert ["MB in float32" in shown[0], "MB in bfloat16" in shown[1]] == [True, True]
 
 
 def test_a_file_that_does_not_describe_itself_is_made_plain_peft(adapter, tmp_path):
@@ -143,8 +132,7 @@ def test_a_file_that_does_not_describe_itself_is_made_plain_peft(adapter, tmp_pa
         state[f"{name}.lora_A"], state[f"{name}.lora_B"] = f.A.T.contiguous(), f.B.T.contiguous()
     torch.save(state, tmp_path / "x.pt")
     stated = ["--method", "matryoshka", "--scaling", "sqrt", "--alpha", 2]
-    stated += ["--nested-ranks", "1,2,4"]
-    run("truncate", tmp_path / "x.pt", *stated, "--base", "small", "--out", tmp_path / "out")
-    assert load_adapter(tmp_path / "out").sha256 == adapter.sha256
-    assert load_adapter(tmp_path / "out").base == "small"
-    assert "matryoshka" in run("inspect", tmp_path / "x.pt", *stated)
+    stated += ["--nested-ranks", "1,2,4", "--base", "small"]
+    run("truncate", tmp_path / "x.pt", *stated, "--out", tmp_path / "out")
+    made = load_adapter(tmp_path / "out")
+    assert (made.sha256, made.base) == (adapter.sha256, "small")

@@ -6,7 +6,6 @@ import copy
 import pickle
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.curves.display import common_name, cut_name
-from aurac.curves.matching import identities, on, shared
+from aurac.curves.matching import in_one_order
 from aurac.errors import CurveError
 
 FOUR = [[0, 1, 1, 0], [1, 1, 1, 0]]
@@ -46,9 +45,8 @@ def test_values_are_frozen_and_the_callers_array_is_not():
         ({"a": 0.1, 2: 0.2}, "ank 'a'"),
         ({True: 0.1, 2: 0.2}, "ank True"),
         ({0: 0.1}, "no ranks"),
-        (([0, 0, 2], [0.1, 0.1, 0.2]), "ank 0"),
         ({-4: 0.1, 2: 0.2}, "ank -4"),
-        (([1, 1], [0.2, 0.3]), "twice"),
+        ({1: 0.2, "1": 0.3}, "twice"),
         ({1: float("nan"), 2: 0.2}, "nan"),
         ({1: float("inf"), 2: 0.2}, "inf"),
         ({1: 31.0, 2: 35.0}, "look like percent"),
@@ -58,10 +56,8 @@ def test_values_are_frozen_and_the_callers_array_is_not():
         ({}, "no ranks"),
         ([0.1, 0.2], "of type list is no curve"),
         ({1: [0, 1, 1], 2: [0, 1]}, "ragged"),
-        ({1: {"a": 1, "b": 0}, 2: {"a": 1, "c": 0}}, "anks 1 and 2 have different examples"),
         ({1: [], 2: []}, "not \\(ranks, examples\\)"),
         ({1: np.ma.masked_equal([0, 1], 0), 2: [0, 1]}, "example scores have nan"),
-        (pd.Series([0.1, 0.2, 0.3], [1, 2, 3], name="accuracy"), "row numbers or ranks"),
     ],
 )
 def test_refusals_name_what_was_given(given, words):
@@ -85,20 +81,19 @@ def test_labels_and_scores_have_to_fit(labels, words):
         Curve.from_outcomes([1, 2], FOUR, **labels)
 
 
-def test_every_source_gives_the_same_curve():
-    ranks, rows = [1, 2], {1: FOUR[0], 2: FOUR[1]}
-    examples = {r: dict(zip("abcd", row, strict=True)) for r, row in rows.items()}
-    for source in (rows, (ranks, FOUR), examples, Curve.from_outcomes(ranks, FOUR)):
-        np.testing.assert_array_equal(as_curve(source).outcomes, FOUR)
-    ranks, values = [0, 1, 4], [0.1, 0.2, 0.3]  # rank 0 is the base
-    named = dict(zip(map(str, ranks), values, strict=True))
-    for source in (named, (ranks, values), pd.Series(values, ranks)):
-        curve = as_curve(source)
-        assert (curve.ranks, curve.accuracy, curve.baseline) == ((1, 4), (0.2, 0.3), 0.1)
-    curve = as_curve(([0, 1, 2], np.array([[0, 1], [1, 1], [0, 1]])))
-    assert curve.base_scores.tolist() == [0, 1]
-    curve = as_curve({0: {"x": 1}, 1: {"a": 0, "b": 1}, 2: {"a": 1, "b": 1}})
-    assert (curve.baseline, curve.base_scores) == (1.0, None)
+def test_a_mapping_is_a_curve_and_rank_0_its_base():
+    np.testing.assert_array_equal(as_curve({2: FOUR[1], 1: FOUR[0]}).outcomes, FOUR)
+    curve = as_curve({"0": 0.1, "1": 0.2, "4": 0.3})  # the keys of JSON
+    assert (curve.ranks, curve.accuracy, curve.baseline) == ((1, 4), (0.2, 0.3), 0.1)
+    assert as_curve({0: [0, 1], 1: [1, 1], 2: [0, 1]}).base_scores.tolist() == [0, 1]
+
+
+def test_examples_by_name_are_those_of_every_rank():
+    named = Curve.from_examples({0: {"x": 1}, 2: {"b": 1, "a": 0}, 1: {"a": 1, "b": 1}})
+    assert (named.doc_ids, named.outcomes.tolist()) == (("b", "a"), [[1, 1], [1, 0]])
+    assert (named.baseline, named.base_scores) == (1.0, None)
+    with pytest.raises(CurveError, match="anks 1 and 2 have different examples"):
+        Curve.from_examples({1: {"a": 1, "b": 0}, 2: {"a": 1, "c": 0}})
 
 
 def test_at_selects_ranks_and_leaves_missing_ones_behind():
@@ -116,54 +111,51 @@ def test_examples_are_brought_into_one_order(order):
         base_scores=[0, 1, 0, 1],
     )  # fmt: skip
     other = first.in_order(np.array(order))
-    ours, theirs = identities([first, other])
-    same = on(other, theirs, ours)
+    _, same = in_one_order([first, other])
     assert (same.doc_ids, same.clusters) == (first.doc_ids, first.clusters)
     np.testing.assert_array_equal(same.outcomes, first.outcomes)
     np.testing.assert_array_equal(same.base_scores, first.base_scores)
     assert same.baseline == first.baseline
 
 
-def test_a_curve_on_some_of_its_examples_has_their_means():
-    curve = Curve.from_outcomes([1, 2], FOUR, base_scores=[0, 1, 0, 1], unfinished={1: 2})
-    part = curve.in_order(np.array([1, 3]))
-    assert part.accuracy == tuple(curve.outcomes[:, [1, 3]].mean(axis=1))
-    assert (part.baseline, part.unfinished) == (1.0, {})
-
-
 @pytest.mark.parametrize(
-    ("first", "other", "shared_ones"),
+    ("first", "other", "said"),
     [
-        ({"doc_ids": "abcd"}, {"doc_ids": "abce"}, 3),
-        ({"doc_ids": "abcd", "doc_hashes": "wxyz"}, {"doc_ids": "abcd", "doc_hashes": "wxy!"}, 3),
-        ({"doc_ids": "abcd", "prompts": "wxyz"}, {"doc_ids": "abcd", "prompts": "wx!!"}, 2),
-        ({"doc_ids": "abcd", "prompts": "wxyz"}, {"doc_ids": "abcd"}, 4),
+        ({"doc_ids": "abcd"}, {"doc_ids": "abce"}, "2 of 5"),
+        (
+            {"doc_ids": "abcd", "doc_hashes": "wxyz"},
+            {"doc_ids": "abcd", "doc_hashes": "wxy!"},
+            "2 of 5",
+        ),
+        ({"doc_ids": "abcd", "prompts": "wxyz"}, {"doc_ids": "abcd", "prompts": "wx!!"}, "4 of 6"),
+        ({"doc_ids": "abcd", "prompts": "wxyz"}, {"doc_ids": "abcd"}, None),
     ],
 )
-def test_an_example_is_its_identity_content_and_prompt(first, other, shared_ones):
-    one, two = (
+def test_an_example_is_its_identity_content_and_prompt(first, other, said):
+    curves = [
         Curve.from_outcomes([1, 2], FOUR, **{n: tuple(x) for n, x in labels.items()})
         for labels in (first, other)
-    )
-    ours, theirs = identities([one, two])
-    assert len({*ours} & {*theirs}) == shared_ones
+    ]
+    if said is None:
+        assert in_one_order(curves) == curves
+        return
+    with pytest.raises(CurveError, match=f"on different examples: {said} are in one of them alone"):
+        in_one_order(curves)
 
 
-def test_most_rows_times_examples_are_compared():
-    thousand, look, other = tuple(range(100)), tuple(range(4)), tuple(range(2, 100))
-    assert shared([thousand, look]) == ([0], thousand)  # 1 × 100 is more than 2 × 4
-    assert shared([look, thousand, look, thousand]) == ([1, 3], thousand)
-    assert shared([thousand, other]) == ([0, 1], other)
-    assert shared([look] * 3 + [tuple("abcd")]) == ([0, 1, 2], look)
-    assert shared([tuple(range(6)), tuple(range(3)), tuple(range(3, 6))])[0] == [0]
+def test_a_curve_may_have_no_rank_if_it_says_why():
+    curve = Curve.from_outcomes([], np.zeros((0, 4)), fewer={2: 1})
+    assert (curve.ranks, curve.n_docs, curve.accuracy) == ((), 4, ())
+    with pytest.raises(CurveError, match="no ranks"):
+        Curve.from_outcomes([], np.zeros((0, 4)))
 
 
 def test_examples_without_names_are_told_by_their_place():
     one, two = Curve.from_outcomes([1, 2], FOUR), Curve.from_outcomes([1], [[0, 1]])
     with pytest.raises(CurveError, match="have 4 and 2 examples"):
-        identities([one, two])
+        in_one_order([one, two])
     with pytest.raises(CurveError, match="Only one of"):
-        identities([one, Curve.from_outcomes([1, 2], FOUR, doc_ids=tuple("abcd"))])
+        in_one_order([one, Curve.from_outcomes([1, 2], FOUR, doc_ids=tuple("abcd"))])
 
 
 def test_what_cuts_and_recipes_are_called():

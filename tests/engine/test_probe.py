@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 from types import MethodType
 from typing import Any
@@ -24,9 +25,9 @@ def test_the_probe_rejects_a_model_whose_positions_are_not_the_given_ones() -> N
 
     model.model.forward = MethodType(ignoring, model.model)
     with torch.inference_mode():
-        verdict = probe(model)
-    assert not verdict.packed
-    assert "differs" in verdict.reason
+        result = probe(model)
+    assert result.longest == 0
+    assert "differs" in result.reason
 
 
 def test_the_probe_rejects_a_layer_that_mixes_neighbouring_tokens() -> None:
@@ -36,7 +37,7 @@ def test_the_probe_rejects_a_layer_that_mixes_neighbouring_tokens() -> None:
     original = norm.forward
     norm.forward = lambda x: original(x) + 0.5 * torch.roll(original(x), 1, dims=1)
     with torch.inference_mode():
-        assert not probe(model).packed
+        assert probe(model).longest == 0
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e30])
@@ -50,7 +51,7 @@ def test_the_probe_examines_the_base_whatever_adapter_is_attached(scale: float) 
     tokens = torch.arange(12)[None]
     with torch.inference_mode():
         before = model(tokens).logits
-        assert probe(model).packed
+        assert probe(model).longest == math.inf
         torch.testing.assert_close(model(tokens).logits, before, rtol=0, atol=0, equal_nan=True)
 
 
@@ -58,67 +59,31 @@ def test_a_window_that_attention_is_not_told_of_limits_the_length() -> None:
     model = copy.deepcopy(tiny("llama"))
     model.config.attention_chunk_size = 64
     with torch.inference_mode():
-        verdict = probe(model)
-    assert verdict.packed
-    assert verdict.serves(64)
-    assert not verdict.serves(65)
+        assert probe(model).longest == 64
 
 
 @pytest.mark.parametrize("kind", ["longrope", "dynamic"])
 def test_positions_that_depend_on_the_longest_sequence_are_kept_apart(kind: str) -> None:
     """From a length on the model turns all tokens of a pass otherwise: no others share it then."""
     with torch.inference_mode():
-        verdict = probe(length_dependent(kind))
-    assert (verdict.packed, verdict.longest) == (True, 32)
-    assert "rotary positions change beyond 32 tokens" in verdict.reason
-
-
-def rows_of(lm: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The rows of each batch that lm-eval's own model is going to compute."""
-    seen, call, write = [], lm._model_call, lm._model_generate
-
-    def called(inputs: torch.Tensor, **more: Any) -> Any:
-        seen.append(len(inputs))
-        return call(inputs, **more)
-
-    def written(context: torch.Tensor, **more: Any) -> Any:
-        seen.append(len(context))
-        return write(context, **more)
-
-    monkeypatch.setattr(lm, "_model_call", called)
-    monkeypatch.setattr(lm, "_model_generate", written)
-    return seen
+        result = probe(length_dependent(kind))
+    assert result.longest == 32
+    assert "rotary positions change beyond 32 tokens" in result.reason
 
 
 @pytest.mark.parametrize("family", ["llama", "phi3"])
-def test_only_inputs_beyond_the_limit_of_longrope_leave_the_packed_passes_one_by_one(
-    family: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_inputs_beyond_the_limit_of_longrope_are_computed_one_by_one(family: str) -> None:
     """The reference is transformers on one row alone, which no other row can change."""
     model, tk, rng = length_dependent("longrope", family), tokenizer(), random.Random(3)
     contexts = [words(rng, count) for count in (2, 20, 3, 18, 4, 5, 16)]
-    lm = EngineLM(model, tk, batch_size=4)
-    seen = rows_of(lm, monkeypatch)
-
+    lm, choice = EngineLM(model, tk, batch_size=4), tk(" the fox").input_ids
     scored = scores(lm, [(context, " the fox") for context in contexts])
-    choice = tk(" the fox").input_ids
-    lengths = [len(tk(context).input_ids) + len(choice) - 1 for context in contexts]
-    alone = []
-    for context in contexts:
-        ids = torch.tensor([tk(context).input_ids + choice])
-        with torch.no_grad():
-            table = model(ids).logits[0, -len(choice) - 1 : -1].log_softmax(-1)
-        alone.append(float(table[range(len(choice)), choice].sum()))
-    assert [value for value, _ in scored] == pytest.approx(alone, abs=1e-4)
-    assert seen == [1] * sum(length > 32 for length in lengths)
-    assert 0 < len(seen) < len(contexts)
-
-    seen.clear()
     written = texts(lm, [(context, {"until": [], "max_gen_toks": 6}) for context in contexts])
-    own = []
-    for context in contexts:
-        ids = tk(context, return_tensors="pt").input_ids
-        out = model.generate(ids, max_new_tokens=6, do_sample=False)
-        own.append(tk.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
-    assert written == own
-    assert seen == [1] * sum(len(tk(context).input_ids) + 6 > 32 for context in contexts)
+    for context, (value, _), text in zip(contexts, scored, written, strict=True):
+        prompt = tk(context, return_tensors="pt").input_ids
+        with torch.no_grad():
+            table = model(torch.cat([prompt, torch.tensor([choice])], dim=1)).logits
+            out = model.generate(prompt, max_new_tokens=6, do_sample=False)
+        table = table[0, -len(choice) - 1 : -1].log_softmax(-1)
+        assert value == pytest.approx(float(table[range(len(choice)), choice].sum()), abs=1e-4)
+        assert text == tk.decode(out[0, prompt.shape[1] :], skip_special_tokens=True)

@@ -1,6 +1,8 @@
-"""The engine's texts against lm-eval's own ``HFLM``, token by token."""
+"""The engine's texts, with drafts and without, against lm-eval's own ``HFLM``."""
 
 from __future__ import annotations
+
+import random
 
 import pytest
 import torch
@@ -16,11 +18,14 @@ from engine_models import (
     texts,
     tiny,
     tokenizer,
+    words,
 )
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from aurac.engine.running import plainly_greedy
+from aurac.engine import decoding
+from aurac.engine.attention import SlotCache
+from aurac.engine.decoding import PromptLookup
 from aurac.engine.tokens import StopTable, decodes_greedily, encode_prompts
 from aurac.errors import TaskError
 
@@ -56,25 +61,18 @@ def test_any_prompts_are_continued_as_by_hflm(
     assert mine == reference_texts(model, requests, tokens=tokens, max_length=max_length)
 
 
-def test_eos_ends_a_text_and_is_not_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model's most likely first token is declared to be the end."""
-    model, tk = tiny("llama", 3), tokenizer()
-    tokens = tk("fox", return_tensors="pt").input_ids
-    first = int(model(tokens).logits[0, -1].argmax())
-    monkeypatch.setattr(model.generation_config, "eos_token_id", [1, first])
-    requests: list[Request] = [("fox", {"until": [], "max_gen_toks": 9})]
-    mine = texts(budgeted(model), requests)
-    assert mine == reference_texts(model, requests) == [tk.decode([first])]
-
-
-def test_a_repetition_penalty_of_the_model_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny("llama", 4)
-    requests = make_requests(4, header=False)
+@pytest.mark.parametrize("setting", ["eos_token_id", "repetition_penalty"])
+def test_a_models_own_settings_of_generation_are_kept(
+    setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first token that it writes ends a text, and is in none; or repeated tokens are rare."""
+    model, tk, requests = tiny("llama", 4), tokenizer(), make_requests(4, header=False)
     without = texts(budgeted(model), requests)
-    monkeypatch.setattr(model.generation_config, "repetition_penalty", 1.8)
-    assert not plainly_greedy(model)
-    penalised = texts(budgeted(model), requests)
-    assert penalised == reference_texts(model, requests) != without
+    ids = tk(requests[0][0], return_tensors="pt").input_ids
+    first = int(model(ids).logits[0, -1].argmax())
+    value = {"eos_token_id": [1, first], "repetition_penalty": 1.8}[setting]
+    monkeypatch.setattr(model.generation_config, setting, value)
+    assert texts(budgeted(model), requests) == reference_texts(model, requests) != without
 
 
 def test_kwargs_are_read_as_lm_eval_reads_them() -> None:
@@ -153,3 +151,65 @@ def test_a_text_stops_where_hflms_own_test_does(data: st.DataObject) -> None:
         assert table.stopped(tokens[:n]) == stopped
         if stopped:
             break
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_drafts_save_passes_and_change_no_text(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny random models soon write in loops; each attention takes several tokens at once."""
+    model, rng, passes = tiny(kind), random.Random(7), []
+    requests: list[Request] = [
+        (words(rng, 20), {"until": [], "max_gen_toks": limit}) for limit in (9, 60, 60, 60, 100)
+    ]
+    whole = decoding.forward
+    monkeypatch.setattr(decoding, "forward", lambda *a: passes.append(len(a[1])) or whole(*a))
+    drafted, with_drafts = texts(packed_alone(budgeted(model)), requests), len(passes)
+    monkeypatch.setattr(decoding, "_ROWS", 0)
+    plain, without = texts(packed_alone(budgeted(model)), requests), len(passes) - with_drafts
+    assert drafted == plain == reference_texts(model, requests)
+    assert with_drafts < 0.9 * without
+
+
+class Wild(PromptLookup):
+    """Drafts drawn at random, now and then half right, and as many as there is room for."""
+
+    def draft(self, most: int) -> list[int]:
+        rng = random.Random(len(self._tokens))
+        found = super().draft(most)[: rng.randint(0, 4)]
+        return [*found, *(rng.randrange(2, 40) for _ in range(max(0, most - len(found))))]
+
+
+@pytest.mark.slow
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    kind=st.sampled_from(["llama", "mistral", "gemma2", "gpt2", "opt"]),
+    seed=st.integers(0, 10**6),
+    header=st.booleans(),
+    rows=st.integers(0, 200),
+    budget=st.one_of(st.none(), st.integers(1, 900)),
+)
+def test_wrong_drafts_change_no_text(
+    kind: str, seed: int, header: bool, rows: int, budget: int | None
+) -> None:
+    """And they take no more places than there are."""
+    model, requests = tiny(kind), make_requests(seed, header=header, limits=(1, 7, 40))
+    resize = SlotCache.resize
+
+    def within(store: SlotCache, slots: int, width: int) -> None:
+        assert budget is None or slots <= 1 or slots * width <= budget
+        resize(store, slots, width)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding, "PromptLookup", Wild)
+        patch.setattr(decoding, "_ROWS", rows)
+        patch.setattr(SlotCache, "resize", within)
+        lm = packed_alone(budgeted(model, **({} if budget is None else {"cached": budget})))
+        assert texts(lm, requests) == reference_texts(model, requests)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "opt"])
+def test_no_draft_is_beyond_the_last_position(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prompt that leaves room for its new tokens alone, in a model that knows no more places."""
+    monkeypatch.setattr(decoding, "PromptLookup", Wild)
+    model = tiny(kind)
+    request: Request = (words(random.Random(1), 300), {"until": [], "max_gen_toks": 8})
+    assert texts(budgeted(model), [request]) == reference_texts(model, [request])

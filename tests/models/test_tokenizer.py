@@ -154,13 +154,6 @@ def test_a_broken_tokenizer_is_named_with_the_way_out(
     assert opened.tokenizer.rows == 260  # its embeddings are its own
 
 
-def test_embeddings_of_two_sizes_are_refused(base_folder):
-    base = load_base(str(base_folder), dtype="float32", device="cpu")
-    with pytest.raises(CheckpointError, match=r"different sizes \(a: 260, b: 300\)"):
-        choose_tokenizer("base", base, {"a": None, "b": None}, {"a": 260, "b": 300},
-                         chat_template=False)  # fmt: skip
-
-
 @pytest.mark.parametrize("rank", [2, 4])
 def test_an_export_has_the_tokenizer_that_its_adapter_had(rank, chatml, tmp_path):
     """PEFT's AutoPeftModel resizes the embeddings by the tokenizer that it finds in the folder."""

@@ -18,8 +18,9 @@ class Folder:
         names: Adapter → its name, the one that the first command gave it.
         asked: The tasks that were asked for.
         fixed, base: What there is one of: for each task, and for all.
-        sets: Task or group → sets of examples, for each of its tasks; the last one at the end.
-        cuts: (adapter, basis, rescale) → task or group → set → ranks.
+        lists: Task (no group) → its examples.
+        reads: Task or group → how many examples of each of its tasks it reads.
+        cuts: (adapter, basis, rescale) → task or group → ranks.
         stored: `key` of a cell → its examples; `wanted`: (cell, task) → those that were asked for.
         failed: (cell, task) of which some could not be computed.
         clustered, metrics: Of each task, as it was asked last.
@@ -29,7 +30,7 @@ class Folder:
     def __init__(self, table, root):
         self.table, self.root, self.names = table, root, {}
         self.asked, self.fixed, self.base, self.groups = [], {}, None, {}
-        self.sets, self.clustered, self.metrics, self.cuts = {}, {}, {}, {}
+        self.lists, self.reads, self.clustered, self.metrics, self.cuts = {}, {}, {}, {}, {}
         self.stored, self.wanted, self.failed = {}, {}, set()
         self.question, self.labels, self.limit = {"margin": None, "reference": None}, {}, None
 
@@ -56,8 +57,11 @@ class Folder:
         new = {leaf: command.fixed(leaf) for leaf in command.leaves}
         other = any(self.fixed.get(leaf, new[leaf]) != new[leaf] for leaf in new)
         other |= self.base not in (None, command.base) or command.refused()
+        for leaf in new:  # no example of the list has changed
+            both = zip(self.lists.get(leaf, ()), command.examples(leaf), strict=False)
+            other |= any(known != example for known, example in both)
         if other or command.said(command.options["reference"], called) not in names:
-            raise RefusedError("other prompts, a task or a seed twice, or no such reference")
+            raise RefusedError("other prompts or examples, a seed twice, or no such reference")
         asked = set()
         for (cell, leaf), examples in cells_of(command).items():
             there = self.stored.get((cell, leaf, command.base, command.fixed(leaf)), set())
@@ -81,13 +85,14 @@ class Folder:
         for leaf in command.leaves:
             self.fixed[leaf] = command.fixed(leaf)
             self.clustered[leaf] = leaf in shared_ones
+            self.lists[leaf] = max(self.lists.get(leaf, ()), command.examples(leaf), key=len)
         for task in dict.fromkeys([*command.tasks, *command.leaves]):
             self.metrics[task] = command.metric(task)
-            new = tuple(command.examples(leaf) for leaf in leaves_of(task))
-            self.sets[task] = [x for x in self.sets.get(task, ()) if x != new] + [new]
+            new = [len(command.examples(leaf)) for leaf in leaves_of(task)]
+            self.reads[task] = [*map(max, new, self.reads.get(task, new))]
             for *cut, ranks in command.ways:
-                of = self.cuts.setdefault(tuple(cut), {}).setdefault(task, {})
-                of[new] = of.get(new, set()) | {*ranks}
+                of = self.cuts.setdefault(tuple(cut), {})
+                of[task] = of.get(task, set()) | {*ranks}
         return self
 
     def ask(self, groups, limit, **question):
@@ -103,6 +108,12 @@ class Folder:
         part.told(command)
         part.stored, part.failed = self.stored, self.failed
         return part
+
+    def examples(self, task):
+        """The examples of each of its tasks that are read; a perplexity is that of all."""
+        limit = None if task == PROSE else self.limit
+        each = zip(leaves_of(task), self.reads[task], strict=True)
+        return [self.lists[leaf][:count][:limit] for leaf, count in each]
 
     def run(self, command, fails):
         """Compute what a command asks for, but for `fails`: (kind, task)."""
@@ -153,53 +164,18 @@ class Folder:
         known = self.failed & {*self.wanted}
         return {key for key in known if self.wanted[key] - self.there(*key)}
 
-    def read(self, task, cut, ranks):
-        """The set of examples that a cut, or the base, is read on at these ranks, if there is one.
-
-        With the ranks that have it whole, and those that were asked for on it.
-        """
-        leaves, asked = leaves_of(task), {}
-        for examples in reversed(self.sets.get(task, ())):
-            some = {0} if cut is None else self.cuts[cut].get(task, {}).get(examples, set())
-            if task == PROSE and self.limit and size(examples) > self.limit:
-                continue  # a perplexity is that of a whole set
-            if some:
-                asked.setdefault(tuple(x[: self.limit] for x in examples), set()).update(some)
-
-        def having(examples):
-            pairs = [*zip(leaves, examples, strict=True)]
-            cells = {rank: cell_of(cut[0], rank, *cut[1:]) if rank else None for rank in ranks}
-            return {r for r in ranks if all(self.whole(cells[r], *pair) for pair in pairs)}
-
-        there = {examples: found for examples in asked if (found := having(examples))}
-        if not there:
-            return None
-        last = next(iter(there))
-        same = [examples for examples in there if one_generation(examples, last)]
-        best = max(same, key=lambda x: (len(there[x]) * size(x), size(x)))
-        return best, there[best], asked[best]
-
     def logged(self, cut, leaf):
-        """Rank → examples and scores of the largest set that a cut, or the base, has at it."""
+        """Rank → examples and scores that a cut, or the base, has whole: the most of a task."""
         found = {}
-        for task in self.sets:
-            if leaf not in leaves_of(task):
-                continue
-            for rank in self.ranks(cut, task):
+        for task in (task for task in self.reads if leaf in leaves_of(task)):
+            examples = self.examples(task)[leaves_of(task).index(leaf)]
+            for rank in [0] if cut is None else self.cuts[cut].get(task, ()):
                 cell = cell_of(cut[0], rank, *cut[1:]) if rank else None
-                if read := self.read(task, cut, [rank]):
-                    examples = read[0][leaves_of(task).index(leaf)]
-                    if len(examples) > len(found.get(rank, ((), ()))[0]):
-                        metric = "exact_match" if leaf == "sums" else "acc"  # that is exported
-                        found[rank] = examples, self.scores(cell, leaf, examples, metric)
+                more = len(examples) > len(found.get(rank, ((), ()))[0])
+                if more and self.whole(cell, leaf, examples):
+                    metric = "exact_match" if leaf == "sums" else "acc"  # that is exported
+                    found[rank] = examples, self.scores(cell, leaf, examples, metric)
         return found
-
-    def ranks(self, cut, task):
-        """All that were asked of a cut on a task, or on the tasks of a group."""
-        if cut is None:
-            return [0]
-        own = [self.cuts[cut].get(leaf, {}).values() for leaf in leaves_of(task)]
-        return sorted({rank for some in own for each in some for rank in each})
 
     def curves(self, limit=None):
         """A curve for each task and cut that has a score at some rank."""
@@ -209,23 +185,23 @@ class Folder:
         return [curve for curve in made if curve]
 
     def _curve(self, task, cut):
-        read = task in self.cuts[cut] and self.read(task, cut, self.ranks(cut, task))
-        if not read:
+        if task not in self.cuts[cut]:
             return None
-        (best, ranks, asked), leaves = read, leaves_of(task)
-        examples = [(x, example) for x, some in zip(leaves, best, strict=True) for example in some]
-        found = {}
-        for rank in [0, *sorted(ranks)]:
+        parts = [*zip(leaves_of(task), self.examples(task), strict=True)]
+        examples = [(leaf, example) for leaf, some in parts for example in some]
+        found, missing = {}, set()
+        for rank in [0, *sorted(self.cuts[cut][task])]:
             cell = cell_of(cut[0], rank, *cut[1:]) if rank else None
-            parts = [*zip(leaves, best, strict=True)]
             if all(self.whole(cell, *part) for part in parts):
                 scores = [self.scores(cell, *part, self.metrics[task]) for part in parts]
                 found[rank] = np.concatenate(scores)
+            elif rank and all(self.wanted[cell, leaf] >= {*some} for leaf, some in parts):
+                missing.add(rank)
         about = {"adapter": self.names[cut[0]], "cut": cut[1:], "spec": world.ADAPTERS[cut[0]]}
         about |= {"clusters": self.clusters(examples), "examples": examples, "cut_off": {}}
         for rank in found if task in WRITTEN else ():
             about["cut_off"][rank] = self.cut_off(task, cut, rank, examples)
-        about |= {"base": found.pop(0, None), "n": size(best), "missing": asked - {*found}}
+        about |= {"base": found.pop(0, None), "n": len(examples), "missing": missing}
         return SimpleNamespace(task=task, scores=found, **about)
 
     def cut_off(self, task, cut, rank, examples):
@@ -252,13 +228,3 @@ def numbered(name, taken):
     """A name, with a number behind it if another adapter has it."""
     more = (f"{name}-{number}" for number in range(2, 99))
     return next(each for each in (name, *more) if each not in taken)
-
-
-def size(examples):
-    return sum(map(len, examples))
-
-
-def one_generation(one, other):
-    """Whether the shorter set of each task is the beginning of the longer one."""
-    pairs = zip(one, other, strict=True)
-    return all(x[: len(y)] == y[: len(x)] for x, y in pairs)

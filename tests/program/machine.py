@@ -205,15 +205,19 @@ def exit_code(expected, folder, rank, limit):
     """
     rows = [*expected["recommended"].values()]
     curves = folder.curves(limit)
-    tested = [curve for curve in curves if curve.task != PROSE]
+    tested = [curve for curve in curves if curve.task != PROSE and curve.scores]
     if rank:
-        small = all(row["rank"] and row["rank"] <= rank for row in rows)
+        small = all(row["rank"] and row["smallest_rank"] <= rank for row in rows)
         known = {curve.adapter for curve in tested}
         return 0 if small and {*folder.names.values()} <= known else 4
-    absent = {*folder.names.values()} - {curve.adapter for curve in curves}
+    absent = {*folder.names.values()} - {curve.adapter for curve in curves if curve.scores}
     untested = any(row["reference"] is None for row in rows)
-    absent |= {*folder.asked} - {PROSE} - {curve.task for curve in curves}
-    return 3 if absent or untested or any(curve.missing for curve in tested) else 0
+    absent |= {*folder.asked} - {PROSE} - {curve.task for curve in curves if curve.scores}
+    return (
+        3
+        if absent or untested or any(curve.missing for curve in curves if curve.task != PROSE)
+        else 0
+    )
 
 
 NO_OPTION = dict.fromkeys(SHOWN)
@@ -345,7 +349,7 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         except RefusedError:  # it has no result at all
             expected = frames_of(curves, groups, asks["margin"])
         assert status == (3 if part.failures() else 0), f"exit code {status}, {said}"
-        if curves:
+        if any(curve.scores for curve in curves):
             printed = {"as_json": asks["json"], "details": bool(asks["details"])}
             check_printed(expected, out, "compare", **printed)
         if run.folder.curves():
@@ -479,7 +483,7 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         for point, found in points.items():
             check_export(files[point], found, GROUP in folder.asked)
         for name in folder.names.values():
-            curves, first = [c for c in folder.curves() if c.adapter == name], {}
+            curves, first = [c for c in folder.curves() if c.scores and c.adapter == name], {}
             for curve in curves:
                 first.setdefault(curve.task, curve)
             if first and name != "family":

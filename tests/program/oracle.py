@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from itertools import combinations
-from types import SimpleNamespace
 
 import numpy as np
 from program.commands import RefusedError
@@ -111,52 +110,20 @@ def claim(parts, low, alpha, further=1.0):
 # The five frames --------------------------------------------------------------------------------
 
 
-def shared(sets, *, rolling=False):
-    """The places of the sets that are compared, and the examples on which they are.
-
-    Of the examples of a set, and those that two sets have in common, the largest product of
-    examples and of the sets that have them all; of equal ones the more examples. Texts with a
-    perplexity are compared as a whole.
-    """
-    tried = [{*x} for x in sets]
-    tried += [] if rolling else [{*x} & {*y} for x, y in combinations(sets, 2)]
-    fits = set.__eq__ if rolling else set.__le__
-    having = [[i for i, x in enumerate(sets) if fits(each, {*x})] for each in tried]
-    best = max(range(len(tried)), key=lambda i: (len(having[i]) * len(tried[i]), len(tried[i])))
-    return having[best], [x for x in sets[having[best][0]] if x in tried[best]]
-
-
-def on(curve, examples):
-    """A curve on some of its examples, in their order."""
-    if curve.examples == examples:
-        return curve
-    at = [curve.examples.index(x) for x in examples]
-    scores = {rank: values[at] for rank, values in curve.scores.items()}
-    base = None if curve.base is None else curve.base[at]
-    clusters = curve.clusters and [curve.clusters[i] for i in at]
-    new = {"scores": scores, "base": base, "n": len(at), "clusters": clusters}
-    return SimpleNamespace(**vars(curve) | new | {"examples": examples, "cut_off": {}})
-
-
 class Row:
     """A curve, or those of a recipe's seeds; `over` are the ranks that all rows have."""
 
     def __init__(self, name, curves):
         curves = sorted(curves, key=lambda curve: curve.adapter)
-        self.below, self.task = False, curves[0].task
-        self.rolling = self.task == PROSE
-        places, common = shared([curve.examples for curve in curves], rolling=self.rolling)
-        self.key = self.name, *_ = name, *curves[0].cut
-        self.left = [curve.adapter for at, curve in enumerate(curves) if at not in places]
-        self.take([on(curves[i], common) for i in places])
-
-    def take(self, curves):
         self.curves, first = curves, curves[0]
+        self.task, self.rolling = first.task, first.task == PROSE
+        self.key = self.name, *_ = name, *first.cut
         self.clusters, self.base, self.n = first.clusters, first.base, first.n
         self.names = [curve.adapter for curve in curves]
         self.ranks = sorted(set.intersection(*(set(curve.scores) for curve in curves)))
         self.gone = set().union(*(curve.missing for curve in curves))
-        self.whole = not self.gone and len(self.ranks) > 1 and not self.rolling
+        self.below = bool(self.gone) or not all(curve.scores for curve in curves)
+        self.whole = not self.below and len(self.ranks) > 1 and not self.rolling
         trained = {c.spec.rank if c.spec else max({*c.scores, *c.missing}) for c in curves}
         self.trained = trained.pop() if len(trained) == 1 else None
 
@@ -195,20 +162,15 @@ def rows_of(curves, groups):
     recipe = {member: name for name, members in groups.items() for member in members}
     sets, first, rows = {}, {}, []
     for curve in curves:
-        key = recipe.get(curve.adapter, curve.adapter), curve.task, curve.cut
+        looked = not (curve.scores or curve.missing)  # of it only fewer examples were asked
+        name = curve.adapter if looked else recipe.get(curve.adapter, curve.adapter)
+        key = name, curve.task, curve.cut
         sets.setdefault(key, []).append(curve)
     for (name, _, cut), some in sets.items():
         rows.append(row := Row(name, some))
         row.words = words_of(some)
         if cut != first.setdefault(name, cut):
             row.name = f"{name} ({row.words})"
-    for task in {row.task for row in rows}:
-        here = [row for row in rows if row.task == task]
-        rolling = task == PROSE
-        places, common = shared([row.curves[0].examples for row in here], rolling=rolling)
-        for place, row in enumerate(here):
-            row.below = place not in places
-            row.take(row.curves if row.below else [on(curve, common) for curve in row.curves])
     return rows
 
 
@@ -240,17 +202,17 @@ def in_the_mean(tasks):
 def frames_of(curves, groups, margin=None, reference=None):
     """All that is claimed of curves: frame → key of a row → its columns."""
     rows = rows_of(curves, groups)
-    tasks = {curve.task: 0 for curve in curves} | {r.task: r.n for r in rows if not r.below}
-    if reference not in (None, "all", *(row.name for row in rows)):
+    tasks = {curve.task: curve.n for curve in curves}
+    if reference not in (None, "all", *(row.name for row in rows if row.ranks)):
         raise RefusedError("no such reference")
-    whole = [row for row in rows if row.whole and not row.below]
+    whole = [row for row in rows if row.whole]
     if reference is None and max(Counter(row.task for row in whole).values(), default=0) > 6:
         reference = Counter(row.name for row in whole).most_common(1)[0][0]
     names, by = "scores points pairs rank_pairs recommended", {(r.task, r.key): r for r in rows}
     frames = {name: {} for name in names.split()}
     for task in tasks:
         here = [row for row in rows if row.task == task]
-        common = [{*row.ranks} for row in here if row.whole and not row.below]
+        common = [{*row.ranks} for row in here if row.whole]
         over = sorted(set.intersection(*common)) if common else []
         for row in here:
             row.over = over if row.whole and len(over) > 1 and {*over} <= {*row.ranks} else []
@@ -272,7 +234,7 @@ def frames_of(curves, groups, margin=None, reference=None):
                 frames["rank_pairs"][(task, *a.key, *b.key, rank)] = row
     if len(over := in_the_mean({k: n for k, n in tasks.items() if k != PROSE})) > 1:
         every = {row.key: [by.get((task, row.key)) for task in over] for row in rows}
-        level = {k: all(r and r.over and not r.below for r in some) for k, some in every.items()}
+        level = {key: all(row and row.over for row in some) for key, some in every.items()}
         frames["scores"] |= {
             (MEAN, *key): UNKNOWN | _unscored(next(filter(None, some)))
             for key, some in every.items()
@@ -287,13 +249,13 @@ def frames_of(curves, groups, margin=None, reference=None):
 
 
 UNKNOWN = dict.fromkeys(("aurac", "aurac_linear", "low", "high", "seed_sd", "base", "examples"))
-UNTESTED = dict.fromkeys(("reference", "rank", "loss", "bound", "bytes", "slot", "same_slot_rank"))
+UNTESTED = dict.fromkeys(("reference", "rank", "loss", "bound", "bytes", "slot", "smallest_rank"))
 
 
 def _unscored(row):
     """What is said of a row that has no mean over tasks."""
     told = {"name": row.name, "trained": row.trained, "members": {}}
-    told |= {"over": None, "below": False, "rolling": False, "left": []}
+    told |= {"over": None, "below": False, "rolling": False}
     return {"seeds": len(row.curves), TOLD: told}
 
 
@@ -302,7 +264,7 @@ def _score(rows):
     bases = [None if row.base is None else row.base.mean() for row in rows]
     first, over = rows[0], rows[0].over if len(rows) == 1 else None
     told = {"name": first.name, "over": over, "below": first.below, "trained": first.trained}
-    told |= {"rolling": first.rolling, "left": first.left, "members": {}}
+    told |= {"rolling": first.rolling, "members": {}}
     if over and first.task == GROUP:
         areas = first.areas().mean(axis=0)
         whose = np.array([member for member, _ in first.curves[0].examples])
@@ -369,15 +331,18 @@ def recommended(row, points, margin):
     """From the trained rank down until a rank fails or has no result."""
     if row.base is None or row.trained not in row.ranks:
         return UNTESTED | {"margin": margin}
-    shipped, lost = None, {"loss": 0.0, "loss_bound": 0.0}
+    passing, lost = [], {"loss": 0.0, "loss_bound": 0.0}
     for rank in sorted({*row.ranks, *row.gone}, reverse=True):
         point = points.get(rank)
         if point is None or point["above_base"] is False or (point["loss_bound"] or 0.0) > margin:
             break
-        shipped = {**point, "rank": rank} | (lost if rank == row.trained else {})
+        passing.append({**point, "rank": rank} | (lost if rank == row.trained else {}))
+    smallest = passing[-1] if passing else {"rank": None, "slot": None}
+    slots = [each["slot"] for each in passing]  # 1, or 8 for the ranks 2 to 8 of these adapters
+    first = slots.index(smallest["slot"]) if smallest["slot"] else -1
+    shipped = passing and passing[first]
     result = {"reference": row.trained, "margin": margin}
     columns = {"rank": "rank", "loss": "loss", "bound": "loss_bound", "bytes": "bytes"}
-    result |= {k: shipped and shipped[column] for k, column in columns.items()}
-    slot = shipped and shipped["slot"]  # 1, or 8 for the ranks 2 to 8 of these adapters
-    fit = [r for r in row.ranks if slot and result["rank"] < r <= min(slot, row.trained)]
-    return result | {"slot": slot, "same_slot_rank": max(fit, default=None)}
+    columns["slot"] = "slot"
+    result |= {k: shipped[column] if shipped else None for k, column in columns.items()}
+    return result | {"smallest_rank": smallest["rank"]}

@@ -10,7 +10,6 @@ import re
 from collections import Counter
 from itertools import pairwise, product
 
-import numpy as np
 from program.oracle import MEAN, TOLD
 from program.pages import Html, latex_tables, markdown_blocks
 from support.table_world import MEMBERS
@@ -132,94 +131,69 @@ class Task:
         return rows
 
     def check_order(self, names, where):
-        """The best AURAC stands first, rows on their own examples last."""
+        """The best AURAC stands first, rows that lack something last."""
         keys = {name: key for key, name in self.names.items()}
         rows = [self.scores[keys[name]] for name in names]
         order = [(r[TOLD]["below"], r["aurac"] is None, -(r["aurac"] or 0)) for r in rows]
         fine = all(a[:2] < b[:2] or a[2] <= b[2] + 1e-9 for a, b in pairwise(order))
         assert fine, f"{where}: {names} are in the order {order}"
 
-    def check_verdict(self, found, where):
-        """Who leads, over whom that is shown, and who has no AURAC."""
+    def check_verdict(self, text, where):
+        """Which differences are significant, from the one that is in all or one that leads."""
         level = {k: row for k, row in self.scores.items() if not row[TOLD]["below"]}
-        best = max(row["aurac"] for row in level.values() if row["aurac"] is not None)
-        first = [
-            k for k, r in level.items() if r["aurac"] is not None and r["aurac"] >= best - 1e-9
-        ]
-        assert same_names(names_in(found["leader"]), self.called(first)), where
-        plural = len(first) > 1
-        assert found["has"] == ("have" if plural else "has"), where
-        assert found["is"] in (None, "are" if plural else "is"), where
+        best = max(row["aurac"] or 0 for row in level.values())
+        about = [k for k, row in level.items() if (row["aurac"] or 0) >= best - 1e-9]
+        common = [k for k in self.names if all(k in (p[:3], p[3:6]) for p in self.pairs)]
+        about = common if len(self.pairs) > 1 and common else about
+        wanted = [self.verdicts(key) for key in about]
+        found = text.partition("No ")[0].partition("Another ")[0]
+        said = {*re.findall(r"(?:^|(?<=\). ))(.+? is better than .+?) \(−?[\d.]+ points", found)}
+        other = re.findall(r"No (other )?difference from (.+?) is significant\.", text)
+        assert any(
+            said == shown and len(other) == rest and (not other or bool(other[0][0]) == bool(said))
+            for shown, rest in wanted
+        ), f"{where}: not {wanted}"
         several = min(row["seeds"] for row in self.scores.values()) > 1
-        assert found["what"] == ("methods" if several else "checkpoints"), where
-        gone = [key for key, row in self.scores.items() if row["aurac"] is None]
-        named, called = found["gone"] or "", sorted(self.called(gone), key=len, reverse=True)
-        for at, name in enumerate(called):  # each with its reason; "a" is the beginning of "a (b)"
-            reason = r" \([^()]*(?:\([^()]*\)[^()]*)*\)"
-            named = re.sub(rf"{re.escape(name)}{reason}", f"<{at}>", named)
-        wanted = {f"<{at}>" for at, _ in enumerate(called)}
-        assert same_names(names_in(named), wanted), f"{where}: without"
-        sides = []
-        for leader in first:
-            known = {
-                (*k[3:6],) if k[:3] == leader else k[:3]: row["p"]
-                for k, row in self.pairs.items()
-                if leader in (k[:3], k[3:6])
-            }
-            sides.append(
-                [
-                    self.called(k for k, p in known.items() if p is not None and p < 0.05),
-                    self.called(
-                        k
-                        for k, p in known.items()
-                        if p is not None and p >= 0.05 and k not in first
-                    ),
-                ]
-            )
-        said = [names_in(found[side] or "") for side in ("better", "equal")]
-        fine = any(all(map(same_names, said, each)) for each in sides)
-        assert fine, f"{where}: better and not significant are {sides}"
+        assert ("Another training run may" in text) == (not several), where
+
+    def verdicts(self, key):
+        """What is said to be better than what of a row, and whether some is not significant."""
+        known = {k: row["p"] for k, row in self.pairs.items() if key in (k[:3], k[3:6])}
+        known = {k: p for k, p in known.items() if p is not None}
+        shown = [k for k, p in known.items() if p < 0.05]
+        better = {f"{self.names[k[:3]]} is better than {self.names[k[3:6]]}" for k in shown}
+        return better, int(len(shown) < len(known))
 
     def check_apart(self, texts, where):
         """It is said which rows and seeds are not compared, and why."""
         for key, row in self.scores.items():
             name, wanted = self.names[key], []
-            if row[TOLD]["below"]:
-                wanted.append(f"{name} stands below the others and is in no difference: it has ")
-            elif row["aurac"] is None and len(self.scores) > 1 and not self.rolling:
+            if row["aurac"] is None and len(self.scores) > 1 and not self.rolling:
                 wanted.append(f"{name} has no AURAC and is in no difference: ")
-            wanted += [f"left out: {seed}" for seed in row[TOLD]["left"]]
             for start in wanted:
                 assert any(x.startswith(start) for x in texts), f"{where}: nowhere {start!r}"
 
     def called(self, keys):
         return {self.names[key] for key in keys}
 
-    def check_against(self, reference, said, where):
-        """Which rows are better or worse than the reference."""
-        [key] = [key for key, name in self.names.items() if name == reference]
-        shown = {
-            k: row for k, row in self.pairs.items() if row["p"] is not None and row["p"] < 0.05
-        }
-        wanted = {
-            "better": self.called(k[:3] for k in shown if k[3:6] == key),
-            "worse": self.called(k[3:6] for k in shown if k[:3] == key),
-        }
-        for side, names in wanted.items():
-            assert same_names(said[side] or (set(), 0), names), f"{where}: {side} are {names}"
-
     def check_shipped(self, found, where):
-        """The rank to ship, and the most that it loses."""
-        name = found["name"] or found["none"]
-        [key] = [k for k, known in self.names.items() if k in self.scores and name in (None, known)]
+        """The rank to ship or the one with the smallest file, and the most that it loses."""
+        [key] = [
+            k
+            for k, name in self.names.items()
+            if k in self.scores and found["name"] in (None, name)
+        ]
         row = self.recommended[key]
+        wanted = row["smallest_rank"] if found["smallest"] else row["rank"]
         rank = found["rank"] and int(found["rank"])
-        assert rank == row["rank"], f"{where}: ship {row['rank']}"
+        assert rank == wanted, f"{where}: the rank is {wanted}"
         trained = int(found["trained"] or found["first"] or rank)
         assert trained == row["reference"], f"{where}: trained is {row['reference']}"
+        assert found["slot"] in (None, str(row["slot"])), f"{where}: the slot is {row['slot']}"
         if rank and rank != trained:
-            bound = rounded(row["bound"], math.ceil) if row["bound"] > -SLACK else {None}
-            bound |= {None} if row["bound"] < SLACK else set()
+            most = self.points[(*key, rank)]["loss_bound"]
+            bound = rounded(most, math.ceil) if most > -SLACK else {None}
+            bound |= {None} if most < SLACK else set()
             assert found["bound"] in bound, f"{where}: the bound is {bound}"
 
     def pair_names(self, key):
@@ -267,16 +241,6 @@ class Task:
             rows[self.names[key]] |= {t: cell(row and row["aurac"]) for t, row in each.items()}
         return rows
 
-    def areas(self):
-        rows = {}
-        known = {key: row for key, row in self.scores.items() if row["aurac"] is not None}
-        for key, row in known.items():
-            cells = {"AURAC": cell(row["aurac"]), "on a linear axis": cell(row["aurac_linear"])}
-            if any(each["seed_sd"] is not None for each in known.values()):
-                cells["SD over seeds"] = cell(row["seed_sd"])
-            rows[self.names[key]] = cells
-        return rows
-
     def members(self):
         """AURAC of each row of a group on each of its tasks."""
         rows = {member: {} for member in MEMBERS}
@@ -295,24 +259,9 @@ class Task:
                 wanted = self.point(point, bounds=False)
                 assert value in wanted, f"{where}: {part!r}, not {wanted}"
 
-    def weights(self):
-        rows = {}
-        for name, axis in (("log2", np.log2), ("linear", np.asarray)):
-            x = axis(np.array(self.over, dtype=float))
-            w = (np.diff(x, prepend=x[0]) + np.diff(x, append=x[-1])) / 2 / (x[-1] - x[0])
-            rows[name] = {f"r={r}": rounded(v) for r, v in zip(self.over, w, strict=True)}
-        return rows
-
 
 def by_rank(item):
     return item[0][-1]
-
-
-def same_names(said, wanted):
-    """Whether a list names these, or the first ones and how many more."""
-    names, others = said
-    names = names - {""}
-    return names <= wanted and len(names) + others == len(wanted)
 
 
 def check_table(expected, rows, where, some=False):
@@ -343,10 +292,10 @@ def kind_of(head):
     """What a table is, by its head."""
     if head[0] == "difference":
         return "differences" if "points" in head else "rank differences"
-    marks = {"on a linear axis": "areas", "SHA-256": "checkpoints", "reason": "failures"}
+    marks = {"SHA-256": "checkpoints", "reason": "failures"}
     found = next((kind for mark, kind in marks.items() if mark in head), None)
-    if found or head[0] in ("rank", "axis", "task", "what"):
-        names = {"rank": "ranks", "axis": "weights", "task": "members", "what": "facts"}
+    if found or head[0] in ("rank", "task", "what"):
+        names = {"rank": "ranks", "task": "members", "what": "facts"}
         return found or names[head[0]]
     return "overview" if head[1].startswith("mean AURAC") else "accuracies"
 
@@ -375,8 +324,8 @@ class Shown:
                 at = self.heading(content) or at
                 self.sentence(self.tasks.get(content.partition(": ")[0], at), content)
             else:
-                self.table(at, content, bounds)
-        self.check_met(bounds, details)
+                self.table(at, content, bounds, counts=details and not bounds)
+        self.check_met(bounds)
         for of in self.tasks.values():
             of.check_apart([text for kind, text in blocks if kind == "text"], self.where)
         return self
@@ -390,12 +339,11 @@ class Shown:
             and self.tasks.get(found[1])
         )
         if of and found[2]:
-            inside = [row for row in of.scores.values() if not row[TOLD]["below"]]
-            most = max(row["examples"] for row in inside)
+            most = max(row["examples"] for row in of.scores.values())
             assert int(found[2]) == most, f"{self.where}: {text!r}, not {most}"
         return of
 
-    def table(self, of, rows, bounds):
+    def table(self, of, rows, bounds, counts):
         """One table of a task."""
         kind = kind_of(rows[0])
         where = f"{self.where}: {kind} of {of and of.task}"
@@ -404,13 +352,11 @@ class Shown:
         assert of, f"{where}: a table of no task, {rows[0]}"
         self.met[of.task, kind] += 1
         expected = {
-            "differences": lambda: of.differences("wins" in rows[0]),
+            "differences": lambda: of.differences(counts),
             "rank differences": of.rank_differences,
             "overview": lambda: of.overview(rows[0][2:]),
             "accuracies": lambda: of.accuracies(bounds),
             "ranks": of.at_ranks,
-            "areas": of.areas,
-            "weights": of.weights,
             "members": of.members,
         }
         if kind in expected:
@@ -418,7 +364,7 @@ class Shown:
         if kind in ("accuracies", "overview"):
             of.check_order([row[0] for row in rows[1:]], where)
 
-    def check_met(self, bounds, details):
+    def check_met(self, bounds):
         """All tables that belong there."""
         wanted = Counter()
         for of in filter(None, [self.mean, *self.tasks.values()]):
@@ -426,8 +372,6 @@ class Shown:
             main = "overview" if of is self.mean else main
             wanted[of.task, main] = 1
             wanted[of.task, "differences"] = int(bool(of.pairs))
-            folded = details and len(of.over) > 1 and of is not self.mean
-            wanted[of.task, "areas"] = wanted[of.task, "weights"] = int(folded)
             both = {(*k[:6],) for k in of.rank_pairs} | {(*k[3:6], *k[:3]) for k in of.rank_pairs}
             ranks = any(key in both for key in of.pairs) and bounds and of is not self.mean
             wanted[of.task, "rank differences"] = int(ranks)
@@ -445,50 +389,28 @@ class Shown:
             return
         for value in re.findall(r"(?<![\w.])−?\d+\.\d(?!\d| B| kB)", text):
             assert value in self.known, f"{where}: {value} is no number of the frames"
-        if found := re.search(VERDICT, text):
+        own = text.removeprefix(f"{of and of.task}: ")
+        if re.search(r" is better than |difference from .+ is significant", text):
             of = self.mean if text.startswith("Mean over") else of
-            of.check_verdict(found, where)
-        elif found := re.search(r"No difference from (.+) is significant", text):
-            of.check_against(found[1], {"better": None, "worse": None}, where)
-        elif found := re.search(AGAINST, text):
-            of = self.mean if text.startswith("Mean over") else of
-            sides = {"better": None, "worse": None}
-            reference = re.search(r"than (.+?)(?:, and|$)", found[1])[1]
-            for part in found[1].split(", and "):
-                names, side = re.match(r"(.+) (?:is|are) (better|worse)", part).groups()
-                sides[side] = names_in(names)
-            of.check_against(reference, sides, where)
+            own = re.sub("^Mean over .+? tasks: ", "", own)
+            of.check_verdict(own, where)
         if found := re.search(r"hold for all ([\d,]+) together", text):
             counts = {row["comparisons"] for row in of.pairs.values()}
             assert counts == {int(found[1].replace(",", ""))}, f"{where}, not {counts}"
         if found := re.search(r"[Oo]ver ranks ([\d, ]+), which all have", text):
             assert [*map(int, found[1].split(", "))] == list(of.over), f"{where}, not {of.over}"
-        if found := re.search(SHIP, text):
+        if found := re.match(SHIP, own):
             of.check_shipped(found, where)
-            self.shipped.setdefault(of.task, set()).add(found["name"] or found["none"])
+            self.shipped.setdefault(of.task, set()).add(found["name"])
 
 
-AGAINST = r"^(?:\S+: |Mean over .*: )?(.+ (?:is|are) (?:better|worse) than .+)\."
-VERDICT = (
-    r"Of these (?P<what>methods|checkpoints)(?:, without (?P<gone>.+(?:\)| others)),)? "
-    r"(?P<leader>.+?) "
-    r"(?P<has>has|have) the largest AURAC(?: over ranks [\d, ]+, which all have,?)?"
-    r"(?: and (?P<is>is|are) better than (?P<better>[^;]+?))?"
-    r"(?:; (?:the lead|its leads|their leads) over (?P<equal>.+?) (?:is|are) not significant)?\.$"
-)
 SHIP = (
-    r"(?:Ship no rank(?: of (?P<none>.+?))?: rank (?P<first>\d+)|"
-    r"[Ss]hip (?:(?P<name>.+?) at )?rank (?P<rank>\d+)(?:, as trained|: it loses "
-    r"(?:at most (?P<bound>[\d.]+) points|nothing) against rank (?P<trained>\d+)))"
+    r"(?:(?P<name>.+?): )??"
+    r"(?:In vLLM --max-lora-rank (?P<slot>\d+) is (?:enough instead of \d+|needed as before)\. )?"
+    r"(?:Ship no rank: rank (?P<first>\d+)|"
+    r"(?:Ship|(?P<smallest>The smallest file is that of)) rank (?P<rank>\d+)(?:, as trained|: it "
+    r"loses (?:at most (?P<bound>[\d.]+) points|nothing) against rank (?P<trained>\d+)))"
 )
-
-
-def names_in(text):
-    """The names of a list, and of how many others it speaks."""
-    text = re.sub(r" \(−?[\d.]+ points(?: \[.*?\])?\)$", "", text)
-    names = [name for part in text.split(", ") for name in part.split(" and ")]
-    others = [int(n[1]) for name in names if (n := re.fullmatch(r"(\d+) others", name))]
-    return {name for name in names if not name.endswith(" others")}, sum(others)
 
 
 def numbers_of(frames):

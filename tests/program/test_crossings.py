@@ -217,10 +217,10 @@ def test_adapters_change_names(state):
 
 
 def test_an_example_changes(state):
-    """Other adapters stay, and the export has the contents of its scores."""
+    """A command on it is refused, one on the examples before it goes on."""
     run(state, asks("lora dylora", "colours", limit=12))
     state.change_examples(task="colours", changes={6: "target", 7: "question"})
-    run(state, asks("lora", "colours", limit=12))
+    run(state, asks("lora", "colours", limit=12), asks("lora", "colours", limit=6))
     state.export(at=0)
 
 
@@ -253,7 +253,7 @@ def test_the_best_adapter_lacks_a_rank(state):
     state.lose_a_cell(at=0, which=3, damaged=True)
 
 
-def test_a_seed_with_fewer_examples_is_left_out(state):
+def test_a_later_look_at_a_seed_leaves_its_recipe_as_it_is(state):
     run(state, asks("ada0 ada1", "colours", limit=24), asks("ada2", "colours", limit=6))
 
 

@@ -14,6 +14,7 @@ from aurac.readers.data_files import read_rows
     ("name", "content", "message"),
     [
         ("test.jsonl", '{"a": 1}\n\n{"a": \n', r"test\.jsonl, line 3 is not JSON"),
+        ("test.jsonl", '{"a": "x\n', r"JSON \(Unterminated string starting at character 7\)"),
         ("test.jsonl", '{"a": 1}\n[1]\n', r"line 2 is a JSON list"),
         ("test.jsonl", '{"a": 1, "b": 2}\n{"a": 1}\n', r"line 2 has no 'b'"),
         ("test.jsonl", "\n \n", "is empty"),

@@ -13,8 +13,8 @@ from aurac.analysis import analyse
 from aurac.curves.question import Question
 from aurac.errors import RunFolderError
 from aurac.records.cells import CellStore
-from aurac.records.lines import DocumentKey, Failed
-from aurac.records.manifest import AdapterInfo, CutInfo, Examples, Manifest, recipe_groups
+from aurac.records.lines import Failed
+from aurac.records.manifest import AdapterInfo, CutInfo, Manifest, TaskInfo, recipe_groups
 from aurac.records.run import read_run
 
 SCORES = {"a": {1: [0, 1, 0], 2: [1, 1, 0]}, "b": {1: [0, 0, 0], 4: [1, 0, 1]}}
@@ -27,16 +27,16 @@ def folder(tmp_path):
 
 def test_answers_and_questions(folder):
     run = read_run(folder)
-    samples = run.samples("t", "a", "prefix", "rule", 2)
+    samples = run.answers("t", "a", "prefix", "rule", 2)
     columns = ["example", "question", "target", "choices", "score", "response", "read"]
     assert samples.columns.tolist() == columns
     assert samples.score.tolist() == [1, 1, 0]
     assert samples.question.tolist() == ["question 0", "question 1", "question 2"]
-    assert run.samples("t", "a", "prefix", "rule", 0).score.tolist() == [0, 0, 1]
+    assert run.answers("t", "a", "prefix", "rule", 0).score.tolist() == [0, 0, 1]
     with pytest.raises(RunFolderError, match="a at rank 4 on t is not there"):
-        run.samples("t", "a", "prefix", "rule", 4)
+        run.answers("t", "a", "prefix", "rule", 4)
     with pytest.raises(RunFolderError, match="no task 'u'"):
-        run.samples("u", "a", "prefix", "rule", 1)
+        run.answers("u", "a", "prefix", "rule", 1)
 
 
 def test_a_cell_that_failed_or_is_not_finished_is_missing_with_its_reason(folder):
@@ -45,19 +45,24 @@ def test_a_cell_that_failed_or_is_not_finished_is_missing_with_its_reason(folder
     store.path(make_identity(adapter="b", rank=4).key).unlink()
     store.keep(make_identity(adapter="b", rank=4), Failed(reason="why", time=0.0))
     a, b = (run := read_run(folder)).curves
-    assert (a.ranks, dict(a.missing)) == ((2,), {1: "not finished: 0 of 3 examples"})
+    assert (a.ranks, dict(a.missing)) == ((2,), {1: "0 of 3 examples: repeat the command"})
     assert (b.ranks, dict(b.missing)) == ((1,), {4: "why"})
     [failure] = run.failures
     assert (failure.adapter, failure.rank, failure.reason) == ("b", 4, "why")
 
 
-def test_a_seed_that_failed_everywhere_has_no_curve_and_is_in_no_group(folder):
+def test_an_adapter_that_failed_everywhere_is_a_row_without_ranks_and_stays_a_seed(folder):
     question = Question(groups={"both": ("a", "b")})
     msgspec.structs.replace(Manifest.read(folder), question=question).write(folder)
     for rank in SCORES["a"]:
         CellStore(folder).path(make_identity(adapter="a", rank=rank).key).unlink()
-    assert [curve.adapter for curve in read_run(folder).curves] == ["b"]
-    assert read_run(folder).groups == {"both": ("b",)}
+    run = read_run(folder)
+    assert [(c.adapter, c.ranks, [*c.missing]) for c in run.curves] == [
+        ("a", (), [1, 2]), ("b", (1, 4), []),
+    ]  # fmt: skip
+    assert run.groups == {"both": ("a", "b")}
+    [score] = analyse(run.curves, run.question).tables.scores
+    assert score.reason == "rank 1 of a has no result: 0 of 3 examples: repeat the command"
 
 
 def test_a_cell_that_failed_beyond_what_is_asked_is_no_failure(folder):
@@ -65,96 +70,94 @@ def test_a_cell_that_failed_beyond_what_is_asked_is_no_failure(folder):
     assert not read_run(folder).failures
 
 
-def looked(folder, n, rows, *, base=None, changed=()):
-    """A later command in the folder, on n examples, of which some have changed since."""
-    stem, keys = f"documents/t-{n}", make_keys(n)
-    keys = [DocumentKey(k.id, f"new {k.id}", k.prompt) if i in changed else k
-            for i, k in enumerate(keys)]  # fmt: skip
-    (folder / f"{stem}.json").write_text(
-        json.dumps(
-            {
-                "keys": [[key.id, key.content, key.prompt] for key in keys],
-                "questions": [None] * n,
-                "targets": [f"new target {i}" if i in changed else f"target {i}" for i in range(n)],
-            }
-        )
-    )
-    cuts = []
+def asked(folder, n, rows):
+    """A later command in the folder on n examples: adapter → rank → scores of those there."""
+    keys, cuts, cells = make_keys(n), [], {}
     for name, ranks in rows.items():
-        cells = {}
+        found = {}
         for rank, row in ranks.items():
             identity = make_identity(adapter=name, rank=rank)
-            cells[rank] = store_cell(folder, identity, keys, {"acc,none": row})
-        ways, asked = {"basis": "prefix", "rescale": "rule"}, {"t": {stem: sorted(ranks)}}
-        cuts.append(CutInfo(adapter=name, **ways, cells={"t": cells}, asked=asked))
-    known = Manifest.read(folder)
-    new = msgspec.structs.replace(
-        known,
-        cuts=cuts,
-        adapters=[AdapterInfo(name=n, sha256=n, trained_rank=max(rows[n])) for n in rows],
-        tasks=[
-            msgspec.structs.replace(
-                known.tasks[0], sets=[Examples(documents={"t": stem}, limits=[n])]
-            )
-        ],
-    )
-    known.grown(new).write(folder)
+            found[rank] = store_cell(folder, identity, make_keys(len(row)), {"acc,none": row})
+        cuts.append(CutInfo(adapter=name, basis="prefix", rescale="rule", cells={"t": found}))
+        cells |= dict.fromkeys(found.values(), n)
+    known, path = Manifest.read(folder), folder / "documents" / "t.json"
+    if n > known.tasks[0].examples["t"]:
+        told = json.loads(path.read_text())
+        path.write_text(json.dumps(told | {"keys": [[k.id, k.content, k.prompt] for k in keys]}))
+    adapters = [AdapterInfo(name=x, sha256=x, trained_rank=max(rows[x])) for x in rows]
+    tasks = [msgspec.structs.replace(known.tasks[0], examples={"t": n})]
+    new = {"cuts": cuts, "adapters": adapters, "tasks": tasks, "cells": cells}
+    known.grown(msgspec.structs.replace(known, **new)).write(folder)
     return read_run(folder)
 
 
 def test_a_look_at_fewer_examples_changes_no_curve(folder):
-    """Of a: 2 ranks × 3 examples are more than 2 × 1; of c there is nothing but the look."""
-    run = looked(folder, 1, {"a": {1: [0], 2: [1]}, "c": {1: [1], 2: [1]}})
-    assert {c.adapter: (c.ranks, c.n_docs) for c in run.curves} == {
-        "a": ((1, 2), 3), "b": ((1, 4), 3), "c": ((1, 2), 1),
+    """An adapter of which there is nothing but the look has no rank on all examples."""
+    run = asked(folder, 1, {"a": {1: [0], 2: [1], 4: [1]}, "c": {1: [1], 2: [1]}})
+    assert {c.adapter: (c.ranks, c.missing, c.fewer) for c in run.curves} == {
+        "a": ((1, 2), {}, {4: 1}), "b": ((1, 4), {}, {}), "c": ((), {}, {1: 1, 2: 1}),
     }  # fmt: skip
+    assert {c.n_docs for c in run.curves} == {3}
+    scores = {row.key.adapter: row for row in analyse(run.curves).tables.scores}
+    assert [*scores] == ["a", "b", "c"]
+    assert scores["c"].reason == "it was asked 1 of 3 examples"
+    assert read_run(folder, Question(limit=1)).curves[2].ranks == (1, 2)
 
 
-def test_a_look_at_another_rank_leaves_the_curve_as_it_is(folder):
-    run = looked(folder, 1, {"a": {4: [1]}})
-    assert (run.curves[0].ranks, dict(run.curves[0].missing)) == ((1, 2), {})
+def test_more_examples_are_asked_of_all_and_one_that_is_interrupted_lacks_them(folder):
+    """Of a 5 were asked at rank 2 alone, where 4 are there; with --limit 3 all is as before."""
+    run = asked(folder, 5, {"a": {2: [0, 0, 1, 1]}})
+    [a, b] = run.curves
+    assert (a.ranks, a.missing, a.fewer) == (
+        (), {2: "4 of 5 examples: repeat the command"}, {1: 3},
+    )  # fmt: skip
+    assert (b.ranks, b.fewer) == ((), {1: 3, 4: 3})
+    before = read_run(folder, Question(limit=3)).curves
+    assert [c.ranks for c in before] == [(1, 2), (1, 4)]
+    assert before[0].outcomes.tolist() == [[0, 1, 0], [1, 1, 0]]  # the first outcome counts
 
 
-def test_a_rank_that_has_more_examples_is_read_with_the_others(tmp_path):
-    """Rank 2 has 5 examples, ranks 1 and 4 have 3 of them: 3 × 3 is more than 1 × 5."""
-    folder = make_run(tmp_path, {"a": {1: [0, 1, 0], 4: [1, 1, 1]}})
-    [curve] = looked(folder, 5, {"a": {2: [0, 0, 1, 1, 1]}}).curves
-    assert (curve.ranks, curve.n_docs, dict(curve.missing)) == ((1, 2, 4), 3, {})
+def test_a_rank_that_has_all_examples_belongs_however_few_were_asked(folder):
+    """As where the cells of two folders were merged, or a cut shares the cell of full rank."""
+    run = asked(folder, 1, {"c": {1: [0, 1, 1], 2: [1]}})
+    c = run.curves[2]
+    assert (c.ranks, c.fewer) == ((1,), {2: 1})
 
 
-def test_an_example_that_changed_is_another_one(folder):
-    """b was asked again after the change of the last example, a was not."""
-    run = looked(folder, 3, {"b": {1: [0, 1, 1], 4: [1, 0, 0]}}, changed={2})
-    a, b = run.curves
-    assert a.outcomes.tolist() == [[0, 1, 0], [1, 1, 0]]
-    assert b.outcomes.tolist() == [[0, 0, 1], [1, 0, 0]]  # of the first two the first outcome
-    targets = [run.samples("t", n, "prefix", "rule", 1).target.tolist()[2] for n in "ab"]
-    assert targets == ["target 2", "new target 2"]
-    known = analyse(run.curves)
-    assert known.scores.examples.tolist() == [2, 2]
-    assert {row.unpaired for row in known.rows} == {1}
-
-
-def test_a_group_that_got_another_task_is_read_where_all_of_its_tasks_were_asked(folder):
+def test_a_look_at_a_member_leaves_its_group_as_it_is(folder):
+    """In g both were asked 2 examples of t and 3 of u; then a was asked 3 of t at rank 4."""
     known = Manifest.read(folder)
-    stem, [info] = "documents/t", known.tasks
-    sets = [Examples(documents={"t": stem}), Examples(documents={"t": stem, "u": stem})]
+    path = folder / "documents" / "t.json"
+    path.with_name("u.json").write_text(path.read_text())
     cuts = [
-        msgspec.structs.replace(
-            cut,
-            cells={"g:t": cut.cells["t"], "g:u": cut.cells["t"]},
-            asked={"g": {each.name: list(cut.ranks) for each in sets}},
-        )
+        msgspec.structs.replace(cut, cells=dict.fromkeys(("g:t", "g:u", "t", "u"), cut.cells["t"]))
         for cut in known.cuts
     ]
-    group = msgspec.structs.replace(info, name="g", members=("t", "u"), sets=sets)
-    tasks = [info, msgspec.structs.replace(info, name="u"), group]
+    group = TaskInfo(name="g", metric="acc,none", members=("t", "u"), examples={"t": 2, "u": 3})
+    tasks = [known.tasks[0], TaskInfo(name="u", metric="acc,none", examples={"u": 3}), group]
     base = dict.fromkeys("tu", known.base["t"])
-    msgspec.structs.replace(known, tasks=tasks, cuts=cuts, asked=["g"], base=base).write(folder)
-    assert [(c.adapter, c.n_docs) for c in read_run(folder).curves] == [("a", 6), ("b", 6)]
+    more = {"tasks": tasks, "cuts": cuts, "asked": ["g"], "base": base}
+    msgspec.structs.replace(known, **more).write(folder)
+    run = asked(folder, 3, {"a": {4: [1]}})
+    a = run.curves[0]
+    assert (a.ranks, a.n_docs, a.fewer) == ((1, 2), 5, {})
+    assert a.outcomes.tolist() == [[0, 1, 0, 1, 0], [1, 1, 1, 1, 0]]
+    assert a.doc_ids == ("t:0", "t:1", "u:0", "u:1", "u:2")
 
 
-def test_the_first_examples_of_each_set(folder):
+def test_a_longer_list_wins_and_a_shorter_one_never_shortens_it():
+    def info(n):
+        return Manifest(
+            settings={}, adapters=[], asked=["t"], cuts=[], base={}, cells={"k": n},
+            tasks=[TaskInfo(name="t", metric="acc,none", examples={"t": n})],
+        )  # fmt: skip
+
+    for one, other in ((3, 9), (9, 3)):
+        grown = info(one).grown(info(other))
+        assert (grown.tasks[0].examples, grown.cells) == ({"t": 9}, {"k": 9})
+
+
+def test_the_first_examples_are_read(folder):
     run = read_run(folder, Question(limit=2))
     assert [c.outcomes.tolist() for c in run.curves] == [[[0, 1], [1, 1]], [[0, 0], [1, 0]]]
 

@@ -99,6 +99,8 @@ def test_other_weights_under_a_name_get_another_name(tiny_base_folder, tmp_path,
     run = run_small(folder, tmp_path / "run", ranks="4")
     assert [adapter.name for adapter in run.adapters] == [f"{tmp_path.name}/mine"]
     assert "the run has another adapter called mine" in caplog.text
+    with pytest.raises(CheckpointError, match="has another adapter called mine"):
+        run_small(f"mine={folder}", tmp_path / "run", ranks="4")
 
 
 def test_what_cannot_be_used_leaves_no_folder(adapters, tiny_base_folder, tmp_path):
@@ -224,6 +226,16 @@ def test_the_default_folder_is_by_tasks_prompts_and_settings(adapters):
     same = folder("lora", "dylora", limit=3)
     assert same == folder("dylora", limit=4, ranks="1")
     assert len({same, folder("lora", num_fewshot=1), folder("lora", dtype="bfloat16")}) == 3
+
+
+def test_a_folder_goes_on_with_its_own_dtype(adapters, tmp_path):
+    words = {"out": tmp_path / "run", "limit": 2, "device": "cpu", "ranks": "1"}
+    assert load(Settings.of(adapters["lora"], TASK, **words)).base.dtype == "float32"
+    run_small(adapters["lora"], dtype="bfloat16", **words)
+    later = Settings.of(adapters["dylora"], TASK, **words)
+    assert load(later).base.dtype == "bfloat16"
+    with pytest.raises(RunFolderError, match="dtype was 'bfloat16', is 'float32'"):
+        run_small(adapters["lora"], dtype="float32", **words)
 
 
 def test_fit_finds_its_factors_once(tiny_base_folder, tmp_path, monkeypatch):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-from types import SimpleNamespace
 
 import pytest
 from support.runs_doubles import Backend, Task, compute_all, planned, work_in
@@ -12,7 +11,7 @@ from support.runs_doubles import Backend, Task, compute_all, planned, work_in
 from aurac.errors import TaskError
 from aurac.records.cells import CellStore
 from aurac.records.folder import MOST_DEATHS
-from aurac.records.lines import DocumentKey, examples_sha256
+from aurac.records.lines import examples_sha256
 from aurac.runs.compute import LostDeviceError, compute
 
 
@@ -30,16 +29,6 @@ def raises(error, at=0):
     return act
 
 
-class Corrected(Task):
-    """Of which the first example has changed, and is right."""
-
-    keys = property(lambda self: (DocumentKey("0", "new", "0"), *super().keys[1:]))
-
-    def judge(self, _places, answers):
-        metrics = {"acc,none": [1.0]}
-        return SimpleNamespace(metrics=metrics, responses=answers, greedy=None, filtered={})
-
-
 def responses(folder, cell):
     return CellStore(folder).read(cell.key).responses(cell.task.keys)
 
@@ -52,10 +41,6 @@ def test_every_block_is_kept_as_soon_as_it_is_there(tmp_path):
     assert responses(tmp_path, cells[0]) == ["a0", "a1", "a2", "a3", "a4"]
     assert CellStore(tmp_path).read(cells[0].key).aggregates == {whole: {"acc,none": 0.4}}
     assert compute_all(tmp_path, planned(Task("a", n=5))) == []
-    assert compute_all(tmp_path, planned(Corrected("a", n=5))) == [("a", "done")]
-    changed = examples_sha256(planned(Corrected("a", n=5))[0].task.keys)
-    told = {whole: {"acc,none": 0.4}, changed: {"acc,none": 0.6}}
-    assert CellStore(tmp_path).read(cells[0].key).aggregates == told
 
 
 def test_a_failure_stops_its_cell_alone_and_the_same_command_tries_it_again(tmp_path):

@@ -13,6 +13,7 @@ from aurac.adapters import Adapter, Factors, save_adapter
 from aurac.errors import CellError, RunFolderError
 from aurac.notebook import load_run
 from aurac.records.folder import RunFolder
+from aurac.records.lines import examples_sha256
 from aurac.records.run import read_run
 from aurac.runs import compute, fit, ray
 from aurac.runs.inputs import load
@@ -63,35 +64,49 @@ def test_a_task_with_other_filters_needs_a_folder_of_its_own(adapters, tmp_path)
         run_small(adapters["dylora"], tmp_path / "run", changed, **options)
 
 
-@pytest.mark.parametrize("more", [{"temperature": 0.5}, {"test": text_rows(3, 50)}])
-def test_a_task_whose_data_or_prompts_changed_has_other_examples(adapters, tmp_path, more):
-    """Nothing of the first adapter is lost, and the two have no example in common."""
-    options = {"ranks": "2,4", "limit": 2}
+@pytest.mark.parametrize("workers", [{}, {"ray": "127.0.0.1:1"}])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"test": [*text_rows(1), *text_rows(1, 9), *text_rows(9, 2)]}, "example 2"),
+        ({"test": text_rows(3, 9)}, "examples 1, 2 and 3"),
+        ({"temperature": 0.5}, "examples 1, 2 and 3"),  # prompts, in which the settings stand
+    ],
+)
+def test_examples_that_changed_are_refused_by_name(
+    adapters, tmp_path, monkeypatch, change, said, workers
+):
+    """Before anything is computed or written, and before a cluster is looked for."""
+    options = {"ranks": "2,4", "limit": 3}
     run_small(adapters["dylora"], tmp_path / "run", [write_text_task(tmp_path)], **options)
-    changed = [write_text_task(tmp_path, **more)]
-    run_small(adapters["lora"], tmp_path / "run", changed, **options)
-    both = load_run(tmp_path / "run")
-    assert {curve.adapter: curve.n_docs for curve in both.curves} == {"dylora": 2, "lora": 2}
-    assert [row.outside for row in both.analysis.rows] == [None, "0 of 2 examples"]
-    assert both.pairs.empty
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")}
+    changed, options = [write_text_task(tmp_path, **change)], options | workers
+    monkeypatch.setattr(fit, "best_factor", lambda *_: pytest.fail("a factor was looked for"))
+    for more in ({"limit": 3}, {"limit": 5, "basis": "prefix", "rescale": "fit"}):
+        words = f"^{said} of tiny_text changed: give a new folder with --out"
+        with pytest.raises(RunFolderError, match=words):
+            run_small(adapters["lora"], tmp_path / "run", changed, **options | more)
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")}
 
 
-def test_of_commands_with_other_numbers_of_examples_most_rows_times_examples_are_compared(
+def test_a_later_command_extends_the_examples_of_a_task_or_reads_their_beginning(
     adapters, tmp_path
 ):
-    """2 rows × 3 examples are more than 1 × 4; 2 × 2 are not."""
-    more = run_small(adapters["dylora"], tmp_path, ranks="2,4", limit=4)
-    run_small(adapters["lora"], tmp_path, ranks="2,4", limit=1)
+    """The screen is on the examples of its command, the folder on all; a share is a number."""
+    run_small(adapters["dylora"], tmp_path, ranks="2,4", limit=4)
+    look = run_small(adapters["lora"], tmp_path, ranks="2,4", limit=0.002)  # of 1,000
+    assert [curve.n_docs for curve in look.curves] == [2]
     both = load_run(tmp_path)
-    assert dict(zip(both.scores.adapter, both.scores.examples, strict=True)) == {
-        "dylora": 4, "lora": 1,
-    }  # fmt: skip
-    run_small(adapters["lora"], tmp_path, ranks="2,4", limit=3)
+    assert both.scores.reason.tolist() == [None, "it was asked 2 of 4 examples"]
+    assert both.scores.examples.tolist() == [4, 4]
+    assert len(both.ask(limit=2).pairs) == 1
+    more = run_small(adapters["lora"], tmp_path, ranks="2,4", limit=6)
     both = load_run(tmp_path)
-    assert both.scores.examples.tolist() == [3, 3]
-    own = both.points[(both.points["adapter"] == "dylora") & (both.points["rank"] == 4)]
-    assert own["accuracy"].item() == more.curves[0].outcomes[-1][:3].mean()
-    assert len(both.pairs) == 1
+    assert both.scores.adapter.tolist() == ["lora", "dylora"]
+    assert both.scores.reason.tolist() == [None, "it was asked 4 of 6 examples"]
+    own = both.points[(both.points["adapter"] == "lora") & (both.points["rank"] == 4)]
+    assert own["accuracy"].item() == more.curves[0].outcomes[-1].mean()
+    assert len(both.ask(limit=4).pairs) == 1
 
 
 def test_a_name_renames_on_the_screen_of_its_command_alone(adapters, tmp_path):
@@ -122,14 +137,17 @@ def test_a_report_that_was_interrupted_is_written_again(adapters, tmp_path, monk
     assert "4 examples" in (tmp_path / "report.md").read_text()
 
 
-def test_a_smaller_run_after_an_interrupted_larger_one_is_read(adapters, tmp_path, monkeypatch):
+def test_what_an_interrupted_command_asked_is_said_to_be_missing(adapters, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("aurac.runs.compare._compute", raises(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run_small(adapters["dylora"], tmp_path, ranks="4", limit=4)
-    assert not load_run(tmp_path).curves
-    run_small(adapters["dylora"], tmp_path, ranks="4", limit=2)
-    assert [curve.n_docs for curve in load_run(tmp_path).curves] == [2]
+    fewer = run_small(adapters["dylora"], tmp_path, ranks="4", limit=2)
+    assert [curve.ranks for curve in fewer.curves] == [(4,)]
+    [curve] = load_run(tmp_path).curves
+    assert (curve.ranks, curve.missing) == ((), {4: "2 of 4 examples: repeat the command"})
+    run_small(adapters["dylora"], tmp_path, ranks="4", limit=4)
+    assert [curve.ranks for curve in load_run(tmp_path).curves] == [(4,)]
 
 
 def test_a_reference_that_failed_everywhere_is_said(adapters, tmp_path, monkeypatch, caplog):
@@ -143,7 +161,7 @@ def test_a_reference_that_failed_everywhere_is_said(adapters, tmp_path, monkeypa
     monkeypatch.setattr(compute, "blocks", blocks)
     both = [adapters["dylora"], adapters["lora"]]
     run = run_small(both, tmp_path, ranks="4", limit=2, reference="lora")
-    assert [curve.adapter for curve in run.curves] == ["dylora"]
+    assert {curve.adapter: curve.ranks for curve in run.curves} == {"dylora": (4,), "lora": ()}
     assert "lora has no result to compare with" in caplog.text
 
 
@@ -191,8 +209,9 @@ def test_a_worker_without_its_accelerator_ends_and_fails_no_cell(monkeypatch):
     [cell] = plan({}, tasks, "s")
     inputs = SimpleNamespace(backend=None, leaves=[task], cuts={}, digest="s", tokens={})
     monkeypatch.setattr(ray, "_served", lambda *_: (inputs, {}))
+    hashed = examples_sha256(task.keys)
     with pytest.raises(SystemExit):
-        list(ray.answer((b"", ""), cell.key, (None, 0, 0, None), [[0]]))
+        list(ray.answer((b"", ""), cell.key, (None, 0, 0, hashed, None), [[0]]))
     assert ended == [1]
 
 

@@ -74,7 +74,7 @@ def compute(folder, cells, **options):
     base, backend = SimpleNamespace(name="base", dtype="float32"), Backend()
     leaves, settings = [cell.task for cell in cells], Settings.of("a", "t", ray="local")
     inputs = SimpleNamespace(settings=settings, base=base, backend=backend, leaves=leaves, cuts={})
-    work, ended = work_in(folder, cells)
+    work, ended = work_in(folder)
     Cluster(FakeRay(cells, **options), inputs).compute(cells, work)
     assert all(work.folder.take(cell.key) for cell in cells)  # all were given back
     return sorted(ended)

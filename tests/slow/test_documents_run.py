@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -35,6 +37,11 @@ DOCUMENTS = 4
 YOURS = REPOSITORY / "docs" / "your-adapter.md"
 SETS_UP = ("pip install ", "pytest")
 """What has happened when a test runs."""
+WITHOUT_BFLOAT16 = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+}
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +148,16 @@ def test_the_readme_runs(clone, plain_figures, monkeypatch):
         assert points[adapter, 16] > points[adapter, 0]
 
 
+@pytest.mark.parametrize("cpu", [{}, WITHOUT_BFLOAT16], ids=["this CPU", "AVX2"])
+def test_the_readme_shows_what_its_command_prints(clone, cpu):
+    """To the digit, whatever instructions the CPU has."""
+    [block] = [block for block in blocks(README) if block.said]
+    words = [sys.executable, *block.text.split()[1:]]
+    environment = os.environ | {"COLUMNS": "80"} | cpu
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(block.said + "report: ")
+
+
 def test_the_first_page_runs(clone):
     Path("my_adapter").unlink()  # which the page trains
     ran = ["train", "inspect", "compare", "compare", "compare", "recommend", "truncate"]
@@ -152,4 +169,4 @@ def test_the_first_page_runs(clone):
 def test_the_commands_of_every_question_run(clone):
     Path("my_adapter").unlink()  # which the page trains
     [page] = [page for page in PAGES if page.name == "commands.md"]
-    assert set(run_page(page)) == set(COMMANDS) - {"study", "check-server"}  # data, a server
+    assert set(run_page(page)) == set(COMMANDS) - {"study"}  # it needs data

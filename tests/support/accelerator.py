@@ -259,16 +259,6 @@ def _histc(op: Any, tensor: torch.Tensor, *args: Any, **out: Any) -> torch.Tenso
     return _compute(op, tensor.float(), *args, **out).to(tensor.dtype)
 
 
-def _rms_norm(x: Any, shape: Any, weight: Any, eps: float | None) -> tuple[Any, Any]:
-    """A kernel that only CUDA has: in 32 bit, rounded once."""
-    STATE.counts.kernels["aten::_fused_rms_norm"] += 1
-    eps = torch.finfo(x.dtype).eps if eps is None else eps
-    wide, scale = _as_cpu(x).float(), None if weight is None else _as_cpu(weight).float()
-    inverse = wide.pow(2).mean(-1, keepdim=True).add(eps).rsqrt()
-    out = torch.nn.functional.rms_norm(wide, shape, scale, eps).to(x.dtype)
-    return seen_as(out, CUDA, x.get_device()), seen_as(inverse, CUDA, x.get_device())
-
-
 def _copy(target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
     """Within the device, to it or from it; the host waits unless it is told not to."""
     with torch._C._AutoDispatchBelowAutograd():
@@ -316,7 +306,6 @@ def install(devices: int = 1, capability: tuple[int, int] = (9, 0)) -> None:
     everything, aten = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
     everything.fallback(_fallback, "CUDA")
     aten.impl("copy_", _copy, "CUDA")
-    aten.impl("_fused_rms_norm", _rms_norm, "CUDA")
     STATE.kept = guard, table, everything, aten
     _replace_functions()
 

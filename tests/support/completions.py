@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +11,6 @@ from harness_doubles import make_model, make_tokenizer
 from support.adapters import load_with_peft
 
 from aurac.runs.compare import run
-from aurac.runs.progress import Bar
 from aurac.runs.settings import Settings
 
 RANKS, KEY = (1, 2, 4), "sk-this-is-secret"
@@ -28,9 +26,6 @@ class Completions(BaseHTTPRequestHandler):
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
-        if self.server.packs and self.path == "/v1/completions":
-            body = gzip.compress(body)
-            self.send_header("Content-Encoding", self.server.packs)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -64,7 +59,7 @@ class Completions(BaseHTTPRequestHandler):
         if fault == "drop":
             return self.connection.close()
         if fault == "slow":
-            threading.Event().wait(3)  # tests have no time.sleep
+            threading.Event().wait(1.2)  # tests have no time.sleep
         if fault == "unload":
             server.adapters.clear()
         if fault in BODIES:
@@ -119,7 +114,7 @@ def continue_(model, server, ids, asked):
         new.append(token)
         text = decode(new, skip_special_tokens=True)
         ends = [text.find(stop) for stop in asked.get("stop") or () if stop and stop in text]
-        if ends and server.stops:
+        if ends:
             return {"text": text[: min(ends)]}
     return {"text": decode(new, skip_special_tokens=True)}
 
@@ -137,7 +132,6 @@ class Server(ThreadingHTTPServer):
         most_prompt, most_tokens, most_choices: Lengths to which it cuts.
         text: What becomes of a choice.
         longest: The length in tokens that it states.
-        packs: How it says that its answers are compressed, which nobody asked for.
         dtype: Of the model and its adapters.
         attention: Of transformers.
     """
@@ -148,8 +142,8 @@ class Server(ThreadingHTTPServer):
         self.adapters, self.asked, self.keys, self.faults = {}, [], set(), []
         self.always, self.loads, self.echoes, self.scale, self.models = None, True, True, 1.0, {}
         self.without, self.writes_base, self.samples, self.wrapped = (), False, False, ""
-        self.most_tokens, self.most_choices, self.most_prompt, self.stops = 10**9, None, 0, True
-        self.text, self.longest, self.packs = lambda choice: choice, None, None
+        self.most_tokens, self.most_choices, self.most_prompt = 10**9, None, 0
+        self.text, self.longest = lambda choice: choice, None
         self.dtype, self.attention, self.keeps_first = torch.float32, "sdpa", False
         self.base = lambda: make_model(1)
 
@@ -180,15 +174,18 @@ class Server(ThreadingHTTPServer):
         return self.models[key]
 
 
-def compared(place, out, model="hf", tasks=("tiny_choice", "tiny_text"), **words):
-    """A run, and its accuracies and answers by task and rank."""
+def settings_of(place, out, model="hf", tasks=("tiny_choice", "tiny_text"), **words):
+    """A comparison of the adapter at three ranks on two small tasks."""
     files = [str(place / "tasks" / f"{task}.yaml") for task in tasks]
     given = {"limit": 5, "dtype": "float32", "device": "cpu", "ranks": RANKS, "model": model}
-    shown, command = words.pop("progress", False), words.pop("command", None)
-    settings = Settings.of(place / "mine", files, out=out, **{**given, **words})
-    stored = run(settings, Bar() if shown else None, command).stored
+    return Settings.of(place / "mine", files, out=out, **{**given, **words})
+
+
+def compared(place, out, *, progress=None, command=None, **words):
+    """A run, and its accuracies and answers by task and rank."""
+    stored = run(settings_of(place, out, **words), progress, command)
     return stored, {
-        (task.name, rank): stored.samples(task.name, "mine", "svd", "keep", rank)
+        (task.name, rank): stored.answers(task.name, "mine", "svd", "keep", rank)
         for task in stored.tasks
         for rank in (0, *RANKS)
         if not stored.failures

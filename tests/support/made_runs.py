@@ -5,7 +5,7 @@ from __future__ import annotations
 from aurac.files import write_json
 from aurac.records.cells import CellStore
 from aurac.records.lines import Block, CellIdentity, DocumentKey
-from aurac.records.manifest import AdapterInfo, CutInfo, Examples, Manifest, TaskInfo
+from aurac.records.manifest import AdapterInfo, CutInfo, Manifest, TaskInfo
 
 
 def make_identity(**fields):
@@ -54,24 +54,24 @@ def make_run(folder, scores, *, base=None, task="t", metric="acc,none", methods=
             for rank, row in rows.items()
         }
         ways = {"basis": "prefix", "rescale": "rule"}
-        asked = {task: {f"documents/{task}": sorted(cells)}}
-        cuts.append(CutInfo(adapter=name, **ways, asked=asked, cells={task: cells}))
+        cuts.append(CutInfo(adapter=name, **ways, cells={task: cells}))
         sizes = {rank: 1000 * rank for rank in rows}
         method = (methods or {}).get(name, "dylora")
         told = {"sha256": name, "trained_rank": max(rows), "sizes": sizes, "method": method}
         adapters.append(AdapterInfo(name=name, **told))
     identity = make_identity(adapter=None, rank=0, basis=None, rescale=None, task=task)
     key = store_cell(folder, identity, keys, {metric: base or [0.0] * n})
-    sets = [Examples(documents={task: f"documents/{task}"}, limits=[None])]
-    info = TaskInfo(name=task, metric=metric, sets=sets)
+    info = TaskInfo(name=task, metric=metric, examples={task: n}, split=n)
+    keys_of_cells = [key, *(key for cut in cuts for key in cut.cells[task].values())]
     manifest = {
         "settings": {"dtype": "float32"},
-        "log": [{"command": "aurac compare", "base": "base"}],
+        "log": [{"command": "aurac compare", "base": "base", "dtype": "float32"}],
         "adapters": adapters,
         "tasks": [info],
         "asked": [task],
         "cuts": cuts,
         "base": {task: key},
+        "cells": dict.fromkeys(keys_of_cells, n),
     }
     Manifest(**{**manifest, **fields}).write(folder)
     return folder

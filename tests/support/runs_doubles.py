@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from aurac.backends.backend import Backend as AnyBackend
 from aurac.records.folder import RunFolder
-from aurac.records.lines import DocumentKey, examples_sha256
+from aurac.records.lines import DocumentKey
 from aurac.runs.compute import Work, compute
 from aurac.runs.plan import PlannedCell
 
@@ -67,10 +67,9 @@ class Backend(AnyBackend):
         yield cut
 
 
-def work_in(folder, cells=()):
+def work_in(folder):
     """Where cells are kept, and how they are settled, in order."""
-    sets = {cell.task.name: {examples_sha256(cell.task.keys): cell.task.keys} for cell in cells}
-    work, ended = Work(RunFolder(folder), sets), []
+    work, ended = Work(RunFolder(folder)), []
     (folder / "locks").mkdir(parents=True, exist_ok=True)
     work.progress.settled = lambda cell, how: ended.append((cell.task.name, how))
     return work, ended
@@ -83,6 +82,6 @@ def planned(*tasks):
 
 def compute_all(folder, cells):
     """Compute cells; how they were settled."""
-    work, ended = work_in(folder, cells)
+    work, ended = work_in(folder)
     compute(cells, Backend(), work)
     return ended

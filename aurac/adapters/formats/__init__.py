@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-from aurac.adapters.adapter import Adapter
-from aurac.adapters.formats.mlx import Mlx
-from aurac.adapters.formats.peft import Peft, adapter_from_peft
+from aurac.adapters.adapter import Adapter, Factors
+from aurac.adapters.formats import mlx, peft, state_dict
+from aurac.adapters.formats.peft import adapter_from_peft
 from aurac.adapters.formats.peft_config import CONFIG
 from aurac.adapters.formats.sidecar import SIDECAR
-from aurac.adapters.formats.source import Format, Source, Stated, as_stated
-from aurac.adapters.formats.state_dict import StateDict
+from aurac.adapters.formats.storage import WEIGHTS
+from aurac.adapters.methods import Nesting, method_named
 from aurac.adapters.nesting import Rule, Update
-from aurac.errors import CheckpointError, first_line
+from aurac.errors import CheckpointError, UsageError, first_line
+from aurac.models.base import MODEL_CONFIG
 from aurac.models.tokenizer import TOKENIZER_FILES
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 
-FORMATS: Final[list[Format]] = [Mlx(), Peft(), StateDict()]
+class Format(Protocol):
+    """One kind of checkpoint: a module of this form, listed in `FORMATS`."""
+
+    FILES: tuple[str, ...]  #: fetched of a hub's repository; a name stands for its folder, too
+    SUFFIXES: tuple[str, ...]  #: of its single files, if it has any
+
+    def recognises(self, path: Path, /) -> bool:
+        """Whether a folder or file is of this kind."""
+
+    def read(self, path: Path, base: str | None, scale: tuple[Rule, float] | None, /) -> Adapter:
+        """The adapter as its files describe it, by the base and the scale that the user states."""
+
+
+FORMATS: Final[tuple[Format, ...]] = (mlx, peft, state_dict)
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _HUB_ID = re.compile(
     rf"(?P<repo>{_PART}/{_PART})(@(?P<revision>[\w./-]+))?(:(?P<subfolder>[\w./=-]+))?"
@@ -63,23 +77,82 @@ def load_adapter(
         CheckpointError: When it is missing, damaged, refused, or does not say enough.
         UsageError: When what is given does not fit together.
     """
-    stated = Stated(method, scaling, alpha, nested_ranks, weights, update, base)
-    if not isinstance(path, (str, Path)):
-        live = as_stated(adapter_from_peft(path), stated)
-        return replace(live, name=name or live.name)
-    local, hub = _local(str(path)), _HUB_ID.fullmatch(str(path))
-    source = Source(_adapter_path(local), stated)
-    kind = next((kind for kind in FORMATS if kind.recognises(source)), None)
+    if isinstance(path, (str, Path)):
+        scale = (scaling, float(alpha)) if method and scaling and alpha is not None else None
+        adapter = _read(str(path), base, scale)
+    else:
+        adapter = adapter_from_peft(path)
+    modules = _scaled(adapter, scaling, alpha)
+    nesting, notes = adapter.nesting, adapter.notes
+    if (method, nested_ranks, weights, update) != (None,) * 4:
+        nesting = _nested(adapter, str(method or adapter.method), nested_ranks, weights, update)
+        if nesting.ranks[-1] < adapter.rank:
+            notes = *notes, "components above the last nested rank were not trained"
+    replaced = {
+        "scaling": modules is not adapter.modules,
+        "training": adapter.nesting not in (None, nesting),
+        "base": base is not None and adapter.base not in (None, base),
+    }
+    said = (f"the {what} given replaces the recorded one" for what in replaced if replaced[what])
+    return replace(
+        adapter,
+        name=name or adapter.name,
+        modules=modules,
+        nesting=nesting,
+        base=base or adapter.base,
+        notes=(*notes, *said),
+    )
+
+
+def _scaled(adapter: Adapter, rule: Rule | None, alpha: float | None) -> Mapping[str, Factors]:
+    """The modules with the scaling that is stated; the adapter's own where it is that already."""
+    own = adapter.modules.items()
+    if rule and alpha is None and any(f.rule != rule for _, f in own):
+        raise UsageError(f"--scaling {rule} needs --alpha: the recorded one is of another rule")
+    if alpha is None or all((f.rule, f.alpha) == (rule or f.rule, alpha) for _, f in own):
+        return adapter.modules
+    return {name: replace(f, rule=rule or f.rule, alpha=float(alpha)) for name, f in own}
+
+
+def _nested(
+    adapter: Adapter,
+    method: str,
+    ranks: Sequence[int] | None,
+    weights: Sequence[float] | None,
+    update: Update | None,
+) -> Nesting:
+    """The training that is stated; what is not stated is what is recorded of the same method."""
+    old = adapter.nesting
+    if ranks is None:
+        if method_named(method).nested and old is None:
+            raise UsageError(f"--method {method} needs --nested-ranks")
+        ranks = old.ranks if old else (adapter.rank,)
+    ranks = tuple(r for r in ranks if r <= adapter.rank)  # as the research code trains them
+    if weights is None and old and old.ranks == ranks:
+        weights = old.weights
+    if update is None and old and old.method == method:
+        update = old.update
+    return Nesting(method, ranks, tuple(weights or ()), update)
+
+
+def _read(given: str, base: str | None, scale: tuple[Rule, float] | None) -> Adapter:
+    local, hub = _local(given), _HUB_ID.fullmatch(given)
+    place = _adapter_path(local)
+    kind = next((kind for kind in FORMATS if kind.recognises(place)), None)
     if kind is None:
-        suffixes = ", ".join(sorted({suffix for kind in FORMATS for suffix in kind.suffixes}))
+        if any((place / weights).exists() for weights in WEIGHTS):
+            raise CheckpointError(f"{given} has the weights of an adapter but no {CONFIG}")
+        if (place / MODEL_CONFIG).exists():
+            raise CheckpointError(f"{given} is the folder of a whole model, no adapter: see --base")
+        suffixes = ", ".join(sorted({suffix for kind in FORMATS for suffix in kind.SUFFIXES}))
         raise CheckpointError(
-            f"{source.path} is no folder with an adapter of PEFT or MLX and no file in {suffixes}"
+            f"{place} is no folder with an adapter of PEFT or MLX and no file in {suffixes}"
         )
-    adapter = as_stated(kind.read(source), stated)
-    own = adapter.name if adapter.name.strip(".") else source.path.resolve().name  # of the path `.`
-    if hub and local != Path(path):
+    adapter = kind.read(place, base, scale)
+    own = adapter.name if adapter.name.strip(".") else place.resolve().name  # of the path `.`
+    if hub and local != Path(given):
         own = Path(hub["subfolder"] or hub["repo"]).name
-    return replace(adapter, name=name or own)
+    return replace(adapter, name=own)
 
 
 def adapters_in(folder: Path) -> list[Path]:
@@ -99,7 +172,7 @@ def _local(text: str) -> Path:
     from huggingface_hub import snapshot_download
 
     inside = f"{match['subfolder'].strip('/')}/" if match["subfolder"] else ""
-    files = {pattern for kind in FORMATS for pattern in kind.files}
+    files = {pattern for kind in FORMATS for pattern in kind.FILES}
     wanted = [inside + each for each in (*files, SIDECAR, *TOKENIZER_FILES, "README.md")]
     try:
         root = snapshot_download(match["repo"], revision=match["revision"], allow_patterns=wanted)
@@ -114,9 +187,9 @@ def _local(text: str) -> Path:
 def _adapter_path(path: Path) -> Path:
     """The folder or file of the adapter at or directly below ``path``."""
     folder = path if path.is_dir() else path.parent
-    known = next((kind for kind in FORMATS if kind.recognises(Source(folder, Stated()))), None)
+    known = next((kind for kind in FORMATS if kind.recognises(folder)), None)
     if not path.is_dir():
-        return folder if known and path.name in known.files else path
+        return folder if known and path.name in known.FILES else path
     inside = [] if known else adapters_in(path) or sorted(path.glob("*.pt"))
     if len(inside) > 1:
         names = ", ".join(each.name for each in inside[:8])

@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from torch import Tensor, nn
-from typing_extensions import override
 
 from aurac.adapters.adapter import Adapter, Factors, Kind
 from aurac.adapters.compatibility import module_in_model
@@ -28,9 +28,9 @@ from aurac.adapters.formats.peft_config import (
     pattern_name,
 )
 from aurac.adapters.formats.sidecar import SIDECAR, with_record
-from aurac.adapters.formats.source import Format, Source
 from aurac.adapters.formats.storage import WEIGHTS, check_factor, read_fields, read_tensors
 from aurac.errors import CheckpointError, UsageError
+from aurac.models.base import base_skeleton
 
 DORA_NOTE: Final = (
     "the trained magnitudes of DoRA act at every rank from 1 on, so rank 0 (the plain base) is not "
@@ -44,28 +44,27 @@ _FACTOR = re.compile(
 )
 
 
-class Peft(Format):
-    """Folders of PEFT with LoRA and its variants, and the side-car that aurac writes into them.
+FILES: tuple[str, ...] = (CONFIG, *WEIGHTS)
+SUFFIXES: tuple[str, ...] = ()
+
+
+def recognises(folder: Path) -> bool:
+    """Whether a folder has a config of PEFT's form."""
+    return (folder / CONFIG).exists()
+
+
+def read(folder: Path, base: str | None, _scale: object) -> Adapter:
+    """The adapter in a folder, with the side-car that aurac writes beside it.
 
     The base settles the order of parameters that the config leaves open.
     """
-
-    files = (CONFIG, *WEIGHTS)
-
-    @override
-    def recognises(self, source: Source) -> bool:
-        return (source.path / CONFIG).exists()
-
-    @override
-    def read(self, source: Source) -> Adapter:
-        folder = source.path
-        config = parse_config(read_fields(folder / CONFIG), folder / CONFIG)
-        weights = next((folder / n for n in WEIGHTS if (folder / n).exists()), folder / WEIGHTS[0])
-        base = partial(source.skeleton, own=config.base)
-        adapter = from_state(config, read_tensors(weights), weights, folder.name, base)
-        own = folder / SIDECAR
-        where, stored = (own, read_fields(own)) if own.exists() else (folder / CONFIG, config.note)
-        return with_record(replace(adapter, source=folder), stored, where)
+    config = parse_config(read_fields(folder / CONFIG), folder / CONFIG)
+    weights = next((folder / n for n in WEIGHTS if (folder / n).exists()), folder / WEIGHTS[0])
+    skeleton = partial(base_skeleton, base or config.base)
+    adapter = from_state(config, read_tensors(weights), weights, folder.name, skeleton)
+    own = folder / SIDECAR
+    where, stored = (own, read_fields(own)) if own.exists() else (folder / CONFIG, config.note)
+    return with_record(replace(adapter, source=folder), stored, where)
 
 
 def from_state(
@@ -73,7 +72,7 @@ def from_state(
     state: Mapping[str, Tensor],
     where: object,
     name: str,
-    skeleton: Skeleton = lambda _needed: None,
+    skeleton: Skeleton = lambda: None,
 ) -> Adapter:
     """The adapter of a PEFT config and a state dict in PEFT's own key format."""
     pairs: dict[str, dict[str, Tensor]] = {}
@@ -158,12 +157,12 @@ def adapter_from_peft(model: Any, adapter_name: str | None = None) -> Adapter:
     # As the JSON that PEFT would save; it keeps some fields as sets.
     fields = json.loads(json.dumps(model.peft_config[name].to_dict(), default=sorted))
     state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
-    copied = {key: _whole(t).to("cpu", copy=True) for key, t in state.items()}
+    copied = {key: _gathered(t).to("cpu", copy=True) for key, t in state.items()}
     config = parse_config(fields, where)
     return with_record(from_state(config, copied, where, name), config.note, where)
 
 
-def _whole(tensor: Tensor) -> Tensor:
+def _gathered(tensor: Tensor) -> Tensor:
     """The tensor; of one that FSDP has sharded all its parts, for which every process must ask."""
     gathered = getattr(tensor.detach(), "full_tensor", None)
     return gathered() if callable(gathered) else tensor.detach()
@@ -223,8 +222,8 @@ def _parameters(
     """Module of the factors → parameter that they adapt (empty: open), for ``target_parameters``.
 
     PEFT wraps the parameters of one module in their order in the base: ``experts.base_layer`` has
-    the factors of the first, ``experts`` those of the last. ``skeleton`` gives the base's modules;
-    it is told whether they are needed, because the config leaves ranks or alphas open.
+    the factors of the first, ``experts`` those of the last. ``skeleton`` gives the base's modules,
+    which are needed where the config leaves ranks or alphas open.
     """
     targets, parameters = config.target_parameters, dict[str, str]()
     wrapped: dict[str, list[str]] = {}
@@ -234,7 +233,7 @@ def _parameters(
     short = any("." not in target for target in targets)  # any module may have that parameter
     scales = ({config.scale_of(f"{n}.{leaf}") for leaf in leaves} for n, leaves in named.items())
     needed = short or any(len(of_one) > 1 for of_one in scales)
-    if (base := skeleton(needed)) is not None:
+    if (base := skeleton() if needed else None) is not None:
         present = dict(base.named_modules())
         named = {plain: _named(plain, targets, present.get(plain, nn.Module())) for plain in named}
     elif needed:

@@ -16,8 +16,7 @@ from aurac.adapters.nesting import Rule
 from aurac.errors import CheckpointError
 from aurac.models.packaged import hub_id, packaged_name, published
 
-# The base's modules, or None; told whether they are needed
-Skeleton = Callable[[bool], nn.Module | None]
+Skeleton = Callable[[], nn.Module | None]  # the base's modules, if a base is named
 PeftRank = Annotated[int, Meta(ge=1)]
 Number = TypeVar("Number", int, float)
 

@@ -15,14 +15,13 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import override
 
 from aurac.adapters.adapter import Adapter, Factors
 from aurac.adapters.compatibility import features_of
-from aurac.adapters.formats.source import Format, Source
 from aurac.adapters.formats.storage import check_factor, read_tensors
+from aurac.adapters.nesting import Rule
 from aurac.errors import CheckpointError
-from aurac.models.base import load_model, resolve_base
+from aurac.models.base import base_skeleton, load_model, resolve_base
 
 Pairs = Mapping[str, tuple[Tensor, Tensor]]
 _NAMES: Final = re.compile(
@@ -30,45 +29,48 @@ _NAMES: Final = re.compile(
 )
 
 
-class StateDict(Format):
-    """Single files of tensors; the base settles an orientation that these leave open.
+FILES: tuple[str, ...] = ("*.pt",)
+SUFFIXES: tuple[str, ...] = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+
+
+def recognises(path: Path) -> bool:
+    """Whether a path is a file that may hold tensors."""
+    return path.suffix.lower() in SUFFIXES and not path.is_dir()
+
+
+def read(path: Path, base: str | None, scale: tuple[Rule, float] | None) -> Adapter:
+    """The adapter in a file; the base settles an orientation that its shapes leave open.
 
     A file may hold a whole model beside the factors, whose tensors are then those of the base.
     """
-
-    files = ("*.pt",)
-    suffixes = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
-
-    @override
-    def read(self, source: Source) -> Adapter:
-        path, stated = source.path, source.stated
-        pairs, others = pair_factors(read_tensors(path), _NAMES, path)
-        if stated.method is None or stated.scaling is None or stated.alpha is None:
-            raise CheckpointError(
-                f"{path} does not say how it was trained and scaled: make it a plain PEFT adapter "
-                "with aurac truncate FILE --out FOLDER --method … --scaling … --alpha … "
-                "--nested-ranks …"
-            )
-        _check_others(others, source)
-        possible = _orientations(pairs, {}, path)
-        if (base := source.skeleton(len(possible) > 1)) is not None:
-            possible = _orientations(pairs, dict(base.named_modules()), path)
-        if len(possible) > 1:
-            raise CheckpointError(
-                f"{path} has only square shapes, which leave open whether lora_A is (in, R) or "
-                "(R, in): give --base"
-            )
-        (orientation,) = possible
-        if orientation == "research":
-            pairs = {n: (A.T.contiguous(), B.T.contiguous()) for n, (A, B) in pairs.items()}
-        how = float(stated.alpha), stated.scaling
-        return Adapter(
-            name=path.stem,
-            modules={n: Factors(A, B, *how) for n, (A, B) in pairs.items()},
-            peft_config={"task_type": "CAUSAL_LM"},
-            source=path,
-            format=orientation,
+    pairs, others = pair_factors(read_tensors(path), _NAMES, path)
+    if scale is None:
+        raise CheckpointError(
+            f"{path} does not say how it was trained and scaled: make it a plain PEFT adapter "
+            "with aurac truncate FILE --out FOLDER --method … --scaling … --alpha … "
+            "--nested-ranks …"
         )
+    if others:
+        _check_others(others, path, base)
+    possible = _orientations(pairs, {}, path)
+    if len(possible) > 1 and (skeleton := base_skeleton(base)) is not None:
+        possible = _orientations(pairs, dict(skeleton.named_modules()), path)
+    if len(possible) > 1:
+        raise CheckpointError(
+            f"{path} has only square shapes, which leave open whether lora_A is (in, R) or "
+            "(R, in): give --base"
+        )
+    (orientation,) = possible
+    if orientation == "research":
+        pairs = {n: (A.T.contiguous(), B.T.contiguous()) for n, (A, B) in pairs.items()}
+    rule, alpha = scale
+    return Adapter(
+        name=path.stem,
+        modules={n: Factors(A, B, alpha, rule) for n, (A, B) in pairs.items()},
+        peft_config={"task_type": "CAUSAL_LM"},
+        source=path,
+        format=orientation,
+    )
 
 
 def _orientations(pairs: Pairs, modules: Mapping[str, nn.Module], path: Path) -> set[str]:
@@ -90,17 +92,16 @@ def _orientations(pairs: Pairs, modules: Mapping[str, nn.Module], path: Path) ->
     return possible
 
 
-def _check_others(others: Mapping[str, Tensor], source: Source) -> None:
+def _check_others(others: Mapping[str, Tensor], path: Path, base: str | None) -> None:
     """Refuse a tensor beside the factors unless it equals the base's own."""
-    name = source.stated.base
-    whole = load_model(resolve_base(name), "auto") if others and name else nn.Module()
+    whole = load_model(resolve_base(base), "auto") if base else nn.Module()
     known = {**dict(whole.named_buffers()), **whole.state_dict()}
     for key, tensor in others.items():
         own = known.get(key)
         if own is None or not torch.equal(own.to(tensor.dtype), tensor):
             raise CheckpointError(
-                f"{source.path} has a tensor {key!r} beside its factors that is not one of the "
-                f"base {name or '(give --base)'}"
+                f"{path} has a tensor {key!r} beside its factors that is not one of the "
+                f"base {base or '(give --base)'}"
             )
 
 
