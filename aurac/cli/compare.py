@@ -196,12 +196,12 @@ def compare(
 
         done = run(settings, bar, shlex.join(["aurac", *sys.argv[1:]]))
     if any(curve.ranks for curve in done.curves):
-        shared.print_analysis(done.analysis, done.stored, as_json=as_json, details=details)
+        shared.print_analysis(done.analysis, done, as_json=as_json, details=details)
         click.echo(f"report: {done.folder / 'report.html'}", err=as_json)
-        if read_run(done.folder).manifest.has_more_than(done.stored.manifest):
+        if read_run(done.folder).manifest.has_more_than(done.manifest):
             click.echo("the report shows all that the run folder has, which is more", err=as_json)
     else:
-        shared.print_failures(done.stored)
+        shared.print_failures(done)
     return 3 if done.failures else 0
 
 

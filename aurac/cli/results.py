@@ -67,7 +67,7 @@ def recommend(run: Path, rank: int | None, details: bool, as_json: bool, **asked
     """  # noqa: D301 - click's mark for lines that stay as they are
     found = answered(run, **asked)
     found.recommend()  # refuses a run without a margin
-    shared.print_analysis(found.analysis, found.stored, as_json=as_json, details=details)
+    shared.print_analysis(found.analysis, found, as_json=as_json, details=details)
     names = [adapter.name for adapter in found.adapters]
     if rank is None:
         return 3 if is_open(found) else 0
@@ -83,7 +83,7 @@ def is_open(run: Run) -> bool:
     """Whether a result is missing, so that there is no recommendation or it may change."""
     rows = [row for row in run.analysis.rows if not row.rolling]
     missing = any(curve.missing for row in rows for curve in row.curves)
-    missing |= not all(task.rolling for task in shared.absent(run.stored))
+    missing |= not all(task.rolling for task in shared.absent(run))
     untested = any(advice.reference is None for advice in run.tables.recommended)
     there = {curve.adapter for curve in run.curves if curve.ranks}
     return missing or untested or bool({each.name for each in run.adapters} - there)
@@ -133,7 +133,7 @@ def score(
     run: StoredRun | None = None
     if is_run(source):
         found = answered(source, groups, metric, cluster, **asked)
-        run, analysis = found.stored, found.analysis
+        run, analysis = found, found.analysis
     else:
         curves = read_curves(source, metric, dict(cluster))
         analysis = analyse(curves, Question(groups=dict(groups), **asked))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
+from typing_extensions import Self
 
 from aurac.curves.curve import Curve
 from aurac.curves.metrics import LOSS, wanted_metrics
@@ -117,12 +118,12 @@ class StoredRun:
         for name, wanted in asked.clusters.items():
             _check_there(name, "field", wanted, {*self.documents[name].fields})
 
-    def under(self, question: Question) -> StoredRun:
+    def under(self, question: Question) -> Self:
         """The same run under another question."""
         run = replace(self, question=question)
         names = ("tasks", "limit", "metrics", "clusters", "rows")
         if all(getattr(question, name) == getattr(self.question, name) for name in names):
-            run.__dict__["curves"] = self.curves
+            run.__dict__["_curves"] = self._curves
         return run
 
     @property
@@ -135,21 +136,25 @@ class StoredRun:
         """The tasks and groups that were asked for."""
         return tuple(self.task(name) for name in self.question.tasks or self.manifest.asked)
 
-    @cached_property
+    @property
     def curves(self) -> tuple[Curve, ...]:
         """One for each task, adapter and cut, an adapter's default cut first."""
+        return self._curves
+
+    @cached_property
+    def _curves(self) -> tuple[Curve, ...]:
         made = (self.curve(task, cut) for task in self.tasks for cut in self.cuts)
         return tuple(curve for curve in made if curve is not None)
 
     @cached_property
     def groups(self) -> dict[str, tuple[str, ...]]:
         """Recipe → adapters that are its seeds, as asked or recorded, of those with a curve."""
-        there = {curve.adapter for curve in self.curves}  # an adapter may have failed everywhere
+        there = {curve.adapter for curve in self._curves}
         return recipe_groups([a for a in self.adapters if a.name in there], self.question.groups)
 
     @cached_property
     def failures(self) -> tuple[Failure, ...]:
-        """Every cell that could not be completed, once; a shared one under its first name."""
+        """Cells without a result, with the reason; a shared one once, under its first name."""
         found: dict[Cell, Failure] = {}
         parts = [part for task in self._tasks.values() for part in self._parts(task)]
         for cut, part in product((None, *self.cuts), parts):
@@ -217,7 +222,7 @@ class StoredRun:
 
     # Answers ------------------------------------------------------------------------------------
 
-    def samples(
+    def answers(
         self, task: str, adapter: str | None, basis: str | None, rescale: str | None, rank: int
     ) -> pd.DataFrame:
         """Columns example, question, target, choices, score, response, read of each example.

@@ -83,7 +83,7 @@ class Pages:
         self.names = views.names_of(analysis, asked.labels)
         self.primary: View | None = None  # over the tasks together
         if asked.primary:
-            primary = analyse(run.curves, asked.but(pairs=asked.primary, primary=()))
+            primary = analyse(run, asked.but(pairs=asked.primary, primary=()))
             (first, *more) = primary.ranks
             of = views.mean_view(primary, self.names) if more else View(primary, first, self.names)
             self.primary = of

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from aurac.curves.checks import check_task
 from aurac.curves.metrics import ANY_TASK, matching
 from aurac.errors import AuracError, DataError, TaskError, UsageError
 from aurac.tasks import local_data
@@ -78,8 +77,6 @@ def _check_names(
 ) -> None:
     """Refuse a task that comes twice, and options for one that is not evaluated."""
     known = [task.name for task in built]
-    for name in known:
-        check_task(name)
     if twice := {name for name in known if known.count(name) > 1}:
         raise TaskError(f"Task {min(twice)} was asked for more than once.")
     for option in ("data", "metric", "cluster"):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from aurac.analysis import Question, analyse
 from aurac.curves.curve import Curve
@@ -59,6 +60,18 @@ def test_the_smallest_rank_down_to_the_first_that_is_not_shown(losses, about, ra
     if rank is not None:
         assert found["loss"] == pytest.approx(losses[rank])
         assert found["loss"] <= found["bound"] <= 0.02
+
+
+def test_a_loss_within_the_margin_whose_bound_is_beyond_it_is_not_shipped():
+    """The bound by Student's formula: two further examples, each with the largest loss."""
+    known = curve({8: 0.015, 16: 0.0})
+    lost = np.append(np.arange(N) < 15, [1.0, 1.0])
+    bound = lost.mean() + stats.t.ppf(0.95, N + 1) * lost.std(ddof=1) / np.sqrt(N + 2)
+    point = next(point for point in analyse([known]).tables.points if point.rank == 8)
+    assert (point.loss, point.loss_bound) == pytest.approx((0.015, bound))
+    assert point.loss < MARGIN.margin < bound
+    assert named(known)["rank"] == 16
+    assert named(known, Question(margin=bound + 1e-6))["rank"] == 8
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,8 @@ def test_python_recipes_and_studies_can_be_read(page, tmp_path):
             assert make_recipe(content).name == content["name"]
         if "recipes" in content:
             (path := tmp_path / "study.yaml").write_text(block.text)
-            groups = [group for part in load_study(path).parts for group in part.groups.values()]
-            assert all(plan.adapter(1, {}) for group in groups for plan in group.values())
+            groups = [plans for part in load_study(path).parts.values() for plans in part.values()]
+            assert all(plan.job(1) for plans in groups for plan in plans)
 
 
 @pytest.mark.parametrize("page", [README, ZOO, *PAGES, *DESIGN], ids=lambda page: page.name)

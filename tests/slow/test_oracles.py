@@ -132,7 +132,7 @@ def test_a_rank_equals_lm_eval_with_peft(task, base, tasks, runs, tmp_path, monk
             np.testing.assert_allclose(ours, expected, rtol=1e-4)
             distinct.add(round(ours, 2))
             continue
-        ours = done.samples(task, "lora", curve.basis, curve.rescale, rank)
+        ours = done.answers(task, "lora", curve.basis, curve.rescale, rank)
         rows = sorted(theirs["samples"][task], key=lambda row: row["doc_id"])
         rows = [row for row in rows if row["filter"] == rows[0]["filter"]]
         if task == "picks":
@@ -236,7 +236,7 @@ def test_examples_of_ones_own_are_scored_as_a_plain_loop_with_peft_does(conversa
     scores = {}
     for metric in ("token_accuracy", "whole_completion"):
         found = aurac.compare(LORA, tmp_path / "held_out.jsonl", metric=metric, **given)
-        [curve] = found.stored.curves
+        [curve] = found.curves
         scores[metric] = dict(zip(curve.ranks, curve.outcomes.tolist(), strict=True))
     for rank in (1, 16):
         base = load_base(BASE, dtype="float32", device="cpu")

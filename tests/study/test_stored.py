@@ -20,9 +20,9 @@ STUDY = Path(__file__).parents[2] / "reports/small_ranks"
 def test_a_stored_study_is_done_and_read_as_its_report_says(file, out, adapters):
     work = Work(load_study(STUDY / file), STUDY / out)
     (part,) = work.study.parts
-    there, folder = work.survey(part), STUDY / out / part.name
-    assert {step.state for step in there.steps} == {"done"}
-    assert len([step for step in there.steps if step.adapter.where == "run"]) == adapters
+    there, folder = work.survey(part), STUDY / out / part
+    assert {job.state for job in there.jobs} == {"done"}
+    assert len([job for job in there.jobs if job.where == "run"]) == adapters
     run, kept = load_run(folder), json.loads((folder / "analysis.json").read_text())
     for name in ("scores", "pairs"):  # the last bit of a dot product depends on the processor
         stored = pd.DataFrame(kept[name])

@@ -77,7 +77,7 @@ class FakeRun(SimpleNamespace):
 
     read = None  # what a filter took of each answer
 
-    def samples(self, task, adapter, basis, rescale, rank):
+    def answers(self, task, adapter, basis, rescale, rank):
         found = next(c for c in self.curves if (c.adapter, c.task) == (adapter, task))
         scores = found.outcomes[found.ranks.index(rank)] if rank else found.base_scores
         if scores is None:
