@@ -115,13 +115,14 @@ def accuracies(folder: Path, run: dict[str, Any]) -> dict[Any, float]:
 
 
 def outcomes_of(folder: Path) -> dict[str, dict[Any, dict[Any, float]]]:
-    """Key of a cell → metric → example → its first outcome."""
-    archive = folder / "cells.tar.xz"
+    """Key of a cell → metric → example → its first outcome; of a loose file before the archive."""
+    found, archive = dict[str, dict[Any, dict[Any, float]]](), folder / "cells.tar.xz"
     if archive.exists():
         with tarfile.open(archive) as tar:
             files = [(Path(m.name).stem, tar.extractfile(m)) for m in tar if m.isfile()]
-            return {key: outcomes(file) for key, file in files if file}
-    return {path.stem: outcomes(path.open("rb")) for path in (folder / "cells").glob("*.jsonl")}
+            found = {key: outcomes(file) for key, file in files if file}
+    loose = (folder / "cells").glob("*.jsonl")
+    return found | {path.stem: outcomes(path.open("rb")) for path in loose}
 
 
 def outcomes(lines: Iterable[bytes]) -> dict[Any, dict[Any, float]]:
