@@ -39,7 +39,7 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(written, tmp_path)
     kept = [json.loads(line) for line in (out / "trainings.jsonl").read_text().splitlines()]
     assert [one["folder"] for one in kept] == done
     assert all(one["tokens"] > 0 and one["losses"] and one["seconds"] >= 0 for one in kept)
-    analysis = analyse(run.curves, run.question)
+    analysis = analyse(run)
     assert {row.name: row.seeds for row in analysis.rows} == {
         "lora": 2, "lora (prefix)": 2, "each": 1
     }  # fmt: skip
@@ -48,7 +48,7 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(written, tmp_path)
     shutil.rmtree(out / "adapters")
     (same,) = run_study(Work(study, out, say=trained.append))
     assert len(trained) == 5 + 3  # nothing more
-    assert analyse(same.curves, same.question).scores.equals(analysis.scores)
+    assert analyse(same).scores.equals(analysis.scores)
     task = "aurac_word_problems"
     more = written(FILE | {"tasks": {task: {"options": {"limit": 4}}}})
     todo = [(step.state, step.adapter.name) for step in left(Work(more, out))]
