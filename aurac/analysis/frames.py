@@ -14,7 +14,6 @@ from msgspec.structs import replace
 from aurac.analysis.gather import Row, difference, gather
 from aurac.analysis.points import ends, points_of, recommended
 from aurac.analysis.schema import Area, Frames, Pair, RankPair, Tables
-from aurac.curves.area import quadrature_weights
 from aurac.curves.checks import MEAN
 from aurac.curves.question import ALL_PAIRS, Key, Question
 from aurac.errors import UsageError
@@ -53,11 +52,6 @@ class Analysis(Frames):
     def __repr__(self) -> str:
         tasks = ", ".join(self.ranks)
         return f"Analysis({len(self.rows)} rows on {tasks}: .scores, .points, .pairs, …)"
-
-    def weights(self, task: str) -> dict[str, list[float]]:
-        """What each rank weighs in AURAC on both axes."""
-        ranks = self.ranks[task]
-        return {axis: quadrature_weights(ranks, axis).tolist() for axis in ("log2", "linear")}
 
     def member_areas(self, group: str, members: Iterable[str]) -> dict[str, dict[Key, float]]:
         """AURAC of each row of a group on each of its tasks, whose examples are ``member:id``."""

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F")
 EXIT_CODES = "Exit codes: 0 done, 2 bad input, 130 interrupted."
-FRAMES = ("scores", "points", "pairs", "rank_pairs", "recommended")
 
 
 class Command(click.Command):
@@ -147,6 +146,8 @@ def print_json(content: Any) -> None:
 def print_analysis(analysis: Analysis, run: Any, *, as_json: bool, details: bool) -> None:
     """The screen of an analysis, or its five frames as JSON; then the cells that failed."""
     if as_json:
+        from aurac.analysis.schema import FRAMES
+
         told = {"overlaps": run.overlaps} if run and run.overlaps else {}
         print_json({name: analysis.records(name) for name in FRAMES} | told)
     else:

@@ -304,25 +304,20 @@ class StoredRun:
         ranks, parts = self._ranks(task, cut), self._parts(task)
         if not ranks or (task.rolling and task.members):
             return None
-        scores, there = dict[int, Any](), dict[int, Cells]()
-        missing, fewer = dict[int, str](), dict[int, int]()
-        for rank in (0, *ranks):
-            cells = [(self._cell(part, cut, rank), part) for part in parts]
-            left = [len(cell.missing(part.keys)) for cell, part in cells]
-            asked = [self._asked(part, cut, rank) >= len(part.keys) for part in parts]
-            found = self._scores(task, cells)
-            if not isinstance(found, str):
-                scores[rank], there[rank] = found, cells
-            elif all(asked) or not any(left):
-                missing[rank] = found
-            else:
-                fewer[rank] = sum(len(part.keys) for part in parts) - sum(left)
+        there = {
+            rank: [(self._cell(part, cut, rank), part) for part in parts] for rank in (0, *ranks)
+        }
+        scores = {rank: self._scores(task, cells) for rank, cells in there.items()}
+        lacking = {rank: why for rank, why in scores.items() if isinstance(why, str)}
+        for rank in lacking:
+            del scores[rank], there[rank]
+        lacking.pop(0, None)  # a base that is not there has no baseline
+        fewer = {r: count for r in lacking if (count := self._fewer(parts, cut, r)) is not None}
         keys = [key for part in parts for key in part.keys]
-        base, rows = scores.pop(0, None), [*scores.values()]
+        base, rows = scores.pop(0, None), list[Any](scores.values())
         numbers: dict[str, Any] = {"rolling": True, "accuracy": rows, "baseline": base}
         if not task.rolling:
-            outcomes = np.reshape(rows, (len(rows), len(keys)))
-            numbers = {"outcomes": outcomes, "base_scores": base}
+            numbers = {"outcomes": np.reshape(rows, (len(rows), len(keys))), "base_scores": base}
         adapter = self._adapters[cut.adapter]
         made = {rank: some[0][0].identity for rank, some in there.items()}
         return Curve(
@@ -336,13 +331,19 @@ class StoredRun:
             doc_hashes=tuple(key.content for key in keys),
             prompts=tuple(key.prompt for key in keys),
             clusters=self._clusters(parts),
-            missing={rank: why for rank, why in missing.items() if rank},
-            fewer={rank: count for rank, count in fewer.items() if rank},
+            missing={rank: why for rank, why in lacking.items() if rank not in fewer},
+            fewer=fewer,
             factors={rank: of.factor for rank, of in made.items() if of and of.factor},
             unfinished={r: x for r, some in there.items() if (x := _unfinished(some)) is not None},
             nats={r: y for r, some in there.items() if (y := _nats(some)) is not None},
             token_limit=max(leaf.token_limit or 0 for leaf in self.leaves(task)) or None,
         )
+
+    def _fewer(self, parts: Sequence[Part], cut: CutInfo, rank: int) -> int | None:
+        """How many examples a rank has, if it is no part of a curve as fewer were asked of it."""
+        asked = [self._asked(part, cut, rank) >= len(part.keys) for part in parts]
+        left = sum(len(self._cell(part, cut, rank).missing(part.keys)) for part in parts)
+        return None if all(asked) or not left else sum(len(part.keys) for part in parts) - left
 
     def _scores(self, task: TaskInfo, cells: Cells) -> NDArray[np.float64] | float | str:
         """(n,) scores, those of a group's tasks one after the other, or why there are none.

@@ -47,7 +47,7 @@ def test_a_file_that_adapters_were_trained_on_is_looked_through(adapters, task, 
     write_jsonl(tmp_path / "train.jsonl", trained[-1:])
     again = run_small(adapters["lora"], tmp_path / "r", task, trained_on=data)
     said = f"own: none of 5 examples is in the training data of lora ({data})."
-    assert said in " ".join(str(aurac.Run(again)).split())
+    assert said in " ".join(str(again).split())
     write_jsonl(tmp_path / "train.jsonl", [{"question": "a"}])
     with pytest.raises(DataError, match="need prompt and completion"):
         run_small(adapters["lora"], tmp_path / "no", task, trained_on=data)
@@ -68,8 +68,8 @@ def test_an_adapter_of_aurac_train_knows_its_data(adapters, task, tmp_path, monk
     folder = save_adapter(mine, tmp_path / "mine")
     run = run_small([folder], tmp_path / "run", task)
     said = SAID.format(names="mine", data="numbers.jsonl")
-    assert said in " ".join(str(aurac.Run(run)).split())
+    assert said in " ".join(str(run).split())
     write_jsonl(tmp_path / "numbers.jsonl", rows[1:])
     run_small([folder], tmp_path / "other", task)
     assert "mine: its training data cannot be looked at (the data numbers.jsonl have" in caplog.text
-    assert aurac.load_run(tmp_path / "other").stored.overlaps == []
+    assert aurac.load_run(tmp_path / "other").overlaps == []

@@ -32,7 +32,7 @@ def plainly(model, prompt, most):
 def samples(folder, rank):
     run = read_run(folder)
     [curve] = run.curves
-    return run.samples("own", curve.adapter, curve.basis, curve.rescale, rank)
+    return run.answers("own", curve.adapter, curve.basis, curve.rescale, rank)
 
 
 def test_the_first_wrong_examples_have_the_text_that_plain_peft_generates(

@@ -81,7 +81,7 @@ class FakeRun(SimpleNamespace):
     def answers(self, task, adapter, basis, rescale, rank):
         found = next(c for c in self.curves if (c.adapter, c.task) == (adapter, task))
         scores = found.outcomes[found.ranks.index(rank)] if rank else found.base_scores
-        if scores is None:
+        if scores is None or found.doc_ids is None:
             raise RunFolderError("no such cell")
         ids = found.doc_ids
         asked = [f"Tom has {at} apples. {self.text}" for at in ids]

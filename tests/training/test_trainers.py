@@ -30,7 +30,7 @@ from aurac.training.data import collate, tokenize, training_documents
 from aurac.training.job import build_model, train
 from aurac.training.trainer import StepSampler
 
-WORDS = {"task": "aurac_word_problems", "data": "", "documents": 160, "accumulation": 2}
+WORDS = {"task": "aurac_word_problems", "data": "", "documents": 80, "accumulation": 2}
 METHODS = {
     "lora": {},
     "matryoshka": {"rank_weights": [1.0, 0.5, 2.0]},
@@ -99,6 +99,9 @@ def test_sft_trainer_reaches_the_losses_of_aurac_train(recipe, method, tmp_path)
     loaded, examples = base_of(made)
     sampler = StepSampler([len(e["input_ids"]) for e in examples], made.batch_size, made.seed)
     rows = [examples[index] for index in sampler]
+    sampler.set_epoch(1)
+    rows += (again := [examples[index] for index in sampler])
+    assert again != rows[:80]
     model, handle = build_model(made, loaded)
     handle.remove()
     how = {"scaling": "sqrt", "alpha": 1.0, "seed": made.seed}
