@@ -54,7 +54,7 @@ class SimulatedRun:
         """No questions."""
         return pd.DataFrame(columns=["example", "question", "target", "choices"])
 
-    def samples(self, *_: object) -> pd.DataFrame:
+    def answers(self, *_: object) -> pd.DataFrame:
         """No answers."""
         raise RunFolderError("the run is simulated")
 

@@ -36,7 +36,7 @@ _DATA_ORDER = (
 Kind = Literal["linear", "embedding", "experts"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Factors:
     """The low-rank update of one module; shapes that belong together, else a CheckpointError."""
 
@@ -57,10 +57,6 @@ class Factors:
                 f"factors of shapes {tuple(self.A.shape)} and {tuple(self.B.shape)} are not "
                 "(R, in) and (out, R), those of a linear layer"
             )
-
-    def __repr__(self) -> str:
-        inside, out = self.features
-        return f"Factors({self.kind}, rank {self.rank}, {inside} → {out}, {self.A.dtype})"
 
     @property
     def rank(self) -> int:
@@ -109,9 +105,7 @@ class Adapter:
     name: str  #: in tables and reports
     modules: Mapping[str, Factors]  #: by path in the base: ``model.layers.0.self_attn.q_proj``
     nesting: Nesting | None = None  #: how its ranks were trained, if recorded
-    folded: bool = (
-        False  #: whether its factors have P folded in: A is p / s_R times the trained one
-    )
+    folded: bool = False  #: whether A has P folded in, so that it is p / s_R times the trained one
     base: str | None = None  #: its base's name: as given when it was loaded, else as recorded
     base_sha256: str | None = None  #: hash of the base that it was trained on, if recorded
     #: the fields of ``adapter_config.json`` that an export carries over
@@ -137,11 +131,8 @@ class Adapter:
             )
 
     def __repr__(self) -> str:
-        cut = self.derived and self.derived.trained
-        method = self.method or (f"cut from {cut.method}" if cut else "method not recorded")
-        base = f", base {self.base}" if self.base else ""
-        modules = f"{len(self.modules)} modules"
-        return f"Adapter({self.name!r}: rank {self.rank}, {modules}, {method}{base})"
+        how = self.trained.method if self.trained else "method not recorded"
+        return f"Adapter({self.name!r}: rank {self.rank}, {len(self.modules)} modules, {how})"
 
     @property
     def rank(self) -> int:

@@ -14,7 +14,6 @@ from msgspec.structs import replace
 from aurac.analysis.gather import Row, difference, gather
 from aurac.analysis.points import ends, points_of, recommended
 from aurac.analysis.schema import Area, Frames, Pair, RankPair, Tables
-from aurac.curves.area import quadrature_weights
 from aurac.curves.checks import MEAN
 from aurac.curves.question import ALL_PAIRS, Key, Question
 from aurac.errors import UsageError
@@ -39,8 +38,8 @@ class Analysis(Frames):
         rows: What stands behind the rows of the frames: an adapter under one cut on one task.
         ranks: Task → ranks over which AURAC is taken: those of the question, or those that all of
             its complete rows have; none where these are fewer than two.
-        averaged: The tasks of the mean over tasks, which takes each example once: of tasks that
-            share some the largest, as a group and not its members, of equal ones the first.
+        averaged: The tasks of the mean over tasks. It counts no example twice: if tasks share
+            examples, the one with the most is taken. A group is taken instead of its members.
         tables: The rows of the frames, where an adapter under one cut is a `Key`.
     """
 
@@ -53,11 +52,6 @@ class Analysis(Frames):
     def __repr__(self) -> str:
         tasks = ", ".join(self.ranks)
         return f"Analysis({len(self.rows)} rows on {tasks}: .scores, .points, .pairs, …)"
-
-    def weights(self, task: str) -> dict[str, list[float]]:
-        """What each rank weighs in AURAC on both axes."""
-        ranks = self.ranks[task]
-        return {axis: quadrature_weights(ranks, axis).tolist() for axis in ("log2", "linear")}
 
     def member_areas(self, group: str, members: Iterable[str]) -> dict[str, dict[Key, float]]:
         """AURAC of each row of a group on each of its tasks, whose examples are ``member:id``."""
@@ -82,7 +76,8 @@ def analyse(source: Any, question: Question | None = None) -> Analysis:
 
     Raises:
         CurveError: It is none of these, or has curves of one task on other examples.
-        UsageError: A reference or a pair of which there is no row.
+        UsageError: A reference or a pair of which there is no row, or a field of the question that
+            chooses what is read of a run, without a run.
     """
     curves, asked = _asked(source, question)
     asked = resolved(asked, rows := gather(curves, asked.groups))
@@ -132,16 +127,23 @@ def _asked(source: Any, question: Question | None) -> tuple[Sequence[Curve], Que
     """The curves, and what is asked of them; a run has seeds that belong together."""
     from aurac.records.run import StoredRun, is_run, read_run
 
-    run = getattr(source, "stored", source)  # of a `Run`
+    run = source
     if isinstance(source, (str, Path)) and is_run(source):
         run = answerable(read_run(source))
     if not isinstance(run, StoredRun):
-        return curves_of(run), question or Question()
+        asked = question or Question()
+        for name in ("tasks", "limit", "metrics", "clusters", "rows"):
+            if getattr(asked, name):
+                raise UsageError(f"{name} can be asked of a run, and not of curves or a table.")
+        return curves_of(source), asked
     run = run if question is None else run.under(question)
     return run.curves, run.question.but(groups=run.groups)
 
 
-def answerable(run: StoredRun) -> StoredRun:
+R = TypeVar("R", bound="StoredRun")
+
+
+def answerable(run: R) -> R:
     """A run under its question, without a reference or pairs that are no rows of it."""
     try:
         resolved(run.question, gather(run.curves, run.groups))

@@ -70,29 +70,35 @@ def _of_curves(row: Row, rank: int) -> dict[str, Any]:
 
 
 def recommended(row: Row, points: Sequence[Point], margin: float) -> Advice:
-    """The smallest rank reached from the trained one down, while each rank passes.
+    """The rank to ship of those that pass; docs/explain/claims.md has the rule.
 
-    A fixed sequence of one-sided tests at .05: the first that fails ends it, so that together they
-    err as rarely as one. A rank passes where it is above the base and its loss is at most the
-    margin; nothing is shipped unless the trained rank is above the base, which must be known.
+    A fixed sequence of one-sided tests at .05 goes down from the trained rank: the first that fails
+    ends it, so that together they err as rarely as one. A rank passes where it is above the base
+    and its loss is at most the margin; nothing is shipped unless the trained rank is above the
+    base, which must be known.
+
+    In vLLM all ranks of a slot take the same memory. So the largest rank is shipped of those that
+    pass and take the smallest slot; where vLLM does not serve the adapter, the smallest rank.
     """
     reference = row.trained_rank
     known = row.examples is not None and row.baseline() is not None
     if not known or reference not in row.ranks:
         return Advice(margin=margin, reason=NEEDED, **row.about)
     missing = {rank for curve in row.curves for rank in curve.missing}
-    shipped: Point | None = None
+    passing: list[Point] = []
     ladder = [point for point in points if 0 < point.rank <= reference]
     for point in sorted(ladder, key=lambda point: -point.rank):
         bound = 0.0 if point.rank == reference else point.loss_bound
-        crossed = shipped is not None and any(point.rank < r < shipped.rank for r in missing)
+        crossed = any(point.rank < r < each.rank for each in passing[-1:] for r in missing)
         if crossed or bound is None or bound > margin or not point.above_base:
             break
-        shipped = point
-    if shipped is None:
+        passing.append(point)
+    if not passing:
         reason = f"rank {reference} is not shown to be above the base"
         return Advice(reference=reference, margin=margin, reason=reason, **row.about)
-    slot = range(shipped.rank + 1, (shipped.slot or 0) + 1)
+    smallest = passing[-1]
+    same_slot = (point for point in passing if point.slot == smallest.slot)
+    shipped = smallest if smallest.slot is None else next(same_slot)
     return Advice(
         rank=shipped.rank,
         reference=reference,
@@ -101,6 +107,6 @@ def recommended(row: Row, points: Sequence[Point], margin: float) -> Advice:
         bound=shipped.loss_bound or 0.0,
         bytes=shipped.bytes,
         slot=shipped.slot,
-        same_slot_rank=max((p.rank for p in ladder if p.rank in slot), default=None),
+        smallest_rank=smallest.rank,
         **row.about,
     )

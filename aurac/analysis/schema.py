@@ -133,7 +133,7 @@ class Advice(_OfRow, frozen=True, kw_only=True):
         reference: the trained rank; missing where it cannot be tested
         margin: the loss that was allowed
         bound: upper bound of the loss of the rank to ship (one-sided, 95 %)
-        same_slot_rank: largest rank evaluated that takes no larger slot than the rank to ship
+        smallest_rank: smallest rank that passes, which has the smallest file
     """
 
     rank: int | None = None
@@ -143,7 +143,7 @@ class Advice(_OfRow, frozen=True, kw_only=True):
     bound: float | None = None
     bytes: int | None = None
     slot: int | None = None
-    same_slot_rank: int | None = None
+    smallest_rank: int | None = None
     reason: str | None = None
 
 

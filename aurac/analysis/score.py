@@ -44,8 +44,8 @@ class Score(float):
         return float(self)
 
     def __str__(self) -> str:
-        known = not math.isnan(self.low)
-        return interval(float(self), *((self.low, self.high) if known else (None, None)), " %")
+        low, high = (None if math.isnan(end) else end for end in (self.low, self.high))
+        return interval(float(self), low, high, " %")
 
     def __repr__(self) -> str:
         return f"Score({self})"
@@ -62,10 +62,8 @@ def score(curve: Any, *, axis: Axis = "log2", level: float = 0.95) -> Score:
     examples' own areas, which carry the correlation between ranks. Rank 0 is no part of it.
 
     Args:
-        curve: A `Curve`; a mapping ``rank -> accuracy`` or ``rank -> scores``; ``(ranks,
-            accuracies)``; a pandas Series indexed by rank; a DataFrame with columns rank and
-            accuracy, or rank, example and score, or with a column for each rank and a row for each
-            example; a path or a run, of one curve.
+        curve: A `Curve`; a mapping ``rank -> accuracy`` or ``rank -> scores``; a DataFrame with
+            columns rank and accuracy, or rank, example and score; a path or a run, of one curve.
         axis: "log2" or "linear" of the rank.
         level: Coverage of the interval.
 

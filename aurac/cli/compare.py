@@ -41,7 +41,7 @@ class TaskNames(click.types.StringParamType):
 
 @command(
     common="tasks limit base margin num-fewshot apply-chat-template gen-kwargs ranks basis device "
-    "out dry-run json",
+    "dtype out dry-run json",
     epilog="Exit codes: 0 done, 2 bad input, 3 some ranks could not be evaluated (the same command "
     "tries them again), 4 a server or vLLM does not compute an adapter, 130 interrupted.",
 )
@@ -116,7 +116,11 @@ class TaskNames(click.types.StringParamType):
 )  # fmt: skip
 # Hardware
 @shared.device
-@click.option("--dtype", metavar="float32|bfloat16|float16", help="Precision of the model.")
+@click.option(
+    "--dtype", metavar="float32|bfloat16|float16",
+    help="Precision of the model. Default: the run folder's, else float32 on a CPU and bfloat16 "
+    "on a GPU.",
+)  # fmt: skip
 @click.option("--batch-size", "-b", metavar="NUMBER|auto", help=_BATCH)
 @click.option("--max-length", type=click.IntRange(1), help=_LENGTH)
 @click.option("--device-map", help="Spread the base over devices: auto, balanced, … or JSON.")
@@ -192,12 +196,12 @@ def compare(
 
         done = run(settings, bar, shlex.join(["aurac", *sys.argv[1:]]))
     if any(curve.ranks for curve in done.curves):
-        shared.print_analysis(done.analysis, done.stored, as_json=as_json, details=details)
+        shared.print_analysis(done.analysis, done, as_json=as_json, details=details)
         click.echo(f"report: {done.folder / 'report.html'}", err=as_json)
-        if read_run(done.folder).manifest.has_more_than(done.stored.manifest):
+        if read_run(done.folder).manifest.has_more_than(done.manifest):
             click.echo("the report shows all that the run folder has, which is more", err=as_json)
     else:
-        shared.print_failures(done.stored)
+        shared.print_failures(done)
     return 3 if done.failures else 0
 
 

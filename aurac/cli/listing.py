@@ -42,7 +42,7 @@ def list_all(folder: Path, base: str | None, as_json: bool) -> None:
     for path in sorted(path.parent for path in folder.rglob("adapter_config.json")):
         adapter = load_adapter(path)
         recipe, size = adapter.recipe or {}, round(adapter.bytes(adapter.rank) / 1e6, 1)
-        row = {"adapter": path, "method": adapter.method, "rank": adapter.rank}
+        row: dict[str, object] = {"adapter": path, "method": adapter.method, "rank": adapter.rank}
         row |= {"trained on": recipe.get("task") or recipe.get("data"), "base": adapter.base}
         adapters.append(row | {"megabytes": size, "dtype": adapter.dtype})
     for name, model in PACKAGED.items():

@@ -41,14 +41,14 @@ def answered(
 
 @command(
     epilog="Exit codes: 0 answered, 2 bad input, 3 results are missing, so that the answer may "
-    "change, 4 a rank to ship is above --rank."
+    "change, 4 an adapter needs a rank above --rank."
 )
 @RUN
 @shared.margin()
 @shared.reference
 @click.option(
     "--rank", type=click.IntRange(min=1), metavar="N",
-    help="Exit with code 4 unless the rank to ship of every adapter is N or smaller.",
+    help="Exit with code 4 unless rank N or a smaller one passes for every adapter.",
 )  # fmt: skip
 @shared.group
 @shared.metric
@@ -56,7 +56,7 @@ def answered(
 @shared.details
 @shared.as_json
 def recommend(run: Path, rank: int | None, details: bool, as_json: bool, **asked: Any) -> int:
-    """Name the smallest rank of each adapter that is good enough.
+    """Name the rank of each adapter to ship.
 
     It and every larger rank are shown (95 % confidence) to lose at most the margin against the
     adapter's trained rank.
@@ -67,7 +67,7 @@ def recommend(run: Path, rank: int | None, details: bool, as_json: bool, **asked
     """  # noqa: D301 - click's mark for lines that stay as they are
     found = answered(run, **asked)
     found.recommend()  # refuses a run without a margin
-    shared.print_analysis(found.analysis, found.stored, as_json=as_json, details=details)
+    shared.print_analysis(found.analysis, found, as_json=as_json, details=details)
     names = [adapter.name for adapter in found.adapters]
     if rank is None:
         return 3 if is_open(found) else 0
@@ -83,7 +83,7 @@ def is_open(run: Run) -> bool:
     """Whether a result is missing, so that there is no recommendation or it may change."""
     rows = [row for row in run.analysis.rows if not row.rolling]
     missing = any(curve.missing for row in rows for curve in row.curves)
-    missing |= not all(task.rolling for task in shared.absent(run.stored))
+    missing |= not all(task.rolling for task in shared.absent(run))
     untested = any(advice.reference is None for advice in run.tables.recommended)
     there = {curve.adapter for curve in run.curves if curve.ranks}
     return missing or untested or bool({each.name for each in run.adapters} - there)
@@ -91,12 +91,12 @@ def is_open(run: Run) -> bool:
 
 def beyond(analysis: Analysis, rank: int, adapters: Iterable[str]) -> list[str]:
     """The adapters that may not be shipped at a rank, on which task and why."""
-    shipped = {(each.task, each.key): each.rank for each in analysis.tables.recommended}
+    smallest = {(each.task, each.key): each.smallest_rank for each in analysis.tables.recommended}
     rows = [row for row in analysis.rows if not row.rolling]
     found = [
-        f"{row.name} on {row.task} (the rank to ship is {needed or 'not known'})"
+        f"{row.name} on {row.task} (the smallest that passes is {needed or 'not known'})"
         for row in rows
-        if not (needed := shipped.get((row.task, row.key))) or needed > rank
+        if not (needed := smallest.get((row.task, row.key))) or needed > rank
     ]
     there = {curve.adapter for row in rows for curve in row.curves if curve.ranks}
     return found + [f"{name} (no accuracy is known)" for name in adapters if name not in there]
@@ -133,7 +133,7 @@ def score(
     run: StoredRun | None = None
     if is_run(source):
         found = answered(source, groups, metric, cluster, **asked)
-        run, analysis = found.stored, found.analysis
+        run, analysis = found, found.analysis
     else:
         curves = read_curves(source, metric, dict(cluster))
         analysis = analyse(curves, Question(groups=dict(groups), **asked))

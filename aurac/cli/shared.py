@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F")
 EXIT_CODES = "Exit codes: 0 done, 2 bad input, 130 interrupted."
-FRAMES = ("scores", "points", "pairs", "rank_pairs", "recommended")
 
 
 class Command(click.Command):
@@ -104,7 +103,7 @@ def options(*each: Callable[[F], F]) -> Callable[[F], F]:
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 details = click.option(
     "--details", is_flag=True,
-    help="Also print wins and losses, AURAC on a linear axis, and what each rank weighs.",
+    help="Also print wins and losses of each difference, and the mean loss of a token.",
 )  # fmt: skip
 margin = functools.partial(
     click.option,
@@ -147,6 +146,8 @@ def print_json(content: Any) -> None:
 def print_analysis(analysis: Analysis, run: Any, *, as_json: bool, details: bool) -> None:
     """The screen of an analysis, or its five frames as JSON; then the cells that failed."""
     if as_json:
+        from aurac.analysis.schema import FRAMES
+
         print_json({name: analysis.records(name) for name in FRAMES})
     else:
         from aurac.show import screen

@@ -5,16 +5,12 @@ from __future__ import annotations
 import functools
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from aurac.cli import shared
 from aurac.cli.shared import FOLDER, command, pair, whole_numbers
-
-if TYPE_CHECKING:
-    from aurac.adapters import Adapter
-    from aurac.training.recipe import Recipe
 
 
 def _complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
@@ -25,14 +21,6 @@ def _complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: 
 
 @command()
 @click.argument("recipe", required=False, shell_complete=_complete_recipes)
-@click.option(
-    "--from", "source", type=FOLDER, metavar="ADAPTER",
-    help="Train cuts of this adapter on, as plain LoRA; without RECIPE by the adapter's own.",
-)  # fmt: skip
-@click.option(
-    "--basis", type=click.Choice(["svd", "prefix"]), default="svd", show_default=True,
-    help="How --from is cut.",
-)  # fmt: skip
 @click.option("--base", help="Base model. Default: the recipe's.")
 @click.option(
     "--steps", type=click.IntRange(1), metavar="N", help="Optimizer steps. Default: the recipe's."
@@ -62,8 +50,6 @@ def train(
     base: str | None,
     seed: int | None,
     out: Path | None,
-    source: Path | None,
-    basis: str,
     steps: int | None,
     ranks: tuple[int, ...] | None,
     device: str | None,
@@ -81,29 +67,28 @@ def train(
     aurac train word_problems/matryoshka --out my_adapter
     aurac train word_problems/lora --ranks 1,2,4,8,16 --out lora_per_rank
     aurac train word_problems/lora --set rank=8 --seed 7 --out lora8
-    aurac train --from lora --ranks 1,2,4,8 --steps 30 --out lora_squeezed
     """  # noqa: D301 - click's mark for lines that stay as they are
     if listing:
         _list_recipes(as_json=as_json)
         return
-    if not out or not (recipe or source):
+    if not out or not recipe:
         raise click.UsageError("give a RECIPE and --out FOLDER; --list shows the recipes")
-    if source and not (ranks and steps):
-        raise click.UsageError("--from needs --ranks and --steps")
+    from aurac.training.data import identified
+    from aurac.training.job import is_main_process, is_trained, train  # loads transformers
+    from aurac.training.recipe import family_members, load_recipe
+
     given = {"seed": seed, "base": base, "steps": steps}
     changed = dict(overrides) | {k: str(v) for k, v in given.items() if v is not None}
-    jobs = _jobs(recipe, changed, ranks, source, basis)
-    click.echo(f"loading data and base {jobs[0][1].base} …", err=True)
-    from aurac.training.job import is_main_process, is_trained, train  # loads transformers
-
+    made = identified(load_recipe(recipe, changed))
+    click.echo(f"loading data and base {made.base} …", err=True)
+    how |= {"device": device or "auto", "progress": not as_json, "force": force}
     rows: list[dict[str, Any]] = []
-    for label, job, start in jobs:
+    for label, member in (family_members(made, ranks) if ranks else {"": made}).items():
         folder = out / label
-        if ranks and not force and is_trained(folder, job, start):
+        if ranks and not force and is_trained(folder, member):
             click.echo(f"{folder}: already there", err=True)
             continue
-        how |= {"start": start, "device": device or "auto", "progress": not as_json, "force": force}
-        done = train(job, folder, **how)
+        done = train(member, folder, **how)
         facts = {"folder": folder, "seconds": done.seconds, "loss": done.losses[-1][1]}
         rows.append({**facts, "validation_loss_by_rank": done.curve})
     if not is_main_process():
@@ -115,32 +100,7 @@ def train(
         click.echo(f"{row['folder']}: {row['seconds']:.0f} s, last mean loss {row['loss']:.3g}")
         for rank, loss in row["validation_loss_by_rank"].items():
             click.echo(f"  validation loss at rank {rank}: {loss:.4f}")
-    click.echo(f"next: aurac compare {shlex.quote(str(out))} --tasks {jobs[-1][1].task or 'TASK'}")
-
-
-def _jobs(
-    name: str | None,
-    changed: dict[str, str],
-    ranks: tuple[int, ...] | None,
-    source: Path | None,
-    basis: Any,
-) -> list[tuple[str, Recipe, Adapter | None]]:
-    """What is trained: (folder below --out, recipe, the cut that it goes on from)."""
-    from aurac.training.data import identified
-    from aurac.training.recipe import family_members, load_recipe, recorded_recipe, tails
-
-    if source is None:
-        recipe = identified(load_recipe(str(name), changed))
-        members = family_members(recipe, ranks) if ranks else [("", recipe)]
-        return [(label, member, None) for label, member in members]
-    from aurac.adapters import load_adapter, truncate
-
-    adapter = load_adapter(source)
-    own = load_recipe(name) if name else recorded_recipe(adapter)
-    return [
-        (label, identified(tail), truncate(adapter, tail.rank, basis=basis))
-        for label, tail in tails(own, basis, ranks or (), changed)
-    ]
+    click.echo(f"next: aurac compare {shlex.quote(str(out))} --tasks {made.task or 'TASK'}")
 
 
 def _list_recipes(*, as_json: bool) -> None:
@@ -176,21 +136,21 @@ def study(study: Path, out: Path | None, device: str | None, dry_run: bool) -> i
     aurac study nested.yaml --dry-run
     aurac study nested.yaml --out runs/nested
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.study import Work, left, load_study, run_study, steps
+    from aurac.study import Work, jobs, left, load_study, run_study
 
     loaded, say = load_study(study), functools.partial(click.echo, err=True)
     folder = out or Path("runs") / loaded.file.name
     work = Work(loaded, folder, device=device or "auto", progress=True, say=say)
     if dry_run:
-        for step in (every := left(work)):
-            task, name = step.adapter.plan.task, step.adapter.name
-            click.echo(f"{step.state:8}  {name}{'' if task in name else f' on {task}'}")
+        for job in (every := left(work)):
+            on = "" if job.plan.task in job.name else f" on {job.plan.task}"
+            click.echo(f"{job.state:8}  {job.name}{on}")
         for what, where in (("trials", "search"), ("adapters", "run")):
-            states = [step.state for step in every if step.adapter.where == where]
+            states = [job.state for job in every if job.where == where]
             if states:
                 click.echo(f"{len(states)} {what}, {states.count('done')} of them done")
         return 0
     for run in run_study(work):
         click.echo(run.folder.with_name("report.md"))
-    over = {step.state for step in steps(work) if step.adapter.where == "run"}
-    return 3 if over - {"done"} else 0
+    found = {job.state for job in jobs(work) if job.where == "run"}
+    return 3 if found - {"done"} else 0

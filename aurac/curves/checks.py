@@ -21,12 +21,6 @@ MEAN = "mean over tasks"
 MOST = 2**53  # above it a float64 is no exact whole number
 
 
-def check_task(name: str | None) -> None:
-    """Refuse a task that is called what tables call the mean over several tasks."""
-    if name == MEAN:
-        raise UsageError(f"No task may be called {MEAN!r}, as tables call the mean: rename it.")
-
-
 def check_ranks(ranks: Iterable[Any]) -> list[int]:
     """Ranks as Python ints, in order: different whole numbers from 1 up, at least one."""
     checked = [whole_rank(rank) for rank in ranks]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.curves.checks import check_ranks, check_task, fractions, numbers, whole_rank
+from aurac.curves.checks import check_ranks, fractions, numbers, whole_rank
 from aurac.curves.display import cut_name
 from aurac.errors import CurveError
 
@@ -92,7 +92,6 @@ class Curve:
 
     def __post_init__(self) -> None:
         """Validate and sort."""
-        check_task(self.task)
         if self.seed is not None:
             self._set("seed", whole_rank(self.seed, "Seed"))
         known = self.ranks or not (self.missing or self.fewer)

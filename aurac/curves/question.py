@@ -56,7 +56,7 @@ class Question(msgspec.Struct, frozen=True):
         ranks: Those over which AURAC is taken; a row that lacks one has none. Empty: all ranks that
             the complete rows of a task have.
         tasks: The tasks that are shown; empty: all.
-        limit: The first so many examples of each task; None: those that most ranks and rows have.
+        limit: The first so many examples of each task's list; None: all of it.
         metrics: Task or group → the ``metric,filter`` that is its accuracy; others keep their own.
         clusters: Task (no group) → the field of its examples by which they are clustered.
         labels: Adapter or row → what tables and figures call it.

@@ -41,8 +41,8 @@ def export(run_folder: Path, out: Path, margin: float | None = None) -> list[Pat
     Raises:
         RunFolderError: No run, one that did not keep its prompts, or files at `out`.
     """
-    opened = load_run(run_folder)
-    run, question = opened.stored, Question(margin=margin or opened.question.margin)
+    run = load_run(run_folder)
+    question = Question(margin=margin or run.question.margin)
     check_free(out, force=False)
     with fresh_folder(out) as folder:
         points = list(_points(run))

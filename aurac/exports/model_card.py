@@ -27,7 +27,8 @@ _TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 
 def default_curves(run: StoredRun, adapter: AdapterInfo) -> dict[str, Curve]:
     """Task → the adapter's curve under its default cut, which is the first; none of a family."""
-    own = [c for c in run.curves if c.adapter == adapter.name and adapter.format != "family"]
+    known = [c for c in run.curves if c.ranks and adapter.format != "family"]
+    own = [c for c in known if c.adapter == adapter.name]
     first = {curve.task: curve for curve in own[::-1]}
     return {str(curve.task): curve for curve in own if first[curve.task] is curve}
 
@@ -91,9 +92,9 @@ def hub_entries(
 ) -> dict[str, EvalResultEntry]:
     """Task → the accuracy in percent of the cut that is shipped, for a data set of the hub.
 
-    The rank that is shipped is the smallest that the margin of the `analysis` allows on all tasks,
-    else the trained one. A task of which only some examples were evaluated, or examples of local
-    files, has no entry. `told` is what the run kept of each task.
+    The rank that is shipped is the largest of those to ship on each task, which passes on all of
+    them, or the trained one. A task of which only some examples were evaluated, or examples of
+    local files, has no entry. `told` is what the run kept of each task.
     """
     accuracies = {task: curve for task, curve in curves.items() if not curve.rolling}
     ranks = [record["rank"] for record in analysis.records("recommended")]

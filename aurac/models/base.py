@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from aurac.errors import BaseModelError, first_line
-from aurac.models.device import keep_freed_memory, no_memory, pick_device, pick_dtype
+from aurac.models.device import keep_freed_memory, pick_device, pick_dtype
 from aurac.models.packaged import PACKAGED, fetch_packaged, hub_id
 from aurac.models.weights import (
     check_finite,
@@ -112,11 +112,6 @@ def _loading(name: str) -> Iterator[None]:
         with quiet_transformers():
             yield
     except Exception as error:
-        if no_memory(error):
-            raise BaseModelError(
-                f"base {name!r} does not fit into memory: {first_line(error)} (--dtype bfloat16 "
-                "or --device-map auto takes less of it)"
-            ) from error
         raise BaseModelError(f"base {name!r} cannot be loaded: {first_line(error)}") from error
 
 

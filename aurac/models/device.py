@@ -77,11 +77,13 @@ def pick_device(device: str | None = None) -> str:
 
 
 def pick_dtype(dtype: str | None, device: str, *, training: bool = False) -> torch.dtype:
-    """The dtype to compute in: one of `DTYPES`, by default bf16 where this machine is fast at it.
+    """The dtype to compute in: one of `DTYPES`; `auto` or None leaves the choice to the device.
 
-    On a CPU it is with AMX or AVX-512-BF16 instructions; without them it is emulated and slower
-    than fp32. On CUDA devices with fp16 alone (capability 7, as of a T4) it is fp16, but for
-    training, whose gradients would vanish in it.
+    A CPU evaluates in fp32, whatever instructions it has: bf16 changes some answers, so that one
+    CPU would name another rank to ship than the next. It trains in bf16 if it has AMX or
+    AVX-512-BF16 instructions, since fp32 takes several times as long. A CUDA device takes bf16 from
+    capability 8 on, and at capability 7 (V100, T4) fp16, but for training, where gradients would
+    vanish. Everything else takes fp32.
     """
     import torch
 
@@ -96,7 +98,7 @@ def pick_dtype(dtype: str | None, device: str, *, training: bool = False) -> tor
         if capability == 7 and not training:
             return torch.float16
         fast = capability >= 8
-    elif device == "cpu":
+    elif device == "cpu" and training:
         probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
         fast = any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
     return torch.bfloat16 if fast else torch.float32

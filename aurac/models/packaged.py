@@ -57,11 +57,6 @@ def packaged_folder(name: str) -> Path:
     return cache_root() / "bases" / f"{name}-{_CONVERSION}"
 
 
-def packaged_name(base: str) -> str:
-    """A base as aurac names it: the cached folder of a packaged model by that model's name."""
-    return next((name for name in PACKAGED if Path(base) == packaged_folder(name)), base)
-
-
 def published(base: str | None) -> str | None:
     """A base as other programs know it: a packaged one by its repository on the hub."""
     return PACKAGED[base].repository if base in PACKAGED else base

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +16,13 @@ from aurac.curves.curve import Curve
 from aurac.curves.metrics import asked_metrics
 from aurac.errors import UsageError
 from aurac.records.folder import RunFolder
-from aurac.records.run import Failure, StoredRun, read_run
+from aurac.records.run import StoredRun, read_run
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from matplotlib.axes import Axes
     from pandas import DataFrame
-
-    from aurac.curves.question import Question
-    from aurac.records.manifest import AdapterInfo, TaskInfo
 
 
 def load_run(folder: str | Path) -> Run:
@@ -34,7 +31,7 @@ def load_run(folder: str | Path) -> Run:
     Raises:
         RunFolderError: It is none of these, or a file of it cannot be read.
     """
-    return Run(answerable(read_run(folder)))
+    return answerable(Run.of(read_run(folder)))
 
 
 class Curves(tuple[Curve, ...]):  # noqa: SLOT001 - a tuple with a name more
@@ -55,48 +52,23 @@ class Curves(tuple[Curve, ...]):  # noqa: SLOT001 - a tuple with a name more
         return pd.concat(frames, ignore_index=True)
 
 
-@dataclass(frozen=True, eq=False)
-class Run(Frames):
+@dataclass(eq=False, repr=False)
+class Run(StoredRun, Frames):
     """A run and what is asked of it; accuracies and differences are fractions.
 
     Its five frames have the columns of the CSV files of a report (docs/howto/notebook.md).
-
-    Attributes:
-        stored: What was evaluated, under a question; by default the last one.
     """
 
-    stored: StoredRun
-
-    @property
-    def question(self) -> Question:
-        """What is asked: margin, reference, groups, examples and more."""
-        return self.stored.question
-
-    @property
-    def folder(self) -> Path:
-        """The run folder."""
-        return self.stored.folder
-
-    @property
-    def tasks(self) -> tuple[TaskInfo, ...]:
-        """The tasks: name, metric, number of examples."""
-        return self.stored.tasks
-
-    @property
-    def adapters(self) -> tuple[AdapterInfo, ...]:
-        """The adapters: name, method, seed, trained rank, bytes at each rank, recipe."""
-        return self.stored.adapters
-
-    @property
-    def failures(self) -> tuple[Failure, ...]:
-        """Cells without a result, with the reason."""
-        return self.stored.failures
+    @classmethod
+    def of(cls, stored: StoredRun) -> Run:
+        """A stored run, with what is said of it."""
+        return cls(*(getattr(stored, each.name) for each in fields(stored)))
 
     @property
     def curves(self) -> Curves:
         """A curve for each task, adapter and cut, with the score of every example."""
-        curves = Curves(self.stored.curves)
-        curves.recipes = self.stored.recipes
+        curves = Curves(self._curves)
+        curves.recipes = self.recipes
         return curves
 
     @cached_property
@@ -123,12 +95,12 @@ class Run(Frames):
         if changes.keys() & {"pairs", "reference"}:
             changes = {"pairs": (), "reference": None} | changes
         if isinstance(metrics := changes.get("metrics"), str | Sequence | Mapping):
-            changes["metrics"] = self.stored.named(asked_metrics(metrics))
-        stored = self.stored.under(self.question.but(**changes))
+            changes["metrics"] = self.named(asked_metrics(metrics))
+        run = self.under(self.question.but(**changes))
         if not changes.keys() & {"pairs", "reference"}:
-            return Run(answerable(stored))
-        resolved(stored.question, gather(stored.curves, stored.groups))
-        return Run(stored)
+            return answerable(run)
+        resolved(run.question, gather(run.curves, run.groups))
+        return run
 
     def recommend(self, margin: float | None = None) -> DataFrame:
         """`recommended` for a margin that was chosen before looking; None: the run's own.
@@ -158,7 +130,7 @@ class Run(Frames):
         frames: list[DataFrame] = []
         based = set[str]()
         for curve in self.curves:
-            names = (None, curve.adapter, self.stored.recipes[curve.adapter])
+            names = (None, curve.adapter, self.recipes[curve.adapter])
             if task not in (None, curve.task) or adapter not in names:
                 continue
             base = (adapter is None or rank == 0) and curve.task not in based
@@ -174,8 +146,8 @@ class Run(Frames):
 
     def _answers(self, curve: Curve, rank: int) -> DataFrame:
         task, adapter, nan = str(curve.task), curve.adapter, float("nan")
-        answers = self.stored.samples(task, adapter, curve.basis, curve.rescale, rank)
-        about: dict[str, Any] = {"recipe": self.stored.recipes[adapter]}
+        answers = self.answers(task, adapter, curve.basis, curve.rescale, rank)
+        about: dict[str, Any] = {"recipe": self.recipes[adapter]}
         names = ("adapter", "seed", "basis", "rescale", "cut")
         about |= {name: getattr(curve, name) for name in names}
         columns = ["example", "score", "response", "read", "question", "target"]
@@ -231,7 +203,7 @@ class Run(Frames):
 
         run = self if labels is None else self.ask(labels=labels)
         folder = run.folder if out is None else Path(out)
-        written = write_report(run.stored, run.analysis, folder)
+        written = write_report(run, run.analysis, folder)
         if folder.resolve() == run.folder.resolve():
             RunFolder(folder).ask(run.question)
         return written
@@ -239,7 +211,7 @@ class Run(Frames):
     def __str__(self) -> str:
         from aurac.show import screen
 
-        return screen(self.analysis, self.stored)
+        return screen(self.analysis, self)
 
     def __repr__(self) -> str:
         adapters, tasks = (", ".join(x.name for x in each) for each in (self.adapters, self.tasks))
@@ -249,4 +221,4 @@ class Run(Frames):
         """The figure of each task and the tables, as a notebook shows them."""
         from aurac.show.report import fragment
 
-        return fragment(self.stored, self.analysis)
+        return fragment(self, self.analysis)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aurac.curves.coerce import as_curve, is_one, is_rank
+from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.curves.metrics import asked_metrics
 from aurac.errors import DataError
@@ -17,9 +17,9 @@ def curves_of(source: Any) -> list[Curve]:
     """The curves of what `aurac.score` and `aurac.analyse` take.
 
     Args:
-        source: What `as_curve` takes; a DataFrame with the columns of a table, or indexed by
-            adapter with a column for each rank; a path, as `read_curves` takes it; a run; a list of
-            these, or a mapping from adapters' names to them.
+        source: A curve; a mapping rank -> accuracy or rank -> scores; a DataFrame with the columns
+            of a table, or a path, as `read_curves` takes them; a run; a list of these, or a mapping
+            from adapters' names to them.
 
     Raises:
         CurveError: It is none of these.
@@ -27,19 +27,23 @@ def curves_of(source: Any) -> list[Curve]:
     """
     if isinstance(source, (str, Path)):
         return read_curves(source)
-    if "rank" in (columns := getattr(source, "columns", ())):
+    if hasattr(source, "columns"):
         from aurac.readers.table import curves_from_frame
 
         return curves_from_frame(source)
-    if len(columns) and source.index.name == "adapter":
-        source = {name: row.dropna() for name, row in source.iterrows()}
-    if isinstance(source, Mapping) and source and not any(map(is_rank, source)):
+    source = getattr(source, "curves", source)  # of a run
+    if isinstance(source, Mapping) and source and all(map(_is_source, source.values())):
         named = [(name, curve) for name, each in source.items() for curve in curves_of(each)]
         return [replace(curve, adapter=str(name)) for name, curve in named]
-    source = getattr(source, "curves", source)  # of a run
-    if is_one(source) or not isinstance(source, Iterable):
+    if isinstance(source, Mapping) or not isinstance(source, Iterable):
         return [as_curve(source)]
     return [curve for each in source for curve in curves_of(each)]
+
+
+def _is_source(value: Any) -> bool:
+    """Whether it has curves of its own, and is neither an accuracy nor a row of scores."""
+    known = isinstance(value, (Curve, Mapping, str, Path))
+    return known or hasattr(value, "columns") or hasattr(value, "curves")
 
 
 def read_curves(

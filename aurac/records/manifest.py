@@ -246,8 +246,7 @@ def recipe_groups(
     same: dict[str, list[AdapterInfo]] = {}
     for adapter in adapters:
         if adapter.recipe and adapter.seed is not None and adapter.name not in taken:
-            own = ("seed", "start_sha256")
-            recipe = {k: v for k, v in adapter.recipe.items() if k not in own}
+            recipe = {k: v for k, v in adapter.recipe.items() if k != "seed"}
             key = json.dumps([adapter.method, recipe], sort_keys=True)
             same.setdefault(key, []).append(adapter)
     for seeds in same.values():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
+from typing_extensions import Self
 
 from aurac.curves.curve import Curve
 from aurac.curves.metrics import LOSS, wanted_metrics
@@ -117,12 +118,12 @@ class StoredRun:
         for name, wanted in asked.clusters.items():
             _check_there(name, "field", wanted, {*self.documents[name].fields})
 
-    def under(self, question: Question) -> StoredRun:
+    def under(self, question: Question) -> Self:
         """The same run under another question."""
         run = replace(self, question=question)
         names = ("tasks", "limit", "metrics", "clusters", "rows")
         if all(getattr(question, name) == getattr(self.question, name) for name in names):
-            run.__dict__["curves"] = self.curves
+            run.__dict__["_curves"] = self._curves
         return run
 
     @property
@@ -135,21 +136,25 @@ class StoredRun:
         """The tasks and groups that were asked for."""
         return tuple(self.task(name) for name in self.question.tasks or self.manifest.asked)
 
-    @cached_property
+    @property
     def curves(self) -> tuple[Curve, ...]:
         """One for each task, adapter and cut, an adapter's default cut first."""
+        return self._curves
+
+    @cached_property
+    def _curves(self) -> tuple[Curve, ...]:
         made = (self.curve(task, cut) for task in self.tasks for cut in self.cuts)
         return tuple(curve for curve in made if curve is not None)
 
     @cached_property
     def groups(self) -> dict[str, tuple[str, ...]]:
         """Recipe → adapters that are its seeds, as asked or recorded, of those with a curve."""
-        there = {curve.adapter for curve in self.curves}  # an adapter may have failed everywhere
+        there = {curve.adapter for curve in self._curves}
         return recipe_groups([a for a in self.adapters if a.name in there], self.question.groups)
 
     @cached_property
     def failures(self) -> tuple[Failure, ...]:
-        """Every cell that could not be completed, once; a shared one under its first name."""
+        """Cells without a result, with the reason; a shared one once, under its first name."""
         found: dict[Cell, Failure] = {}
         parts = [part for task in self._tasks.values() for part in self._parts(task)]
         for cut, part in product((None, *self.cuts), parts):
@@ -217,7 +222,7 @@ class StoredRun:
 
     # Answers ------------------------------------------------------------------------------------
 
-    def samples(
+    def answers(
         self, task: str, adapter: str | None, basis: str | None, rescale: str | None, rank: int
     ) -> pd.DataFrame:
         """Columns example, question, target, choices, score, response, read of each example.
@@ -277,25 +282,20 @@ class StoredRun:
         ranks, parts = self._ranks(task, cut), self._parts(task)
         if not ranks or (task.rolling and task.members):
             return None
-        scores, there = dict[int, Any](), dict[int, Cells]()
-        missing, fewer = dict[int, str](), dict[int, int]()
-        for rank in (0, *ranks):
-            cells = [(self._cell(part, cut, rank), part) for part in parts]
-            left = [len(cell.missing(part.keys)) for cell, part in cells]
-            asked = [self._asked(part, cut, rank) >= len(part.keys) for part in parts]
-            found = self._scores(task, cells)
-            if not isinstance(found, str):
-                scores[rank], there[rank] = found, cells
-            elif all(asked) or not any(left):
-                missing[rank] = found
-            else:
-                fewer[rank] = sum(len(part.keys) for part in parts) - sum(left)
+        there = {
+            rank: [(self._cell(part, cut, rank), part) for part in parts] for rank in (0, *ranks)
+        }
+        scores = {rank: self._scores(task, cells) for rank, cells in there.items()}
+        lacking = {rank: why for rank, why in scores.items() if isinstance(why, str)}
+        for rank in lacking:
+            del scores[rank], there[rank]
+        lacking.pop(0, None)  # a base that is not there has no baseline
+        fewer = {r: count for r in lacking if (count := self._fewer(parts, cut, r)) is not None}
         keys = [key for part in parts for key in part.keys]
-        base, rows = scores.pop(0, None), [*scores.values()]
+        base, rows = scores.pop(0, None), list[Any](scores.values())
         numbers: dict[str, Any] = {"rolling": True, "accuracy": rows, "baseline": base}
         if not task.rolling:
-            outcomes = np.reshape(rows, (len(rows), len(keys)))
-            numbers = {"outcomes": outcomes, "base_scores": base}
+            numbers = {"outcomes": np.reshape(rows, (len(rows), len(keys))), "base_scores": base}
         adapter = self._adapters[cut.adapter]
         made = {rank: some[0][0].identity for rank, some in there.items()}
         return Curve(
@@ -309,13 +309,19 @@ class StoredRun:
             doc_hashes=tuple(key.content for key in keys),
             prompts=tuple(key.prompt for key in keys),
             clusters=self._clusters(parts),
-            missing={rank: why for rank, why in missing.items() if rank},
-            fewer={rank: count for rank, count in fewer.items() if rank},
+            missing={rank: why for rank, why in lacking.items() if rank not in fewer},
+            fewer=fewer,
             factors={rank: of.factor for rank, of in made.items() if of and of.factor},
             unfinished={r: x for r, some in there.items() if (x := _unfinished(some)) is not None},
             nats={r: y for r, some in there.items() if (y := _nats(some)) is not None},
             token_limit=max(leaf.token_limit or 0 for leaf in self.leaves(task)) or None,
         )
+
+    def _fewer(self, parts: Sequence[Part], cut: CutInfo, rank: int) -> int | None:
+        """How many examples a rank has, if it is no part of a curve as fewer were asked of it."""
+        asked = [self._asked(part, cut, rank) >= len(part.keys) for part in parts]
+        left = sum(len(self._cell(part, cut, rank).missing(part.keys)) for part in parts)
+        return None if all(asked) or not left else sum(len(part.keys) for part in parts) - left
 
     def _scores(self, task: TaskInfo, cells: Cells) -> NDArray[np.float64] | float | str:
         """(n,) scores, those of a group's tasks one after the other, or why there are none.

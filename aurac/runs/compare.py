@@ -20,7 +20,6 @@ from aurac.curves.question import ALL_PAIRS, Key
 from aurac.errors import UsageError
 from aurac.records.documents import Documents
 from aurac.records.manifest import Manifest, recipe_groups
-from aurac.records.run import StoredRun
 from aurac.runs.check import check
 from aurac.runs.compute import Work, compute
 from aurac.runs.fit import fitted
@@ -101,20 +100,19 @@ def run(
         from aurac.analysis.frames import answerable
         from aurac.notebook import Run
 
-        def read(held: Manifest) -> StoredRun:
+        def read(held: Manifest) -> Run:
             known = Documents(folder.path)  # another process may have added to them
-            return answerable(StoredRun(folder.path, held, folder.cells, known, held.question))
+            return answerable(Run(folder.path, held, folder.cells, known, held.question))
 
         shown = read(manifest)
         if shown.question.reference != settings.reference:
             logger.warning("%s has no result to compare with", settings.reference)
         if report:
             with FileLock(folder.locks / "report.lock"):
-                everything = Run(read(Manifest.read(folder.path)))
-                stored, analysis = everything.stored, everything.analysis
-                if everything.curves and not is_written(analysis, folder.path, stored):
-                    write_report(stored, analysis)
-        return Run(shown)
+                every = read(Manifest.read(folder.path))
+                if every.curves and not is_written(every.analysis, folder.path, every):
+                    write_report(every, every.analysis)
+        return shown
 
 
 def _check_question(inputs: Inputs, manifest: Manifest) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from typing_extensions import Self
 
 from aurac.adapters import Adapter, Family, check_base, check_fits, members_of
@@ -25,6 +26,7 @@ from aurac.models.device import pick_device
 from aurac.models.packaged import PACKAGED, packaged_folder
 from aurac.models.tokenizer import Tokenizer, choose_tokenizer, has_template
 from aurac.records.folder import RunFolder, known_names
+from aurac.records.manifest import RUN_FILE, Manifest
 from aurac.runs.plan import Factors, PlannedCell, plan
 from aurac.runs.progress import Progress
 from aurac.runs.settings import Settings
@@ -126,6 +128,7 @@ def load(settings: Settings, progress: Progress | None = None) -> Inputs:
         ServerError: The server does not answer.
     """
     progress = progress or Progress()
+    settings = _continued(settings)
     progress.step("looking up the tasks")
     tasks_asked = expand(settings.tasks, settings.include_path)
     progress.step("reading the adapters")
@@ -158,6 +161,14 @@ def load(settings: Settings, progress: Progress | None = None) -> Inputs:
     inputs = Inputs(settings, loaded, base, tokenizer, tasks, backend)
     recipes_of(settings.groups, inputs.adapters)
     return inputs
+
+
+def _continued(settings: Settings) -> Settings:
+    """The settings with the dtype of the run folder that is there, unless another one is given."""
+    folder = Path(settings.out) if settings.out else None
+    if settings.dtype or folder is None or not (folder / RUN_FILE).is_file():
+        return settings
+    return msgspec.structs.replace(settings, dtype=Manifest.read(folder).settings.get("dtype"))
 
 
 def _in_chats(

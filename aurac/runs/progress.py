@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from aurac.runs.plan import PlannedCell
 
-LEAST_SECONDS, LEAST_SHARE = 5.0, 0.03  # of the work, before the time left can be known
+_DAY = 86_400.0
 
 
 class Progress:
@@ -47,13 +47,13 @@ class Progress:
             disable=not (shown and self._console.is_terminal),
             expand=True,
             get_time=now,
+            speed_estimate_period=_DAY,  # cells differ: the speed is that of the whole run
             transient=True,
         )
         self._task = self._bar.add_task("", total=None, told="")
         self._weight: dict[str, float] = {}
         self._there: dict[str, float] = {}
         self._settled = self._cells = self._tasks = 0
-        self._start = 0.0  # of the work, what is there
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -79,8 +79,8 @@ class Progress:
         self._weight = {k: 1.0 + sum(len(str(r.args[0])) for r in rs) for k, rs in first.items()}
         self._there = {c.key: len(c.task) - n for c, n in zip(cells, left, strict=True)}
         total = sum(self._weight[cell.key] * len(cell.task) for cell in cells)
-        self._start = sum(self._weight[key] * there for key, there in self._there.items())
-        self._bar.reset(self._task, total=total, completed=int(self._start))
+        start = sum(self._weight[key] * there for key, there in self._there.items())
+        self._bar.reset(self._task, total=total, completed=int(start))
 
     def at(self, cell: PlannedCell, there: float) -> None:
         """So many examples of a cell that is being computed are there."""
@@ -107,12 +107,11 @@ class Progress:
 
     def _counts(self) -> str:
         """Such as "3/16 done, about 40 s left"; without the time where it is not known."""
-        work, done = self._bar.tasks[0], f"{self._settled}/{self._cells} done"
-        seconds = work.elapsed or 0.0
-        share = (work.completed - self._start) / (((work.total or 0.0) - self._start) or 1.0)
-        if self._settled == self._cells or seconds < LEAST_SECONDS or share < LEAST_SHARE:
-            return done
-        return f"{done}, {about(seconds / share - seconds)} left"
+        done = f"{self._settled}/{self._cells} done"
+        left = self._bar.tasks[0].time_remaining
+        return (
+            done if self._settled == self._cells or left is None else f"{done}, {about(left)} left"
+        )
 
 
 Bar = functools.partial(Progress, shown=True)

@@ -151,7 +151,7 @@ def _cell(of: View, run: StoredRun, key: Key, rank: int) -> DataFrame | None:
     """The answers of an adapter's first seed at a rank, where they are stored as a whole."""
     curve = of.rows[key].curves[0]
     with suppress(RunFolderError):
-        found = run.samples(of.task, curve.adapter, curve.basis, curve.rescale, rank)
+        found = run.answers(of.task, curve.adapter, curve.basis, curve.rescale, rank)
         return found[found["example"].isin({*(curve.doc_ids or ())})]
     return None
 

@@ -76,7 +76,6 @@ def plot(
     of: View,
     ax: Axes,
     *,
-    axis: str = "log2",
     keys: Sequence[Key] | None = None,
     legend: Literal["inside", "below"] | None = "below",
 ) -> Axes:
@@ -85,9 +84,8 @@ def plot(
     Of all rows or those of `keys`; the legend is in the axes, or below them in a figure of its own.
     """
     scale = 1 if of.rolling else 100
-    column = "aurac" if axis == "log2" else "aurac_linear"
-    each = {row.key: getattr(row, column) for row in of.scores if len(of.keys) > 1}
-    areas = {key: percent(area) for key, area in each.items() if area is not None}
+    known = [row for row in of.scores if row.aurac is not None and len(of.keys) > 1]
+    areas = {row.key: percent(row.aurac) for row in known}
     shown = of.keys if keys is None else keys
     _lines(ax, of, scale, {key: areas.get(key, "") for key in shown})
     _shipped(ax, of)
@@ -95,7 +93,7 @@ def plot(
         label = f"base: {percent(value)} %" if of.shipped else "base"
         ax.axhline(scale * value, color=BASE, linestyle=(0, (6, 3)), linewidth=1, label=label)
     ax.set_ylabel(one_line(of.measure, NAME) + ("" if of.rolling else " (%)"))
-    _ranks_below(ax, axis)
+    _ranks_below(ax)
     if legend:
         _legend(ax, "AURAC in percent" if areas else None, below=legend == "below")
     return ax
@@ -172,20 +170,19 @@ def plot_differences(of: View, pairs: Sequence[tuple[Key, Key]], ax: Axes) -> Ax
         )
     ax.axhline(0, color=BASE, linewidth=1)
     ax.set_ylabel("Difference (points)")
-    _ranks_below(ax, "log2")
+    _ranks_below(ax)
     _legend(ax)
     return ax
 
 
-def _ranks_below(ax: Axes, axis: str) -> None:
+def _ranks_below(ax: Axes) -> None:
     """Scale, ticks and name of the axis of ranks."""
-    from matplotlib.ticker import LogLocator, MaxNLocator
+    from matplotlib.ticker import LogLocator
 
-    if axis == "log2":
-        ax.set_xscale("log", base=2)
-    ax.set_xlabel(f"Rank ({axis} axis)")
+    ax.set_xscale("log", base=2)
+    ax.set_xlabel("Rank (log2 axis)")
     ax.minorticks_off()
-    ax.xaxis.set_major_locator(LogLocator(2) if axis == "log2" else MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(LogLocator(2))
     ax.xaxis.set_major_formatter("{x:g}")
 
 

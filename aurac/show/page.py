@@ -83,7 +83,7 @@ class Pages:
         self.names = views.names_of(analysis, asked.labels)
         self.primary: View | None = None  # over the tasks together
         if asked.primary:
-            primary = analyse(run.curves, asked.but(pairs=asked.primary, primary=()))
+            primary = analyse(run, asked.but(pairs=asked.primary, primary=()))
             (first, *more) = primary.ranks
             of = views.mean_view(primary, self.names) if more else View(primary, first, self.names)
             self.primary = of
@@ -97,7 +97,7 @@ class Pages:
         rows = list(self.names.values()) or [adapter.name for adapter in self.run.adapters]
         names = f"{listed(rows, 3)} on {listed([task.name for task in self.run.tasks])}"
         what = f"; {wording.heading(self.views[0])}" if len(self.views) == 1 else ""
-        base = [f"Base {self.run.provenance.get('base')}{what}.", *wording.other_bases(self.run)]
+        base = [f"{wording.measured_with(self.run)}{what}.", *wording.other_bases(self.run)]
         page = Page(
             title=question or names,
             lead=[" ".join([f"{names}."] * bool(question) + base)],
@@ -117,14 +117,13 @@ class Pages:
     def verdict(self) -> Iterator[str | Code]:
         """What the run says, in sentences, with the commands that make what is to be shipped."""
         if self.primary is not None:
-            yield from wording.primary_results(self.primary)
+            yield from wording.results(self.primary, self.primary.pairs)
         if self.mean is not None and (text := wording.verdict(self.mean)):
             yield f"Mean over {len(self.analysis.averaged)} tasks: {text}"
         for of in self.views:
             task = f"{of.task}: " if len(self.views) > 1 else ""
             texts = [(wording.verdict(of), "")] if self.mean is None else []
-            texts += wording.advice(of, self.run) or [(wording.not_above_base(of), "")]
-            for text, command in [*texts, (wording.cut_off(of), "")]:
+            for text, command in [*texts, *wording.conclusions(of, self.run)]:
                 yield from [f"{task}{text}"] if text else []
                 yield from [Code(command)] if command else []
         if text := wording.how_to_ask(self.views, None):
@@ -162,15 +161,14 @@ class Pages:
         notes = tuple(wording.notes(of, columns))
         yield Table(f"{of.measure} at each rank{brackets}.{over}", columns, notes=notes)
 
-    def figure(self, of: View, axis: str = "log2") -> Figure:
+    def figure(self, of: View) -> Figure:
         """Accuracy against rank."""
-        name = f"rank-accuracy-{self.slugs[of.task]}{'' if axis == 'log2' else '-linear'}"
-        svg = self.draw(lambda ax: plot(of, ax, axis=axis), name)
+        svg = self.draw(lambda ax: plot(of, ax), f"rank-accuracy-{self.slugs[of.task]}")
         bars = f"bars: {confidence(of.level)} intervals of each rank alone"
         if of.shipped:
             lost = f"the most that a rank may lose ({confidence(wording.LEVEL)} confidence)"
             bars = f"bars: {lost}; it fits if they end above the margin at all larger ranks, too"
-        caption = f"{of.measure} against rank, {axis} axis{f'; {bars}' if of.bars else ''}."
+        caption = f"{of.measure} against rank{f'; {bars}' if of.bars else ''}."
         return Figure(caption, f"{of.measure} against rank; a table has the numbers.", svg)
 
     def details(self, of: View) -> Iterator[Any]:
@@ -191,10 +189,8 @@ class Pages:
             yield Table(caption, views.rank_difference_table(of, pairs))
         if (found := answers(of, self.run)) is not None:
             yield found
-        if not of.rolling and len(of.shared_ranks) > 1:
-            tables = (Table(f"{name}.", each) for name, each in views.further_tables(of).items())
-            folded = (self.figure(of, "linear"), *tables)
-            yield Fold("Linear axis and weights of the ranks", folded)
+        if losses := views.nats_table(of):
+            yield Fold(views.NATS, (Table(f"{views.NATS}.", losses),))
         members = next((task.members for task in self.run.tasks if task.name == of.task), ())
         if members:
             table = Table("AURAC in percent.", views.member_table(of, members))

@@ -58,7 +58,7 @@ def write_report(run: StoredRun, analysis: Analysis, out: Path | None = None) ->
     figures: list[Path] = []
 
     def draw(how: Callable[[Axes], Axes], name: str) -> Path:
-        made = save(how, folder / "figures" / name, paper=not name.endswith("-linear"))
+        made = save(how, folder / "figures" / name)
         figures.extend(made)
         return made[0]
 

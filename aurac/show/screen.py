@@ -34,13 +34,14 @@ def screen(
         analysis: What is shown.
         run: Where its checkpoints are, for the commands.
         width: Characters in a line; by default those of the terminal.
-        details: Also AURAC on a linear axis, the weights of the ranks, wins and losses.
+        details: Also wins and losses, and the mean loss of a token.
     """
     width = width or shutil.get_terminal_size().columns
-    tasks, blocks = [View(analysis, task) for task in analysis.ranks], list[str]()
+    tasks = [View(analysis, task) for task in analysis.ranks]
+    blocks = [wrapped(f"{wording.measured_with(run)}.", width)] if run else []
     if of := views.mean_view(analysis):
         title = f"Mean over {len(analysis.averaged)} tasks: AURAC in percent"
-        lines = [title, fitted(views.overview_table(of), width)]
+        lines = [wrapped(title, width), fitted(views.overview_table(of), width)]
         blocks.append("\n".join([*lines, *(wrapped(note, width) for note in wording.apart(of))]))
         blocks += _differences(of, width, details=details)
     for of in tasks:
@@ -61,16 +62,12 @@ def _task(of: View, run: StoredRun | None, width: int, *, details: bool) -> Iter
     lines = [wrapped(one_line(title), width), fitted(columns, width)]
     yield "\n".join([*lines, *(wrapped(note, width) for note in wording.notes(of, columns))])
     yield from _differences(of, width, details=details)
-    found = wording.advice(of, run)
-    for sentence, command in found:
+    for sentence, command in wording.conclusions(of, run):
         yield wrapped(sentence, width) + (f"\n  {command}" if command else "")
-    if text := wording.not_above_base(of):
-        told = [*([] if found else [text]), one_answer(of, run)]
-        yield wrapped(" ".join(told).strip(), width)
-    if text := wording.cut_off(of):
-        yield wrapped(text, width)
-    further = views.further_tables(of) if details else {}
-    yield from (f"{caption}\n{fitted(table, width)}" for caption, table in further.items())
+    if wording.not_above_base(of):
+        yield wrapped(one_answer(of, run), width)
+    if details and (losses := views.nats_table(of)):
+        yield f"{views.NATS}\n{fitted(losses, width)}"
 
 
 def _differences(of: View, width: int, *, details: bool) -> Iterator[str]:

@@ -9,7 +9,6 @@ from aurac.curves.metrics import TOKENS, WHOLE
 from aurac.curves.numbers import (
     NONE,
     confidence,
-    decimals,
     interval,
     loss,
     metric_value,
@@ -32,6 +31,7 @@ MOST_BARS: Final = 3
 MARK: Final = "*"
 LOSS: Final = "loss (at most)"
 SLOT: Final = "vLLM rank"
+NATS: Final = "Mean loss of a token in nats"
 OWN: Final = {f"{TOKENS},none": "Token accuracy", f"{WHOLE},none": "Whole completions"}
 """What the metrics of a user's own examples are called."""
 
@@ -225,35 +225,6 @@ def member_table(of: View, members: Sequence[str]) -> Columns:
     keys = [key for key in of.keys if any(key in known for known in areas.values())]
     columns = {of.names[key]: [percent(known.get(key)) for known in areas.values()] for key in keys}
     return {"task": list(areas), **columns}
-
-
-def area_table(of: View) -> Columns:
-    """AURAC over log2 of the rank and over the rank itself, and how it varies over seeds."""
-    records = [record for record in of.scores if record.aurac is not None]
-    columns = {"adapter": [of.names[record.key] for record in records]}
-    columns["AURAC"] = [percent(record.aurac) for record in records]
-    columns["on a linear axis"] = [percent(record.aurac_linear) for record in records]
-    if any(record.seed_sd is not None for record in records):
-        columns["SD over seeds"] = [percent(record.seed_sd) for record in records]
-    return columns
-
-
-def weight_table(of: View) -> Columns:
-    """What each rank weighs in AURAC, in percent; a row adds up to 100."""
-    weights = of.analysis.weights(of.task)
-    columns = {"axis": list(weights)}
-    for at, rank in enumerate(of.shared_ranks):
-        columns[f"r={rank}"] = [decimals(100 * row[at], 1) for row in weights.values()]
-    return columns
-
-
-def further_tables(of: View) -> dict[str, Columns]:
-    """Caption → what a reader may also want to know of a task."""
-    tables = {"Mean loss of a token in nats": nats_table(of)}
-    if len(of.shared_ranks) > 1 and not of.rolling:
-        tables["AURAC in percent"] = area_table(of)
-        tables["Weight of each rank in AURAC, in percent"] = weight_table(of)
-    return {caption: columns for caption, columns in tables.items() if columns}
 
 
 def mean_view(analysis: Analysis, names: Mapping[Key, str] | None = None) -> View | None:

@@ -15,20 +15,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from aurac.analysis import Row
-    from aurac.analysis.schema import Advice, Pair, Point
+    from aurac.analysis.schema import Advice, Pair
     from aurac.curves.question import Key
     from aurac.records.run import StoredRun
     from aurac.show.tabular import Columns
     from aurac.show.views import View
 
 LEVEL: Final = 0.95  # of the one-sided tests of a recommendation
+_SURE: Final = f" ({confidence(LEVEL)} confidence)"
 _OWN: Final = {
     "Token accuracy": "token accuracy: of the tokens of a completion those that the model would "
     "choose after the true ones before them; it is not the accuracy of answers",
     "Whole completions": "whole completions: those that greedy decoding would write; other right "
     "answers do not count, so that it is not the accuracy of answers",
 }
-_EQUAL: Final = 1e-9  # differences of AURAC below this are rounding
+_MEANINGS: Final = {
+    "AURAC": "the area under the curve, which is the mean accuracy over log2 rank",
+    LOSS: f"points lost against the trained rank, and the upper bound{_SURE}; a negative loss is a "
+    "gain",
+    "unfinished": "answers that reached the limit of tokens",
+    SLOT: "the smallest --max-lora-rank that serves it; it sets the memory",
+}
+CLOSE: Final = 2  # examples between a bound and the margin
 _FEW: Final = 0.02  # of all answers: as many as the usual margin of accuracy
 
 
@@ -43,24 +51,16 @@ def heading(of: View) -> str:
 
 def notes(of: View, columns: Columns) -> list[str]:
     """What a mark and a column of a table mean, where it has them."""
-    margin, found = of.analysis.question.margin, [cuts(of)] if "adapter" in columns else []
+    found = [cuts(of)] if "adapter" in columns else []
     found += [_OWN[of.measure]] if of.measure in _OWN else []
-    if any(head.startswith("AURAC") for head in columns):
-        found.append("AURAC: the area under the curve, which is the mean accuracy over log2 rank")
-    if LOSS in columns:
-        lost = f"the most with {confidence(LEVEL)} confidence; below 0: a gain"
-        found.append(f"{LOSS}: points lost against the trained rank, and {lost}")
-    if "unfinished" in columns:
-        found.append("unfinished: answers that were cut off")
-    if SLOT in columns:
-        found.append(f"{SLOT}: the smallest --max-lora-rank that serves it, which sets its memory")
-    elif "rank" in columns and any(c.width == 0 for row in of.rows.values() for c in row.curves):
+    heads = {head.partition(" [")[0] for head in columns}
+    found += [f"{head}: {meaning}" for head, meaning in _MEANINGS.items() if head in heads]
+    if margin := of.analysis.question.margin if "ship" in columns else None:
+        found.append(f"ship: this rank and every larger one lose at most {points(margin)}")
+    if "rank" in columns and any(c.width == 0 for row in of.rows.values() for c in row.curves):
         found.append("vLLM does not serve this adapter")
     if "rank" in columns and not of.rolling and any(point.low is None for point in of.points):
         found.append("without an interval: the outcomes of its examples are not known")
-    if margin is not None and "ship" in columns:
-        which = "the smallest of these ranks that, like every larger one,"
-        found.append(f"ship: {which} loses at most {points(margin)}")
     if any(cell.startswith(MARK) for column in columns.values() for cell in column):
         found.append(f"{MARK}: not significantly above the base")
     if of.seeds == 2:
@@ -70,22 +70,21 @@ def notes(of: View, columns: Columns) -> list[str]:
 
 def apart(of: View) -> list[str]:
     """Which rows and seeds are not compared with the others or have no interval, and why."""
-    return [*dict.fromkeys(_apart(of))]
-
-
-def _apart(of: View) -> Iterator[str]:
+    found = []
     for area in of.scores:
         row, name = of.rows.get(area.key), of.names[area.key]
-        if row and row.lacks and of.rolling:
-            yield f"{name}: {row.lacks}"
-        elif area.reason and not of.rolling and (len(of.keys) > 1 or not row or row.lacks):
+        if row and row.lacks and (of.rolling or len(of.keys) == 1):
+            found.append(f"{name}: {row.lacks}")
+        elif area.reason and not of.rolling and (len(of.keys) > 1 or not row):
             lacks = f"{name} has no AURAC and is in no difference"
-            yield f"{lacks if area.aurac is None else 'without an interval'}: {area.reason}"
+            found.append(f"{lacks if area.aurac is None else 'without an interval'}: {area.reason}")
         for curve in row.curves if row else ():
             fewer = [f"{rank} ({n:,})" for rank, n in curve.fewer.items() if curve.ranks]
             if fewer:
                 every = len(curve.doc_ids or ())
-                yield f"{name} was asked fewer than {every:,} examples at rank {listed(fewer)}"
+                asked = f"was asked fewer than {every:,} examples"
+                found.append(f"{name} {asked} at rank {listed(fewer)}")
+    return [*dict.fromkeys(found)]
 
 
 def cuts(of: View) -> str:
@@ -101,74 +100,101 @@ def cuts(of: View) -> str:
 
 
 def advice(of: View, run: StoredRun | None) -> list[tuple[str, str]]:
-    """What to ship of each adapter, and the command that makes it, where there is a margin."""
+    """What to ship of each adapter, with the command that makes it, where there is a margin."""
     asked = of.analysis.question.margin is not None and not of.rolling
-    return [_advice(of, key, run) for key in of.keys if asked]
+    return [told for key in of.keys if asked for told in _advice(of, key, run)]
 
 
-def _advice(of: View, key: Key, run: StoredRun | None) -> tuple[str, str]:
-    row, record, name = of.rows[key], of.recommended[key], of.names[key]
-    if record.reference is None:
-        return f"{name}: {record.reason}.", ""
-    sentence = _shipped(of, record, f"{name} at " if len(of.keys) > 1 else "")
-    if factors := [
-        curve.factors[r] for curve in row.curves if (r := record.rank or 0) in curve.factors
-    ]:
-        listed = ", ".join(f"{factor:.3g}" for factor in factors)
-        sentence += f" Its scale is the trained one times {listed}, which was fitted to this task."
-    if record.rank == record.reference:
-        few = too_few(row.examples or 0, record.margin, row.clusters)
-        return f"{sentence} {few}".rstrip(), ""
-    return sentence, truncate_command(row, run, record.rank) if record.rank else ""
+def _advice(of: View, key: Key, run: StoredRun | None) -> Iterator[tuple[str, str]]:
+    """The rank to ship; then, if that is another rank, the one that has the smallest file."""
+    record, row = of.recommended[key], of.rows[key]
+    name = f"{of.names[key]}: " if len(of.keys) > 1 else ""
+    rank, smallest, reference = record.rank, record.smallest_rank, record.reference
+    if rank is None or smallest is None or reference is None:
+        yield f"{name}Ship no rank: {record.reason}{_SURE if reference else ''}.", ""
+        return
+    ends = _end(of, record)
+    sentence = f"Ship rank {reference}, as trained"
+    if rank < reference:
+        sentence = f"Ship rank {rank}: {_loss_and_file(of, record, rank)}"
+    elif smallest == reference:
+        sentence += f": {ends or 'no smaller rank was evaluated'}"
+    if record.slot and smallest < reference:
+        trained = slot_rank(reference)
+        enough = f"is enough instead of {trained}" if rank < reference else "is needed as before"
+        sentence = f"In vLLM --max-lora-rank {record.slot} {enough}. {sentence}"
+    further = _close_to_margin(of, record)
+    if smallest == reference:
+        further += too_few(row.examples or 0, record.margin, row.clusters)
+    elif "no result" in ends:
+        further += f"A smaller rank may pass: {ends}."
+    command = truncate_command(row, run, rank) if rank < reference else ""
+    if smallest < rank:
+        yield f"{name}{sentence}.", command
+        command = truncate_command(row, run, smallest)
+        found = _loss_and_file(of, record, smallest)
+        sentence = f"The smallest file is that of rank {smallest}: {found}"
+    yield f"{name}{sentence}. {further}".rstrip(), command
 
 
-def _shipped(of: View, record: Advice, adapter: str) -> str:
-    sure, reference = f"({confidence(LEVEL)} confidence)", f"rank {record.reference}"
-    rank = record.rank
-    if rank is None:
-        nothing = f"Ship no rank{adapter and ' of '}{adapter.removesuffix(' at ')}"
-        return f"{nothing}: {record.reason} {sure}."
+def _loss_and_file(of: View, record: Advice, rank: int) -> str:
+    """What a rank loses against the trained one, its file and the scale that was fitted for it."""
     known = {point.rank: point for point in of.of(record.key)}
-    missing = {r: why for c in of.rows[record.key].curves for r, why in c.missing.items()}
-    below = max((r for r in {*known, *missing} if r < rank), default=0)  # it was to be tested next
-    until = below in missing
-    ship = f"Until rank {below} has a result ({missing[below]}), ship" if until else "Ship"
-    if rank == record.reference:
-        why = "" if until else f": {_fails(known.get(below), record.margin, sure)}"
-        return f"{ship} {adapter}{reference}, as trained{why}."
-    bound = record.bound or 0.0
-    lost = f"at most {upper(bound)} points" if bound > 0 else "nothing"
-    files = record.bytes, known[record.reference or 0].bytes
-    file = f" Its file has {size(files[0])} instead of {size(files[1])}." if all(files) else ""
+    reference = record.reference or 0
+    bound = known[rank].loss_bound or 0.0
     own = of.metric in OWN  # a few points of these may be much of what was learnt
     what = f" of {of.measure.lower()}" if own and bound > 0 else ""
-    claim = f"{ship} {adapter}rank {rank}: it loses {lost}{what} against {reference} {sure}"
+    lost = f"at most {upper(bound)} points{what}" if bound > 0 else "nothing"
+    told = [f"it loses {lost} against rank {reference}{_SURE}"]
     if own:
-        base, kept, whole = (known[r].accuracy for r in (0, rank, record.reference or 0))
+        base, kept, whole = (known[r].accuracy for r in (0, rank, reference))
         share = "all" if kept >= whole else f"{percent((kept - base) / (whole - base))} %"
-        claim += f"; as measured it keeps {share} of the gain over the base"
-    return f"{claim}.{_slot(record)}{file}"
+        told.append(f"as measured it keeps {share} of the gain over the base")
+    if (ours := known[rank].bytes) and (trained := known[reference].bytes):
+        told.append(f"its file has {size(ours)} instead of {size(trained)}")
+    factors = [c.factors[rank] for c in of.rows[record.key].curves if rank in c.factors]
+    if factors:
+        times = ", ".join(f"{factor:.3g}" for factor in factors)
+        told.append(f"its scale is the trained one times {times}, which was fitted to this task")
+    return "; ".join(told)
 
 
-def _slot(record: Advice) -> str:
-    """What a rank takes in vLLM, which sets the same memory aside for all ranks of a slot."""
-    rank, reference, slot = record.rank, record.reference, record.slot
-    if slot is None:
+def _end(of: View, record: Advice) -> str:
+    """Why the largest rank that does not pass fails; nothing where all pass."""
+    known = {point.rank: point for point in of.of(record.key)}
+    rank = _first_failing(of, record)
+    if not rank:
         return ""
-    if record.same_slot_rank == reference:
-        both = f"ranks {rank} and {reference} both take a slot of rank {slot}"
-        return f" In vLLM it saves nothing: {both}."
-    free = f"; rank {same} would take the same" if (same := record.same_slot_rank) else ""
-    return f" In vLLM it takes a slot of rank {slot} instead of {slot_rank(reference or 0)}{free}."
+    if rank not in known:
+        return f"rank {rank} has no result"
+    bound = known[rank].loss_bound
+    above = bound is not None and bound <= record.margin
+    fails = (
+        "is not shown to be above the base" if above else f"may lose over {points(record.margin)}"
+    )
+    return f"rank {rank} {fails}{_SURE}"
 
 
-def _fails(point: Point | None, margin: float, sure: str) -> str:
-    """Why the rank below the trained one is not shipped."""
-    if point is None or not point.rank:
-        return "no smaller rank was evaluated"
-    small = point.loss_bound is not None and point.loss_bound <= margin
-    fails = "is not shown to be above the base" if small else f"may lose over {points(margin)}"
-    return f"rank {point.rank} {fails} {sure}"
+def _first_failing(of: View, record: Advice) -> int:
+    """The largest rank that does not pass, at which the tests end; 0 where all pass."""
+    ranks = {point.rank for point in of.of(record.key)}
+    ranks |= {rank for curve in of.rows[record.key].curves for rank in curve.missing}
+    return max((rank for rank in ranks if rank < (record.smallest_rank or 0)), default=0)
+
+
+def _close_to_margin(of: View, record: Advice) -> str:
+    """The tested ranks of which two other answers may decide whether they pass; or nothing."""
+    if of.metric == f"{TOKENS},none":  # an example is right in parts
+        return ""
+    examples, first = of.rows[record.key].examples or 0, _first_failing(of, record)
+    near = [
+        f"rank {point.rank} (at most {upper(point.loss_bound)} points)"
+        for point in of.of(record.key)
+        if point.loss_bound is not None and first <= point.rank < (record.reference or 0)
+        if abs(point.loss_bound - record.margin) * examples < CLOSE
+    ]
+    close = f"Close to the margin: {listed(near)}; two other answers may change this advice. "
+    return close if near else ""
 
 
 def too_few(examples: int, margin: float, clusters: Any = None) -> str:
@@ -195,13 +221,18 @@ def truncate_command(row: Row, run: StoredRun | None, rank: int) -> str:
     return shlex.join([*words, "--out", f"{name}_r{rank}"])
 
 
+def conclusions(of: View, run: StoredRun | None) -> list[tuple[str, str]]:
+    """What to ship, or that nothing is above the base, and whether answers did not end."""
+    return [*(advice(of, run) or [(not_above_base(of), "")]), (unfinished(of), "")]
+
+
 def not_above_base(of: View) -> str:
     """That no rank of the one adapter is shown to be above the base, where it is so."""
     shown = [point.above_base for point in of.points if point.above_base is not None]
     if len(of.keys) > 1 or not shown or any(shown):
         return ""
     which = f"{of.names[of.keys[0]]} is not shown to be above the base"
-    return f"{which} at any rank ({confidence(LEVEL)} confidence)."
+    return f"{which} at any rank{_SURE}."
 
 
 def how_to_ask(tasks: Sequence[View], run: StoredRun | None) -> str:
@@ -216,34 +247,37 @@ def how_to_ask(tasks: Sequence[View], run: StoredRun | None) -> str:
     row = min((r for of in tasks for r in of.rows.values()), key=lambda row: row.examples or 0)
     of_tokens = any(of.metric == f"{TOKENS},none" for of in tasks)
     usual = (0.005, 0.01, 0.02, 0.05) if of_tokens else (0.02, 0.05, 0.1, 0.2)
-    few = {m: too_few(row.examples or 0, m, row.clusters) for m in usual}
-    margin = next((m for m, text in few.items() if not text), usual[-1])
+    enough = (m for m in usual if not too_few(row.examples or 0, m, row.clusters))
+    margin = next(enough, usual[-1])
     command = f"\n  aurac recommend {shlex.quote(str(run.folder))} --margin {margin}" if run else ""
-    names = f"names the smallest rank that loses at most {points(margin)}"
-    needs = few[margin] or few[usual[0]]
-    return f"The option --margin {margin} {names}.{needs and ' '}{needs}{command}"
+    names = f"names a rank to ship: one that loses at most {points(margin)}"
+    return f"The option --margin {margin} {names}.{command}"
 
 
-def cut_off(of: View) -> str:
+def unfinished(of: View) -> str:
     """The rank at which most answers did not end, where that is so often that it matters."""
-    found = [
-        (point.unfinished or 0, total, point.rank, key)
-        for key, row in of.rows.items()
-        for point in of.of(key)
-        if point.rank and (total := (row.examples or 0) * row.seeds)
+    answers = {key: (row.examples or 0) * row.seeds for key, row in of.rows.items()}
+    shares = [
+        (point.unfinished / answers[point.key], point)
+        for point in of.points
+        if point.rank and point.unfinished and answers[point.key]
     ]
-    count, total, rank, key = max(
-        found, key=lambda each: each[0] / each[1], default=(0, 1, 0, None)
-    )
-    if key is None or count / total <= _FEW:
+    share, most = max(shares, key=lambda each: each[0], default=(0.0, None))
+    if most is None or share <= _FEW:
         return ""
-    limit = of.rows[key].curves[0].token_limit
-    whose = f" of {of.names[key]}" if len(of.keys) > 1 else ""
+    limit = of.rows[most.key].curves[0].token_limit
+    whose = f" of {of.names[most.key]}" if len(of.keys) > 1 else ""
+    within = f"{limit} tokens" if limit else "the limit of tokens"
     return (
-        f"{count:,} of {total:,} answers{whose} at rank {rank} were cut off"
-        f"{f' at {limit} tokens' if limit else ''}: allow more with "
-        '--gen-kwargs max_gen_toks=N, or give the task an "until" that ends an answer.'
+        f"{most.unfinished:,} of {answers[most.key]:,} answers{whose} at rank {most.rank} did not "
+        f"end within {within}: allow more with --gen-kwargs max_gen_toks=N, or give the task an "
+        '"until" that ends an answer.'
     )
+
+
+def measured_with(run: StoredRun) -> str:
+    """The base and its precision, on which every number depends."""
+    return f"Base {run.provenance['base']}, dtype {run.provenance['dtype']}"
 
 
 def other_bases(run: StoredRun | None) -> list[str]:
@@ -254,62 +288,28 @@ def other_bases(run: StoredRun | None) -> list[str]:
 
 
 def verdict(of: View) -> str:
-    """What the differences between adapters show, in one sentence; nothing where none is known."""
-    known = [record for record in of.pairs if record.p is not None]
-    if not known:
-        return ""
-    if of.reference is not None:
-        return _against_reference(of, known, of.reference)
-    leader, name = of.keys[0], of.names[of.keys[0]]
-    rows = [record for record in known if record.a == leader]
-    better = [record for record in rows if of.shows(record)]
-    tied = [of.names[record.b] for record in rows if abs(record.difference) < _EQUAL]
-    equal = [r for r in rows if not of.shows(r) and of.names[r.b] not in tied]
-    gone = [f"{of.names[r.key]} ({r.reason})" for r in of.scores if r.aurac is None]
-    which = f"Of these {'methods' if of.seeds > 1 else 'checkpoints'}"
-    which += f", without {listed(gone)}," if gone else ""
-    over = f" over ranks {of.some_ranks}," if of.some_ranks else ""
-    text = f"{which} {listed([name, *tied])} {'have' if tied else 'has'} the largest AURAC{over}"
-    if better:
-        text += f" and {_are([name, *tied])} better than {_losers(of, better)}"
-    if equal:
-        lead = "the lead" if len(equal) == 1 else f"{'their' if tied else 'its'} leads"
-        text += f"; {lead} over {_losers(of, equal)} {_are(equal)} not significant"
-    return f"{text.replace(',;', ';').removesuffix(',')}."
+    """What declared pairs show, or what is significant of the reference or of the leader."""
+    about, declared = of.reference or of.keys[0], of.analysis.question.pairs
+    mine = [pair for pair in of.pairs if declared or about in (pair.a, pair.b)]
+    known = [pair for pair in mine if pair.p is not None]
+    told = [*results(of, [pair for pair in known if declared or of.shows(pair)])]
+    if len(told) < len(known):
+        other = "other " if told else ""
+        told.append(f"No {other}difference from {of.names[about]} is significant.")
+    if told and of.seeds == 1:
+        told.append("Another training run may order them otherwise.")
+    return " ".join(told)
 
 
-def primary_results(of: View) -> Iterator[str]:
+def results(of: View, pairs: Iterable[Pair]) -> Iterator[str]:
     """What each comparison shows, in a sentence."""
-    for record in of.pairs:
-        a, b = of.names[record.a], of.names[record.b]
-        found = interval(record.difference, record.low, record.high, " points")
-        if of.shows(record):
+    for pair in pairs:
+        a, b = of.names[pair.a], of.names[pair.b]
+        found = interval(pair.difference, pair.low, pair.high, " points")
+        if of.shows(pair):
             yield f"{a} is better than {b} ({found})."
         else:
             yield f"The difference {a} − {b} ({found}) is not significant."
-
-
-def _losers(of: View, records: Sequence[Pair]) -> str:
-    """The losers of some differences; of a single one with its size."""
-    names = listed([of.names[record.b] for record in records])
-    if len(records) > 1:
-        return names
-    record = records[0]
-    ends = interval(record.difference, record.low, record.high, " points")
-    return f"{names} ({ends})"
-
-
-def _against_reference(of: View, records: Iterable[Pair], reference: Key) -> str:
-    """Which adapters are better or worse than the one that all are compared with."""
-    found = [record for record in records if of.shows(record)]
-    better = [of.names[record.a] for record in found if record.b == reference]
-    worse = [of.names[record.b] for record in found if record.a == reference]
-    both = [(better, "better"), (worse, "worse")]
-    parts = [f"{listed(names)} {_are(names)} {how}" for names, how in both if names]
-    if not parts:
-        return f"No difference from {of.names[reference]} is significant."
-    parts[0] += f" than {of.names[reference]}"
-    return f"{', and '.join(parts)}."
 
 
 def caption_of_pairs(of: View) -> str:
@@ -329,7 +329,3 @@ def caption_of_pairs(of: View) -> str:
 def how_to_compare(of: View) -> str:
     """How other pairs are compared, where not all are."""
     return " --reference takes another adapter, or all pairs." if of.reference else ""
-
-
-def _are(names: Sequence[Any]) -> str:
-    return "is" if len(names) == 1 else "are"

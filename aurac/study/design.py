@@ -6,9 +6,9 @@ What cannot be resolved is refused by its key.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,49 +22,39 @@ from aurac.adapters.truncate import check_cut, default_rescale
 from aurac.curves.curve import Curve
 from aurac.curves.question import ALL_PAIRS
 from aurac.errors import DataError, RecipeError
+from aurac.readers.data_files import Row
 from aurac.records.run import StoredRun
 from aurac.runs.settings import Settings
 from aurac.study.file import GRID, Cut, Primary, Search, StudyFile, read_study, refused_at
-from aurac.training.data import identified, located_data
-from aurac.training.recipe import Recipe, family_members, make_recipe, tails
+from aurac.training.data import identified, located_data, render, source_rows
+from aurac.training.recipe import Recipe, family_members, make_recipe
 
 RUN, SEARCH = "run", "search"  # below the folder of a part
-_OF_THE_STUDY = {"checkpoints", "tasks", "base", "ranks", "basis", "rescale", "split", "groups"}
-_OF_THE_STUDY |= {"margin", "reference", "device", "out"}
-_OPTIONS = [name for name in Settings.__struct_fields__ if name not in _OF_THE_STUDY]
+OVER = ("done", "diverged")  # of what nothing is left
+_OPTIONS = {*Settings.__struct_fields__} - {"checkpoints", "tasks", "base", "ranks", "basis"}
+_OPTIONS -= {"rescale", "split", "groups", "margin", "reference", "device", "out"}
 
 Point = Mapping[str, Any]  # a setting of each searched field
-Chosen = Mapping[tuple[str, str], Point]  # task and recipe → what a search has chosen
-
-
-class Training(NamedTuple):
-    """One adapter to train.
-
-    Attributes:
-        folder: Where it is saved, below the study's.
-        recipe: How it is trained, with its seed and the hash of its data.
-        start: The folder of the adapter from whose cut by SVD it goes on.
-    """
-
-    folder: str
-    recipe: Recipe
-    start: str | None = None
 
 
 @dataclass(frozen=True)
-class Planned:
+class Job:
     """An adapter of a study: one seed of a recipe on a task, or a trial of a search.
 
     Attributes:
-        plan: What it shares with the other seeds.
-        name: Unique in its part of the study.
-        recipe: How it is trained; of a family at the largest rank.
+        plan: What it shares with the other seeds and trials.
+        name: What it is called; unique on its task, in its part of the study.
+        recipe: How it is trained; of a family the largest rank.
         ranks: At which it is evaluated.
         folder: Where it is saved, below the study's; equal trainings share it.
-        trainings: What is trained, in this order; of cuts that are trained on their source before.
+        trainings: Folder and recipe of what is trained: the adapter, or each one of a family.
         asked: The settings of its evaluation.
         where: `run`, or of a trial `search`.
         point: The value of each searched field.
+        state: What is left: `search`, `train`, `evaluate`, or `wait` for a search; else `done`, or
+            `diverged`.
+        curves: Of one that is done, that of each cut.
+        why: How its training diverged.
     """
 
     plan: Plan
@@ -72,24 +62,28 @@ class Planned:
     recipe: Recipe
     ranks: tuple[int, ...]
     folder: str
-    trainings: tuple[Training, ...]
+    trainings: Mapping[str, Recipe]
     asked: Settings
     where: str
     point: Point
+    state: str = field(default="wait", compare=False)
+    curves: Mapping[Cut, Curve] = field(default_factory=dict, compare=False)
+    why: str = field(default="", compare=False)
 
     def stored(self, run: StoredRun) -> dict[Cut, Curve]:
         """Its curves in a run that has all of its cells, as they are asked for; else none.
 
         Adapters are recognised by the hash of their recipe and their seed.
         """
-        made = self.trainings[-1].recipe.sha256, self.recipe.seed, self.plan.family
+        made = self.recipe.sha256, self.recipe.seed, self.plan.family
         for adapter in run.adapters:
             by = (adapter.recipe or {}).get("sha256")
             if made != (by, adapter.seed, adapter.format == "family"):
                 continue
             mine = (x for x in run.curves if (x.adapter, x.task) == (adapter.name, self.plan.task))
             whole = [x for x in mine if set(self.ranks) <= set(x.ranks) and not x.missing]
-            asked = self.asked.count(self.plan.task, run.task(self.plan.task).split or 0)
+            every = {each.name: each.split or 0 for each in run.tasks}
+            asked = self.asked.count(self.plan.task, every.get(self.plan.task, 0))
             known = {(x.basis, x.rescale): x for x in whole if len(x.doc_ids or ()) >= asked}
             if known.keys() >= {*self.plan.cuts}:
                 return {cut: known[cut] for cut in self.plan.cuts}
@@ -107,11 +101,10 @@ class Plan:
         fields: Of the recipe, with its base, its folder and the hash of its data.
         seeds: Those that are trained.
         family: Whether one adapter is trained for each rank.
-        source: The recipe whose cuts are trained on.
         asked: The settings of its evaluation, with the ranks as the study names them.
         search: How a setting is chosen.
-        points: The settings that are tried; empty: there is nothing to choose.
         cuts: Those that are evaluated, the same on every task.
+        points: The settings that are tried; empty: there is nothing to choose.
     """
 
     task: str
@@ -120,57 +113,35 @@ class Plan:
     fields: Mapping[str, Any]
     seeds: tuple[int, ...]
     family: bool
-    source: Plan | None
     asked: Settings
     search: Search
-    points: tuple[Point, ...] = ()
     cuts: tuple[Cut, ...] = ()
+    points: tuple[Point, ...] = ()
 
-    def adapter(self, seed: int, chosen: Chosen) -> Planned:
+    def job(self, seed: int, point: Point | None = None) -> Job:
         """One seed, with the settings that were chosen for it."""
-        point, ranks = chosen.get((self.task, self.group), {}), self.asked.ranks
-        values = {**self.fields, **point, "name": self.name, "seed": seed}
-        source = self.source and self.source.adapter(seed, chosen)
-        with refused_at(" ".join([f"recipes.{self.group} on {self.task}", *words_of(point)])):
-            if source:
-                ((_, recipe),) = tails(source.recipe, "svd", source.ranks[-1:], values)
-            else:
-                recipe = make_recipe(values)
+        point, ranks = point or {}, self.asked.ranks
+        recipe = make_recipe({**self.fields, **point, "name": self.name, "seed": seed})
         if isinstance(ranks, str):
             ranks = named_ranks(ranks, recipe.rank)
         if ranks[-1] > recipe.rank:
-            raise RecipeError(
-                f"ranks: {ranks[-1]} is above {recipe.rank}, the rank of {self.group}"
-            )
-        kind, trainings = "-family" if self.family else "", source.trainings if source else ()
+            raise RecipeError(f"ranks: {ranks[-1]} is above the recipe's rank {recipe.rank}")
+        kind = "-family" if self.family else ""
         folder = f"adapters/{recipe.method}-{recipe.sha256[:10]}{kind}-seed{seed}"
-        start = trainings[-1].folder if trainings else None
-        members = family_members(recipe, ranks) if self.family else [("", recipe)]
-        for label, member in members:
-            trainings += (Training(f"{folder}/{label}".removesuffix("/"), member, start),)
-        name = f"{self.name}-seed{seed}"
-        return Planned(self, name, recipe, ranks, folder, trainings, self.asked, RUN, point)
+        members = family_members(recipe, ranks) if self.family else {"": recipe}
+        trainings = {f"{folder}/{at}".removesuffix("/"): of for at, of in members.items()}
+        name, recipe = f"{self.name}-seed{seed}", [*trainings.values()][-1]
+        return Job(self, name, recipe, ranks, folder, trainings, self.asked, RUN, point)
 
-    def trial(self, point: Point, chosen: Chosen) -> Planned:
+    def trial(self, point: Point) -> Job:
         """The adapter on which a setting is tried."""
-        made = self.adapter(self.search.seed, {**chosen, (self.task, self.group): point})
-        name, of = " ".join([made.name, *words_of(point)]), self.search
+        made, of = self.job(self.search.seed, point), self.search
         asked = structs.replace(self.asked, split=of.split, limit=of.limit)
+        name = " ".join([made.name, *words_of(point)])
         return replace(made, name=name, asked=asked, where=SEARCH)
 
 
-class Part(NamedTuple):
-    """One base and number of few-shot examples of a study: a run folder and a report.
-
-    Attributes:
-        name: Of its folder; empty where it is the only one.
-        groups: Recipe → task → its plan; a recipe comes after the one that it goes on from.
-        primary: The declared comparisons of which a task has both recipes.
-    """
-
-    name: str
-    groups: dict[str, dict[str, Plan]]
-    primary: list[Primary]
+Groups = dict[str, list[Plan]]  # recipe → its plan on each task
 
 
 class Study(NamedTuple):
@@ -179,12 +150,18 @@ class Study(NamedTuple):
     Attributes:
         path: Where its file is.
         file: What this says of the whole: name, question, labels, margin, reference.
-        parts: Each base with each number of few-shot examples.
+        parts: What is done for each base with each number of few-shot examples: a run folder and a
+            report, in a folder of this name; it is empty where there is one part.
     """
 
     path: Path
     file: StudyFile
-    parts: list[Part]
+    parts: dict[str, Groups]
+
+    def primary(self, part: str) -> list[Primary]:
+        """The declared comparisons of which a task of a part has both recipes."""
+        tasks = {group: {plan.task for plan in of} for group, of in self.parts[part].items()}
+        return [x for x in self.file.primary if tasks.get(x.a, set()) & tasks.get(x.b, set())]
 
 
 def load_study(path: str | Path) -> Study:
@@ -196,7 +173,10 @@ def load_study(path: str | Path) -> Study:
     """
     file = read_study(path := Path(path))
     with refused_at(path):
-        return Study(path, file, _Resolver(path, file).parts())
+        study = Study(path, file, _Resolver(path, file).parts())
+        for i, pair in enumerate(file.primary):
+            _check_primary(study, pair, f"primary[{i}]")
+    return study
 
 
 class _Resolver:
@@ -204,115 +184,85 @@ class _Resolver:
 
     Attributes:
         told: The file in plain values, without what it does not set.
-        groups: The recipes, each after the one that it goes on from.
-        hashes: What data are called → the hash of their rows.
+        rows: What data are called → their rows.
     """
 
     def __init__(self, path: Path, file: StudyFile) -> None:
         self.path, self.file, self.told = path, file, to_builtins(file)
-        self.groups = sorted(file.recipes, key=lambda name: "from" in self.told["recipes"][name])
         self.bases = file.base if isinstance(file.base, dict) else {"": file.base}
-        shots = file.options.get("num_fewshot")
-        self.shots = [*dict.fromkeys(shots)] if shots and isinstance(shots, list) else [shots]
-        self.hashes = dict[tuple[str, ...], str]()
+        self.rows = dict[tuple[str, str], list[Row]]()
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> dict[str, Groups]:
         """Each base with each number of few-shot examples."""
-        file = self.file
+        file, parts = self.file, dict[str, Groups]()
         _check_known("labels", file.labels, file.recipes)
         _check_known("reference", {file.reference} - {None, ALL_PAIRS}, file.recipes)
-        for name, own in self.told["recipes"].items():
-            _check_known(f"recipes.{name}.from", {own.get("from", name)}, file.recipes)
         for name, task in file.tasks.items():
             _check_known(f"tasks.{name}.recipes", task.recipes, file.recipes)
-            _check_known(f"tasks.{name}.bases", task.bases, self.bases)
-        parts = [self._part(alias, shots) for alias in self.bases for shots in self.shots]
-        for i, pair in enumerate(file.primary):
-            _declare(pair, parts, f"primary[{i}]")
+        shots = file.options.get("num_fewshot")
+        several = [*dict.fromkeys(shots)] if shots and isinstance(shots, list) else [shots]
+        for alias, few in itertools.product(self.bases, several):
+            name = "-".join(filter(None, (alias, f"{few}shot" if len(several) > 1 else "")))
+            parts[name] = self._groups(alias, few)
         return parts
 
-    def _part(self, alias: str, shots: int | None) -> Part:
-        tasks, several = self.file.tasks, f"{shots}shot" if len(self.shots) > 1 else ""
-        part = Part("-".join(filter(None, (alias, several))), {}, [])
-        there = [name for name, task in tasks.items() if alias in (task.bases or self.bases)]
-        asked = {name: self._asked(alias, shots, name) for name in there}
-        for group, task in itertools.product(self.groups, there):
-            if group in (tasks[task].recipes or self.groups):
-                plans = part.groups.setdefault(group, {})
-                plans[task] = self._plan(part, alias, group, asked[task])
-                if len({plan.cuts for plan in plans.values()}) > 1:
-                    raise RecipeError(f"recipes.{group}.cuts: {task} has others: name them")
-        return part
+    def _groups(self, alias: str, shots: int | None) -> Groups:
+        file, groups = self.file, Groups()
+        for group, (name, task) in itertools.product(file.recipes, file.tasks.items()):
+            if group in (task.recipes or file.recipes):
+                plans = groups.setdefault(group, [])
+                plans.append(self._plan(alias, group, self._asked(alias, shots, name)))
+                if plans[-1].cuts != plans[0].cuts:
+                    raise RecipeError(f"recipes.{group}.cuts: {name} has others: name them")
+        return groups
 
-    def _plan(self, part: Part, alias: str, group: str, asked: Settings) -> Plan:
+    def _plan(self, alias: str, group: str, asked: Settings) -> Plan:
         """A recipe on a task, with the fields of the study, the task, the recipe and both."""
         (task,) = asked.tasks
         of, own = self.told["tasks"][task], self.told["recipes"][group]
-        here = of["recipes"].get(group, {})
-        layers = {"recipe": self.told["recipe"], f"tasks.{task}.recipe": of["recipe"]}
-        layers |= {f"recipes.{group}": own, f"tasks.{task}.recipes.{group}": here}
-        at = {name: f"{key}.{name}" for key, each in layers.items() for name in each}
-        fields = {name: value for each in layers.values() for name, value in each.items()}
-        start, family = fields.pop("from", None), fields.pop("family", False)
-        source = part.groups.get(start, {}).get(task)
-        if start and (source is None or source.source):
-            raise RecipeError(f"{at['from']}: {start} is not trained from its beginning on {task}")
-        for name in ("method", "rank", "cuts") if start else ("cuts",) if family else ():
-            if name in own | here:
-                raise RecipeError(f"{at[name]}: a family has its own")
-            fields.pop(name, None)
-        cuts, seeds = fields.pop("cuts", ()), fields.pop("seeds", self.file.seeds)
-        seeds, search = tuple(dict.fromkeys(seeds)), self.file.search or Search()
-        trained_for = task if self.file.search or of["recipe"] or here else ""
+        special = own | of["recipes"].get(group, {})
+        fields = self.told["recipe"] | of["recipe"] | special
+        family, cuts = fields.pop("family", False), fields.pop("cuts", ())
+        seeds = tuple(dict.fromkeys(fields.pop("seeds", self.file.seeds)))
+        trained_for = task if self.file.search or of["recipe"] or special != own else ""
         name = "-".join(filter(None, (alias, trained_for, group)))
         fields |= {"base": self.bases[alias], "folder": self.path.parent}
-        family = family or source is not None
-        plan = Plan(task, group, name, fields, seeds, family, source, asked, search)
-        made = plan.adapter(seeds[0], {})
-        with refused_at(at["data" if made.recipe.data else "task"]):
-            fields = {**fields, "data_sha256": self._contents(made.recipe)}
-        outlined = outline(made.trainings[-1].recipe)
-        with refused_at(at.get("cuts")):
+        plan = Plan(task, group, name, fields, seeds, family, asked, self.file.search or Search())
+        with refused_at(f"recipes.{group} on {task}"):
+            recipe = plan.job(seeds[0]).recipe
+            fields = {**fields, "data_sha256": self._contents(recipe)}
             for cut in cuts:
-                check_cut(outlined, *cut)
-        if plan.family:
-            cuts = [("prefix", default_rescale(outlined))]
-        cuts = tuple(dict.fromkeys(cuts or cuts_of(outlined)))
-        plan = replace(plan, fields=fields, cuts=cuts)
-        return replace(plan, points=self._points(plan, own | here))
-
-    def _points(self, plan: Plan, special: Collection[str]) -> tuple[Point, ...]:
-        """The settings that are tried: of the fields that the recipe does not set."""
+                check_cut(outline(recipe), *cut)
+        if family:
+            cuts = [("prefix", default_rescale(outline(recipe)))]
+        cuts = tuple(dict.fromkeys(cuts or cuts_of(outline(recipe))))
         told = self.told["search"] or {}
         grid = {name: told[name] for name in told if name in GRID and name not in special}
-        if not self.file.search or not (grid or len(plan.cuts) > 1):
-            return ()
-        values = itertools.product(*grid.values())
-        points = tuple(dict(zip(grid, each, strict=True)) for each in values)
-        for point in points:
-            if plan.search.at not in ("aurac", *plan.trial(point, {}).ranks):
-                raise RecipeError(f"search.at: rank {plan.search.at} is not in ranks")
-        return points
+        points = [dict(zip(grid, each, strict=True)) for each in itertools.product(*grid.values())]
+        tried = points if self.file.search and (grid or len(cuts) > 1) else ()
+        return replace(plan, fields=fields, cuts=cuts, points=tuple(tried))
 
     def _contents(self, recipe: Recipe) -> str:
-        """The hash of a recipe's data; of data that are not there the one that the file names."""
-        data = recipe.task, recipe.data, recipe.data_sha256
-        if data not in self.hashes:
+        """The hash of a recipe's data, of which the first row fits its templates.
+
+        Of data that are not there it is the one that the file names.
+        """
+        called = recipe.task, recipe.data
+        if called not in self.rows:
             with suppress(*([DataError] if recipe.data_sha256 else [])):
-                recipe = identified(recipe)
-            self.hashes[data] = recipe.data_sha256
-        return self.hashes[data]
+                self.rows[called] = source_rows(recipe)
+        if not (rows := self.rows.get(called)):
+            return recipe.data_sha256
+        render(recipe, rows[0], 1)
+        return identified(recipe, rows).data_sha256
 
     def _asked(self, alias: str, shots: int | None, task: str) -> Settings:
         """How a task is evaluated: folders as they are found beside the study."""
-        of = {"options": {**self.file.options, "num_fewshot": shots}}
-        of[f"tasks.{task}.options"] = self.file.tasks[task].options
-        options: dict[str, Any] = {"base": self.bases[alias], "ranks": self.file.ranks}
-        for key, given in of.items():
-            _check_known(key, given, _OPTIONS)
-            options |= given
-            with refused_at(key):
-                asked = Settings.of("ADAPTER", task, **options)
+        given = {**self.file.options, "num_fewshot": shots, **self.file.tasks[task].options}
+        _check_known("options", given, _OPTIONS)
+        own = {"base": self.bases[alias], "ranks": self.file.ranks}
+        with refused_at(f"options of {task}"):
+            asked = Settings.of("ADAPTER", task, **own, **given)
         beside, include = self.path.parent, asked.include_path
         data = {name: str(located_data(at, beside)) for name, at in asked.data.items()}
         include = include and str(located_data(include, beside))
@@ -323,23 +273,17 @@ def _check_known(at: str, names: Collection[str | None], there: Collection[str])
     """Refuse a name that stands for nothing."""
     for name in names:
         if name not in there:
-            raise RecipeError(f"{at}: there is no {name}, only {', '.join(there)}")
+            raise RecipeError(f"{at}: there is no {name}, only {', '.join(sorted(there))}")
 
 
-def _declare(pair: Primary, parts: Sequence[Part], at: str) -> None:
-    """Add a declared comparison to each part that has both of its recipes on a task."""
-    if pair.a == pair.b:
-        raise RecipeError(f"{at}: {pair.a} is compared with itself")
-    of = [[part.groups.get(name, {}).keys() for name in (pair.a, pair.b)] for part in parts]
-    there = [part for part, (a, b) in zip(parts, of, strict=True) if a & b]
+def _check_primary(study: Study, pair: Primary, at: str) -> None:
+    """Refuse a comparison that no part can make, or whose cut a recipe does not have."""
+    there = [groups for part, groups in study.parts.items() if pair in study.primary(part)]
     if not there:
         raise RecipeError(f"{at}: no task has both {pair.a} and {pair.b}")
-    for part in there:
-        part.primary.append(pair)
-        for name in (pair.a, pair.b):
-            cuts = next(iter(part.groups[name].values())).cuts
-            if pair.cut not in (None, *cuts):
-                raise RecipeError(f"{at}.cut: {name} is cut by {', '.join(map(' '.join, cuts))}")
+    for groups, name in itertools.product(there, (pair.a, pair.b)):
+        if pair.cut not in (None, *(cuts := groups[name][0].cuts)):
+            raise RecipeError(f"{at}.cut: {name} is cut by {', '.join(map(' '.join, cuts))}")
 
 
 def outline(recipe: Recipe) -> Adapter:

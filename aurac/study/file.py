@@ -18,7 +18,7 @@ Cut = tuple[Basis, Rescale]
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]
 Seeds = Annotated[tuple[Seed, ...], Meta(min_length=1)]
 Named = Annotated[dict[str, Any], Meta(min_length=1)]
-_OF_THE_STUDY = {"name", "base", "seed", "start"}
+_OF_THE_STUDY = {"name", "base", "seed"}
 _NO_GRID = {"method", "task", "data", "data_sha256"}  # each recipe has one
 
 
@@ -50,21 +50,15 @@ class Fields(_optional({**_RECIPE, **_MORE})):  # type: ignore[misc]
     """
 
 
-class RecipeFile(_optional({**_RECIPE, **_MORE, "from": str})):  # type: ignore[misc]
-    """A recipe; `from`: train the cuts by SVD of that recipe's adapters on, as a family."""
-
-
 class TaskFile(_Strict, frozen=True):
     """What is trained for a task, and how it is evaluated.
 
     Attributes:
-        bases: Those of the study's that do the task; empty: all.
         recipe: Fields of every recipe of the task, such as its training data.
         recipes: Those that are trained for the task, with fields of their own; empty: all.
         options: Options of `aurac.compare` for the task, such as `limit`.
     """
 
-    bases: tuple[str, ...] = ()
     recipe: Fields = Fields()
     recipes: dict[str, Any] = {}
     options: dict[str, Any] = {}
@@ -107,7 +101,7 @@ class StudyFile(_Strict, frozen=True, kw_only=True):
         base: Base model of every training and evaluation, or name → base of several.
         seeds: Training seeds of every recipe that names none.
         recipe: Fields of every recipe.
-        recipes: Name → its fields, as `RecipeFile`.
+        recipes: Name → its fields, as `Fields`.
         tasks: lm-eval's name of a task → what is done for it.
         search: Settings that are chosen for each recipe first.
         primary: The comparisons that the study is for; they are one family.
@@ -139,7 +133,7 @@ def read_study(path: Path) -> StudyFile:
     content = read_yaml(path)
     with refused_at(path):
         file: StudyFile = _converted(content, StudyFile, "")
-        _convert_each(file.recipes, RecipeFile, "recipes")
+        _convert_each(file.recipes, Fields, "recipes")
         _convert_each(file.tasks, TaskFile, "tasks")
         for name, task in file.tasks.items():
             _convert_each(task.recipes, Fields, f"tasks.{name}.recipes")

@@ -4,49 +4,65 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 from msgspec import structs
 
-from aurac.adapters import truncate
 from aurac.analysis import analyse
-from aurac.curves.curve import Curve
+from aurac.curves.area import quadrature_weights
 from aurac.curves.question import ALL_PAIRS, Key, Question, Renamed
 from aurac.errors import DivergedError, RecipeError
 from aurac.files import write_json
 from aurac.models.base import check_base_name
 from aurac.records.run import StoredRun, is_run, read_run
 from aurac.show import write_report
-from aurac.study.design import RUN, SEARCH, Part, Planned, Point, Study, Training
+from aurac.study.design import OVER, RUN, SEARCH, Job, Point, Study
 from aurac.study.file import Cut, refused_at
-from aurac.study.search import Trial, Winner, choose, score
 from aurac.tasks.build import build_tasks
-from aurac.training.data import render, source_rows
+from aurac.training.recipe import Recipe
 
 TRAININGS = "trainings.jsonl"  # below the study's
-OVER = ("done", "diverged")
 Diverged = dict[tuple[str, int], str]  # hash of a recipe and seed → how its training diverged
 
 
-class Step(NamedTuple):
-    """An adapter of a part, and what is left of it.
+class Winner(NamedTuple):
+    """What a search chose for a recipe.
 
     Attributes:
-        state: `search`, `train`, `evaluate`, or `wait` for a search; else `done`, or `diverged`.
-        adapter: A seed of a recipe, or a trial.
-        curves: Of one that is done, that of each cut.
-        why: How its training diverged.
+        cut: The best one over all tasks, each at its best setting.
+        points: Task → the best setting under that cut.
+        trials: Every setting that was tried.
     """
 
-    state: str
-    adapter: Planned
-    curves: Mapping[Cut, Curve] = {}
-    why: str = ""
+    cut: Cut
+    points: Mapping[str, Point]
+    trials: Sequence[Job]
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        tasks: dict[str, Any] = {}
+        for task, point in self.points.items():
+            tasks[task] = {"chosen": dict(point), "trials": []}
+        for trial in self.trials:
+            scores = {" ".join(cut): score(trial, cut) for cut in trial.curves}
+            why = {"diverged": trial.why} if trial.why else {}
+            tasks[trial.plan.task]["trials"].append({**trial.point, "scores": scores, **why})
+        return {"cut": list(self.cut), "tasks": tasks}
+
+    def at_ends(self, recipe: str) -> Iterator[str]:
+        """A sentence for each number that is the largest or the smallest of several."""
+        for task, point in self.points.items():
+            numbers = {name: value for name, value in point.items() if type(value) in (int, float)}
+            for name, value in numbers.items():
+                tried = {x.point[name] for x in self.trials if x.plan.task == task}
+                if len(tried) > 1 and value in (min(tried), max(tried)):
+                    end = "which is at an end of its list: a better value may lie beyond it."
+                    yield f"The search of {recipe} on {task} chose {name}={value:g}, {end}"
 
 
 class Survey(NamedTuple):
@@ -55,12 +71,12 @@ class Survey(NamedTuple):
     Attributes:
         run: What is stored of its seeds.
         winners: What the searches found that are whole, by recipe.
-        steps: Every trial and adapter, recipe by recipe, each after the one that it goes on from.
+        jobs: Every trial and adapter, recipe by recipe.
     """
 
     run: StoredRun | None
     winners: dict[str, Winner]
-    steps: list[Step]
+    jobs: list[Job]
 
 
 @dataclass
@@ -74,7 +90,6 @@ class Work:
         device: Of trainings and evaluations.
         progress: Whether to show bars.
         say: Called with what is done next.
-        train: Trains a recipe to a folder, as `aurac.train` does; None: that.
     """
 
     study: Study
@@ -82,52 +97,44 @@ class Work:
     device: str | None = None
     progress: bool = False
     say: Callable[[str], None] = logging.getLogger(__name__).info
-    train: Callable[..., Any] | None = None
 
-    def survey(self, part: Part) -> Survey:
+    def survey(self, part: str) -> Survey:
         """What is stored of a part. A recipe waits whose settings are not known yet."""
         runs = {where: self._stored(part, where) for where in (RUN, SEARCH)}
-        diverged, waiting = self._diverged(), set[str]()
-        chosen: dict[tuple[str, str], Point] = {}
-        found = Survey(runs[RUN], {}, [])
+        found, diverged = Survey(runs[RUN], {}, []), self._diverged()
 
-        def step(adapter: Planned) -> Step:
-            if adapter.plan.group in waiting:
-                return Step("wait", adapter)
-            return self._step(adapter, runs[adapter.where], diverged)
+        def seen(job: Job) -> Job:
+            return self._seen(job, runs[job.where], diverged)
 
-        for group, plans in part.groups.items():
-            if any(plan.source and plan.source.group in waiting for plan in plans.values()):
-                waiting.add(group)
-            settings = [(plan, point) for plan in plans.values() for point in plan.points]
-            trials = [step(plan.trial(point, chosen)) for plan, point in settings]
-            if all(step.state in OVER for step in trials) and (won := choose(_tried(trials))):
+        for group, plans in self.study.parts[part].items():
+            trials = [seen(plan.trial(point)) for plan in plans for point in plan.points]
+            won = choose(trials) if all(trial.state in OVER for trial in trials) else None
+            if won:
                 found.winners[group] = won
-                chosen |= {(task, group): point for task, point in won.points.items()}
-            elif trials:
-                waiting.add(group)
-            seeds = [plan.adapter(seed, chosen) for plan in plans.values() for seed in plan.seeds]
-            found.steps.extend([*trials, *map(step, seeds)])
+            points = won.points if won else {}
+            jobs = [plan.job(seed, points.get(plan.task)) for plan in plans for seed in plan.seeds]
+            known = jobs if trials and not won else map(seen, jobs)
+            found.jobs.extend([*trials, *known])
         return found
 
-    def _stored(self, part: Part, where: str) -> StoredRun | None:
+    def _stored(self, part: str, where: str) -> StoredRun | None:
         """The run in the `run` or `search` of a part, if there is one."""
-        folder, search = self.out / part.name / where, self.study.file.search
+        folder, search = self.out / part / where, self.study.file.search
         if not is_run(folder):
             return None
         limit = Question(limit=search.limit or None) if search and where == SEARCH else None
         return read_run(folder, limit)
 
-    def _step(self, adapter: Planned, run: StoredRun | None, diverged: Diverged) -> Step:
-        """What is left of an adapter that does not wait."""
-        if run and (curves := adapter.stored(run)):
-            return Step("done", adapter, curves)
-        for _, recipe, _ in adapter.trainings:
+    def _seen(self, job: Job, run: StoredRun | None, diverged: Diverged) -> Job:
+        """A job that does not wait, with what is left of it."""
+        if run and (curves := job.stored(run)):
+            return replace(job, state="done", curves=curves)
+        for recipe in job.trainings.values():
             if why := diverged.get((recipe.sha256, recipe.seed)):
-                return Step("diverged", adapter, why=why)
-        there = all((self.out / job.folder).exists() for job in adapter.trainings)
+                return replace(job, state="diverged", why=why)
+        there = all((self.out / folder).exists() for folder in job.trainings)
         state = "evaluate" if there else "train"
-        return Step("search" if adapter.where == SEARCH else state, adapter)
+        return replace(job, state="search" if job.where == SEARCH else state)
 
     def _diverged(self) -> Diverged:
         """How each recipe and seed diverged whose last training did."""
@@ -138,30 +145,28 @@ class Work:
                 found[record["sha256"], record["seed"]] = record.get("diverged", "")
         return found
 
-    def todo(self, part: Part) -> list[Planned]:
+    def todo(self, part: str) -> list[Job]:
         """What can be done now."""
-        steps = self.survey(part).steps
-        return [step.adapter for step in steps if step.state not in ("wait", *OVER)]
+        jobs = self.survey(part).jobs
+        return [job for job in jobs if job.state not in ("wait", *OVER)]
 
-    def do(self, part: Part, adapter: Planned) -> None:
+    def do(self, part: str, job: Job) -> None:
         """Train what an adapter needs and evaluate it, unless the training diverges."""
-        for job in adapter.trainings:
-            if not (self.out / job.folder).exists() and not self._trained(job, adapter.name):
-                return
-        self._evaluate(part, adapter)
+        for folder, recipe in job.trainings.items():
+            if not (self.out / folder).exists():
+                self.say(f"training {folder} ({job.name})")
+                if not self._trained(folder, recipe):
+                    return
+        self._evaluate(part, job)
 
-    def _trained(self, job: Training, name: str) -> bool:
+    def _trained(self, folder: str, recipe: Recipe) -> bool:
         """Train an adapter and keep what it took; False where that diverges."""
         from aurac.training.job import train
 
-        folder, recipe = self.out / job.folder, job.recipe
-        told: dict[str, Any] = {"folder": job.folder, "recipe": recipe.name, "seed": recipe.seed}
+        told: dict[str, Any] = {"folder": folder, "recipe": recipe.name, "seed": recipe.seed}
         told |= {"sha256": recipe.sha256, "data_sha256": recipe.data_sha256}
-        self.say(f"training {job.folder} ({name})")
-        start = truncate(self.out / job.start, recipe.rank, basis="svd") if job.start else None
-        how: dict[str, Any] = {"device": self.device, "progress": self.progress}
         try:
-            done = (self.train or train)(recipe, folder, start=start, **how)
+            done = train(recipe, self.out / folder, device=self.device, progress=self.progress)
             told |= {"seconds": round(done.seconds, 1), "tokens": done.tokens}
             told |= {"memory": done.memory, "losses": done.losses}
         except DivergedError as error:
@@ -173,30 +178,52 @@ class Work:
             lines.write("\n" * torn + json.dumps(told) + "\n")
         return "diverged" not in told
 
-    def _evaluate(self, part: Part, adapter: Planned) -> None:
+    def _evaluate(self, part: str, job: Job) -> None:
         """Evaluate an adapter under each of its cuts in the `run` or `search` of a part."""
         from aurac.runs.compare import run
         from aurac.runs.progress import Bar
 
-        settings = structs.replace(
-            adapter.asked,
-            checkpoints=(f"{Path(adapter.folder).name}={self.out / adapter.folder}",),
-            device=self.device,
-            out=str(self.out / part.name / adapter.where),
-        )
-        for basis, rescale in adapter.plan.cuts:
-            settings = structs.replace(settings, basis=(basis,), rescale=(rescale,))
-            run(settings, Bar() if self.progress else None, report=False)
+        adapter = self.out / job.folder
+        where = {"device": self.device, "out": str(self.out / part / job.where)}
+        asked = structs.replace(job.asked, checkpoints=(f"{adapter.name}={adapter}",), **where)
+        for basis, rescale in job.plan.cuts:
+            asked = structs.replace(asked, basis=(basis,), rescale=(rescale,))
+            run(asked, Bar() if self.progress else None, report=False)
 
 
-def _tried(steps: list[Step]) -> dict[str, list[Trial]]:
-    """Task → how each setting scored."""
-    tried: dict[str, list[Trial]] = {}
-    for _, adapter, curves, why in steps:
-        at = adapter.plan.search.at
-        scores = {cut: score(curve, adapter.ranks, at) for cut, curve in curves.items()}
-        tried.setdefault(adapter.plan.task, []).append(Trial(adapter.point, scores, why))
-    return tried
+def choose(trials: Sequence[Job]) -> Winner | None:
+    """The cut that is best over the tasks, each at its best setting, and these settings.
+
+    Args:
+        trials: Those of a recipe on all tasks, none of which is left to do. One that diverged is
+            not chosen; of equal ones the first is.
+
+    Returns:
+        None where every trial of a task diverged, or there is none.
+    """
+    scored: dict[str, list[Job]] = {trial.plan.task: [] for trial in trials}
+    for trial in trials:
+        if trial.curves:
+            scored[trial.plan.task].append(trial)
+    if not scored or not all(scored.values()):
+        return None
+
+    def best(task: str, cut: Cut) -> Job:
+        return max(scored[task], key=lambda trial: score(trial, cut))
+
+    def total(cut: Cut) -> float:
+        return sum(score(best(task, cut), cut) for task in scored)
+
+    cut = max(trials[0].plan.cuts, key=total)
+    return Winner(cut, {task: best(task, cut).point for task in scored}, trials)
+
+
+def score(trial: Job, cut: Cut) -> float:
+    """AURAC over the ranks of the study, or the accuracy at the rank that decides."""
+    curve, at = trial.curves[cut], trial.plan.search.at
+    if at != "aurac":
+        return curve.at([at]).accuracy[0]
+    return float(quadrature_weights(trial.ranks) @ curve.at(trial.ranks).accuracy)
 
 
 def run_study(work: Work) -> list[StoredRun]:
@@ -211,47 +238,43 @@ def run_study(work: Work) -> list[StoredRun]:
         AuracError: Data, a task or an adapter that cannot be used.
     """
     left(work)
-    for part in 2 * work.study.parts:  # and once back to what another process had
+    for part in 2 * [*work.study.parts]:  # and once back to what another process had
         _do(work, part)
-    found = [(part, work.survey(part)) for part in work.study.parts if part.groups]
-    every = [step for _, each in found for step in each.steps]
-    if names := [step.adapter.name for step in every if step.state not in OVER]:
+    found = {part: work.survey(part) for part in work.study.parts}
+    every = [job for each in found.values() for job in each.jobs]
+    if names := [job.name for job in every if job.state not in OVER]:
         work.say(f"left, which failed or which another process has: {', '.join(names)}")
-    made = [_report(work, part, each) for part, each in found]
+    made = [_report(work, part, each) for part, each in found.items()]
     return [run for run in made if run is not None]
 
 
-def _do(work: Work, part: Part) -> None:
+def _do(work: Work, part: str) -> None:
     """Do what is left of a part and what no other process is doing."""
-    tried = list[Planned]()
-    while todo := [adapter for adapter in work.todo(part) if adapter not in tried]:
-        tried.append(adapter := todo[0])
+    tried = list[Job]()
+    while todo := [job for job in work.todo(part) if job not in tried]:
+        tried.append(job := todo[0])
         with suppress(Timeout), ExitStack() as locks:
-            for job in adapter.trainings:
-                locks.enter_context(FileLock(f"{work.out / job.folder}.lock", timeout=0))
-            if adapter in work.todo(part):  # another process may have done it
-                work.say(f"{adapter.name}: {len(todo)} can be done now")
-                work.do(part, adapter)
+            for folder in job.trainings:
+                locks.enter_context(FileLock(f"{work.out / folder}.lock", timeout=0))
+            if job in work.todo(part):  # another process may have done it
+                work.say(f"{job.name}: {len(todo)} can be done now")
+                work.do(part, job)
 
 
-def steps(work: Work) -> list[Step]:
+def jobs(work: Work) -> list[Job]:
     """Every trial and adapter, and what is left of it."""
-    return [step for part in work.study.parts for step in work.survey(part).steps]
+    return [job for part in work.study.parts for job in work.survey(part).jobs]
 
 
-def left(work: Work) -> list[Step]:
-    """The same, once data that cannot be trained on and tasks that cannot be built are refused."""
-    every, asked = steps(work), dict[tuple[str, ...], Planned]()
-    for adapter in (step.adapter for step in every if step.state not in OVER):
-        of = ("base", "task", "data", "prompt", "prompt_without", "target")
-        data = (getattr(adapter.recipe, name) for name in of)
-        asked[(adapter.plan.task, adapter.where, *data)] = adapter
-    for (task, *_), adapter in asked.items():
-        with refused_at(f"{work.study.path}: tasks.{task}: {adapter.name}"):
-            check_base_name(adapter.recipe.base)
-            if not (work.out / adapter.folder).exists():
-                render(adapter.recipe, source_rows(adapter.recipe)[0], 1)
-            options = structs.replace(adapter.asked, apply_chat_template=False)
+def left(work: Work) -> list[Job]:
+    """The same, once a base that is not there and tasks that cannot be built are refused."""
+    every = jobs(work)
+    todo = (job for job in every if job.state not in OVER)
+    asked = {(job.plan.task, job.recipe.base, job.where): job for job in todo}
+    for (task, base, _), job in asked.items():
+        with refused_at(f"{work.study.path}: tasks.{task}: {job.name}"):
+            check_base_name(base)
+            options = structs.replace(job.asked, apply_chat_template=False)
             built = [each.name for each in build_tasks([task], tokenizer=None, options=options)]
             if task not in built:
                 several = f"the task stands for {', '.join(built)}"
@@ -259,23 +282,23 @@ def left(work: Work) -> list[Step]:
     return every
 
 
-def _report(work: Work, part: Part, found: Survey) -> StoredRun | None:
+def _report(work: Work, part: str, found: Survey) -> StoredRun | None:
     """Write what a search chose, and the report of a part; None where no adapter is whole.
 
     The report is that of a question to the part's run, from which alone it can be made again.
     """
-    folder, asked = work.out / part.name, _question(work.study, part, found)
+    folder, asked = work.out / part, _question(work.study, part, found)
     if found.winners:
         won = {name: winner.record() for name, winner in found.winners.items()}
         write_json(folder / "search.json", won)
     if found.run is None or not asked.rows:
         return None
     view = found.run.under(asked)
-    write_report(view, analyse(view.curves, asked), folder)
+    write_report(view, analyse(view), folder)
     return view
 
 
-def _question(study: Study, part: Part, found: Survey) -> Question:
+def _question(study: Study, part: str, found: Survey) -> Question:
     """What a study asks of the run of a part.
 
     Its rows are the cuts of the adapters that are whole, each recipe's own cut first, under the
@@ -284,33 +307,33 @@ def _question(study: Study, part: Part, found: Survey) -> Question:
     their adapters are there.
     """
     file, winners = study.file, found.winners
-    notes = [f"{step.adapter.name}: {step.why}" for step in found.steps if step.why]
+    notes = [f"{job.name}: {job.why}" for job in found.jobs if job.why]
     notes += [said for name, winner in winners.items() for said in winner.at_ends(name)]
-    own = {group: next(iter(plans.values())).cuts[0] for group, plans in part.groups.items()}
+    own = {group: plans[0].cuts[0] for group, plans in study.parts[part].items()}
     own |= {group: winner.cut for group, winner in winners.items()}
     groups, rows = dict[str, dict[str, None]](), list[Renamed]()
-    seeds = [step for step in found.steps if step.adapter.where == RUN]
-    for _, adapter, curves, _ in (step for step in seeds if step.curves):
-        group, task = adapter.plan.group, adapter.plan.task
-        groups.setdefault(group, {})[adapter.name] = None
+    seeds = [job for job in found.jobs if job.where == RUN]
+    for job in (job for job in seeds if job.curves):
+        group, task, curves = job.plan.group, job.plan.task, job.curves
+        groups.setdefault(group, {})[job.name] = None
         cuts = sorted(curves, key=lambda cut: cut != own[group])
-        rows += [Renamed(adapter.name, str(curves[cut].adapter), task, *cut) for cut in cuts]
-    pairs = [[Key(x, *(pair.cut or own[x])) for x in (pair.a, pair.b)] for pair in part.primary]
-    missing = {step.adapter.plan.group for step in seeds if not step.curves}
-    if lacking := sorted(missing.intersection(x.adapter for pair in pairs for x in pair)):
+        rows += [Renamed(job.name, str(curves[cut].adapter), task, *cut) for cut in cuts]
+    of = [[Key(x, *(pair.cut or own[x])) for x in (pair.a, pair.b)] for pair in study.primary(part)]
+    missing = {job.plan.group for job in seeds if not job.curves}
+    if lacking := sorted(missing.intersection(key.adapter for pair in of for key in pair)):
         notes += [f"The declared comparisons are not made yet: {', '.join(lacking)} is not whole."]
-        pairs = []
-    limits = {step.adapter.asked.limit or 0 for step in seeds}
+        of = []
+    limits = {job.asked.limit or 0 for job in seeds}
     return Question(
         margin=file.margin,
         reference=file.reference if file.reference in (*groups, ALL_PAIRS) else None,
         groups={group: tuple(names) for group, names in groups.items()},
-        ranks=tuple(sorted(set.intersection(*({*step.adapter.ranks} for step in seeds)))),
+        ranks=tuple(sorted(set.intersection(*({*job.ranks} for job in seeds)))),
         rows=tuple(rows),
         limit=int(min(limits)) or None if len(limits) == 1 else None,
         labels={name: label for name, label in file.labels.items() if name in groups},
         title=file.question,
-        primary=tuple((a, b) for a, b in pairs),
-        family=sum(len(each.primary) for each in study.parts) if pairs else None,
+        primary=tuple((a, b) for a, b in of),
+        family=sum(len(study.primary(name)) for name in study.parts) if of else None,
         notes=tuple(notes),
     )

@@ -10,6 +10,7 @@ import importlib
 import io
 import json
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
@@ -19,7 +20,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from aurac.curves.checks import check_task
 from aurac.curves.metrics import ANY_TASK, matching
 from aurac.errors import AuracError, DataError, TaskError, UsageError
 from aurac.tasks import local_data
@@ -77,8 +77,6 @@ def _check_names(
 ) -> None:
     """Refuse a task that comes twice, and options for one that is not evaluated."""
     known = [task.name for task in built]
-    for name in known:
-        check_task(name)
     if twice := {name for name in known if known.count(name) > 1}:
         raise TaskError(f"Task {min(twice)} was asked for more than once.")
     for option in ("data", "metric", "cluster"):
@@ -121,14 +119,13 @@ class _Builder:
 
     def build(self, requested: str) -> list[EvalTask | TaskGroup]:
         """The tasks of one name, a group's members before the group."""
+        limit = self._options.limit_of(requested)
         try:
             with seeded():
                 loaded, name = (self._own if is_data(requested) else self._load)(requested)
                 group = loaded.get("groups", {}).get(name)
                 parent = None if group is None else group.name
-                built = [
-                    self._built(n, task, parent, requested) for n, task in loaded["tasks"].items()
-                ]
+                built = [self._built(n, task, parent, limit) for n, task in loaded["tasks"].items()]
         except AuracError:
             raise
         except Exception as error:
@@ -199,7 +196,7 @@ class _Builder:
                 return local_data.find_splits(Path(whole) / part)
         raise DataError(f"{whole} has no sub-folder for {leaf}, a task of {name}.")
 
-    def _built(self, name: str, task: Any, group: str | None, requested: str) -> EvalTask:
+    def _built(self, name: str, task: Any, group: str | None, limit: float | None) -> EvalTask:
         # task.task_name is not read: it draws from the generator that prompts may draw from.
         if getattr(task, "MULTIMODAL", False):
             raise TaskError(f"Task {name} shows images or sounds, and aurac evaluates text.")
@@ -209,13 +206,15 @@ class _Builder:
         if self._options.gen_kwargs and task.OUTPUT_TYPE == "generate_until":
             settings = dict(self._options.gen_kwargs)
             task.set_config(key="generation_kwargs", value=settings, update=True)
+        if limit is not None and limit < 1:  # a share, which lm-eval rounds up
+            limit = math.ceil(len(task.eval_docs) * limit)
         templates: dict[str, Any] = {
             "system_instruction": self._options.system_instruction,
             "apply_chat_template": self._template is not None,
             "fewshot_as_multiturn": self._options.fewshot_as_multiturn is not False,
             "chat_template": self._template,
         }
-        limit = self._options.count(requested, len(task.eval_docs))
+        limit = limit if limit is None else int(limit)
         task.build_all_requests(limit=limit, rank=0, world_size=1, **templates)
         examples = _examples(task)
         contents = [example.content for example in examples]

@@ -62,13 +62,18 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
     fewshot_as_multiturn: bool | None = None
     gen_kwargs: dict[str, Any] = {}
 
+    def limit_of(self, task: str) -> float | None:
+        """How many examples of a task, or which share of them; None for all."""
+        if self.limit is None and task in BUNDLED and task not in self.data:
+            return QUICK_EXAMPLES
+        return self.limit or None
+
     def count(self, task: str, split: int) -> int:
         """How many of the examples of a task's split are evaluated; a share is rounded up."""
-        limit = self.limit
-        if limit is None and task in BUNDLED and task not in self.data:
-            limit = QUICK_EXAMPLES
-        share = limit is not None and limit < 1
-        return min(split, math.ceil(limit * split if share else limit)) if limit else split
+        limit = self.limit_of(task)
+        if limit is None:
+            return split
+        return min(split, math.ceil(limit * split) if limit < 1 else int(limit))
 
 
 def parse_pairs(option: str, given: Mapping[str, Any] | str | Iterable[str]) -> dict[str, Any]:

@@ -7,13 +7,12 @@ import json
 import logging
 import math
 import re
-import string
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aurac.errors import DataError, RecipeError, first_line
+from aurac.errors import DataError, RecipeError
 from aurac.models.weights import quiet_transformers
 from aurac.readers.data_files import SUFFIXES, Row, read_rows
 from aurac.training.recipe import Recipe
@@ -33,19 +32,15 @@ def source_rows(recipe: Recipe) -> list[Row]:
         from aurac.tasks import load_split
 
         return load_split(recipe.task, "train")
-    if not recipe.data.startswith("hub:"):
-        return read_rows(training_file(recipe))
-    from datasets import load_dataset
+    if recipe.data.startswith("hub:"):
+        from datasets import load_dataset
 
-    name, _, config = recipe.data.removeprefix("hub:").partition(":")
-    try:
+        name, _, config = recipe.data.removeprefix("hub:").partition(":")
         with quiet_transformers():
             return [dict(row) for row in load_dataset(name, config or None, split="train")]
-    except Exception as error:
-        raise DataError(
-            f"{name} cannot be fetched from the hub: {first_line(error)}; for local data give "
-            "--set data=FOLDER"
-        ) from error
+    path = located_data(recipe.data, recipe.folder)
+    files = [path / f"train{ending}" for ending in SUFFIXES] if path.is_dir() else []
+    return read_rows(next(filter(Path.is_file, files), path))
 
 
 def training_documents(recipe: Recipe) -> list[Row]:
@@ -69,16 +64,6 @@ def identified(recipe: Recipe, rows: Iterable[Row] | None = None) -> Recipe:
     return replace(recipe, data_sha256=found)
 
 
-def training_file(recipe: Recipe) -> Path:
-    """The local file that the recipe trains on; a DataError if it is not there."""
-    path = located_data(recipe.data, recipe.folder)
-    files = [path / f"train{ending}" for ending in SUFFIXES] if path.is_dir() else [path]
-    for file in files:
-        if file.is_file() and file.name.endswith(SUFFIXES):
-            return file
-    raise DataError(f"There are no training data at {path}: no file ending in {SUFFIXES}.")
-
-
 def located_data(data: str, folder: Path | None) -> Path:
     """The path `data` of a recipe or study: beside its file in `folder`, else in the current."""
     path = Path(data).expanduser()
@@ -90,31 +75,18 @@ def located_data(data: str, folder: Path | None) -> Path:
     return beside
 
 
-def _is_jinja(template: str) -> bool:
-    """A template with `{{` or `{%` is one of Jinja, as lm-eval's are; others have `{field}`."""
-    return "{{" in template or "{%" in template
-
-
-def _fields(template: str) -> set[str]:
-    """The fields that a template needs; of one with a condition none."""
-    if not _is_jinja(template):
-        named = (name for _, name, _, _ in string.Formatter().parse(template) if name)
-        return {re.split(r"[.\[]", name)[0] for name in named}
-    if "{%" in template:
-        return set()
-    from jinja2 import meta
-    from lm_eval.utils import env
-
-    return meta.find_undeclared_variables(env.parse(template))
+def _fields(template: str) -> list[str]:
+    """The fields with which the `{…}` or `{{…}}` of a template begin; of a conditional one none."""
+    return [] if "{%" in template else re.findall(r"\{+\s*(\w+)", template)
 
 
 def _rendered(template: str, row: Row) -> str:
     """The text of a row; a LookupError for a value that would be trained on as a word."""
-    for name in sorted(_fields(template)):
+    for name in _fields(template):
         value = row.get(name, "")
         if value is None or (isinstance(value, float) and math.isnan(value)):
             raise LookupError(f"no value of {name}")
-    if not _is_jinja(template):
+    if "{{" not in template and "{%" not in template:  # else it is Jinja, as lm-eval's are
         return template.format(**row)
     from lm_eval.utils import apply_template
 

@@ -7,8 +7,9 @@ import logging
 import math
 import os
 import shutil
+import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
@@ -18,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from aurac.adapters import Adapter, check_base, load_adapter, save_adapter
+from aurac.adapters import Adapter, load_adapter, save_adapter
 from aurac.adapters.attach import peft_layers
 from aurac.adapters.export import check_free
-from aurac.errors import CheckpointError, DivergedError, RecipeError, RunFolderError
+from aurac.adapters.nesting import peft_alpha
+from aurac.errors import DivergedError, RecipeError, RunFolderError
 from aurac.files import sha256_json
 from aurac.models.base import LoadedBase, load_base
 from aurac.models.device import peak_memory, pick_device, pick_dtype, reset_peak_memory
@@ -37,7 +39,10 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback, TrainingArguments
 
 logger = logging.getLogger(__name__)
-START = "start_sha256"  # in a record: the cut that it goes on from
+CHECKPOINTING: dict[str, Any] = {
+    "gradient_checkpointing": True,
+    "gradient_checkpointing_kwargs": {"use_reentrant": False},
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,6 @@ class TrainingResult:
     """What a training run left behind."""
 
     adapter: Adapter  # as saved
-    folder: Path  # where it was saved
     losses: tuple[tuple[int, float], ...]  # (optimizer step, mean loss since the entry before)
     curve: dict[int, float]  # rank → loss of the validation examples, if any, after the last step
     seconds: float  # wall time of the optimizer steps, since the last interruption
@@ -57,7 +61,6 @@ def train(
     recipe: Recipe | str | Path,
     out: str | Path,
     *,
-    start: Adapter | None = None,
     device: str | None = None,
     force: bool = False,
     save_steps: int = 50,
@@ -73,7 +76,6 @@ def train(
     Args:
         recipe: A `Recipe`, the name of a built-in one, or a file.
         out: Folder of the adapter; it appears only when training has ended.
-        start: The cut that a recipe with `start` goes on from.
         device: As `aurac.models.device.pick_device`.
         force: Replace the adapter at `out`, and start over.
         save_steps: Write a trainer checkpoint, and measure the loss of the recipe's validation
@@ -85,12 +87,9 @@ def train(
 
     Raises:
         RecipeError, DataError, BaseModelError: See the parts.
-        CheckpointError: `start` is of another base, or is no plain LoRA of the recipe's modules.
         RunFolderError: `out` exists and `force` is false.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    if bool(recipe.start) != (start is not None):
-        raise RecipeError("a recipe with `start` goes on from an adapter: `aurac train --from`")
     folder = Path(out).expanduser()
     check_free(folder, force=force, instead="choose another folder or give --force")
     every = source_rows(recipe)
@@ -98,18 +97,18 @@ def train(
     place = pick_device(_own_device(device))
     dtype = str(pick_dtype(recipe.dtype, place, training=True)).removeprefix("torch.")
     loaded = load_base(recipe.base, dtype=dtype, device=place)
-    if start:
-        check_base(start, loaded.name, loaded.sha256)
     examples = _examples(recipe, rows, loaded)
-    made_by = [recipe.sha256, recipe.seed, loaded.sha256, start and start.sha256]
+    made_by = recipe.sha256, recipe.seed, loaded.sha256
     digest = sha256_json([*made_by, [*examples[0], *examples[1]]])
     scratch = folder.with_name(f"{folder.name}.{digest[:8]}.training")
     if force and is_main_process():
         shutil.rmtree(scratch, ignore_errors=True)
     arguments = _arguments(recipe, loaded, scratch, save_steps, report_to)
-    steps = StepCallback(folder.name, progress=progress and is_main_process())
-    with steps.watching(interrupts=not _distributed()):  # processes would stop at different steps
-        done = _trained(recipe, loaded, start, examples, arguments, [steps, *callbacks], folder)
+    arguments.disable_tqdm = not (progress and sys.stderr.isatty())
+    steps = StepCallback()
+    # Several processes would stop at different steps.
+    with nullcontext() if _distributed() else steps.saving_at_interrupts():
+        done = _trained(recipe, loaded, examples, arguments, [steps, *callbacks], folder)
     if is_main_process():
         save_adapter(done.adapter, folder, force=force)
         shutil.rmtree(scratch, ignore_errors=True)
@@ -119,7 +118,6 @@ def train(
 def _trained(
     recipe: Recipe,
     loaded: LoadedBase,
-    start: Adapter | None,
     examples: tuple[list[Example], list[Example]],  # to train on, held out
     arguments: TrainingArguments,
     callbacks: Sequence[TrainerCallback],
@@ -127,7 +125,7 @@ def _trained(
 ) -> TrainingResult:
     scratch = Path(arguments.output_dir)
     reset_peak_memory(loaded.device)
-    model, nested = build_model(recipe, loaded, start)
+    model, nested = build_model(recipe, loaded)
     pad = loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id or 0  # never attended to
     takes = signature(loaded.model.forward).parameters
     trainer = NestedTrainer(
@@ -158,7 +156,6 @@ def _trained(
     losses = tuple((int(row["step"]), float(row["loss"])) for row in log if "loss" in row)
     return TrainingResult(
         adapter,
-        folder,
         losses,
         curve=curve.losses,
         seconds=perf_counter() - began,
@@ -167,33 +164,24 @@ def _trained(
     )
 
 
-def is_trained(folder: Path, recipe: Recipe, start: Adapter | None = None) -> bool:
-    """Whether the adapter of a recipe, seed and cut is in a folder; one of another is refused."""
+def is_trained(folder: Path, recipe: Recipe) -> bool:
+    """Whether the adapter of a recipe and seed is in a folder; one of another is refused."""
     if not folder.exists():
         return False
     made_by = load_adapter(folder).recipe or {}
-    other = start and made_by.get(START) != start.sha256
-    if other or (made_by.get("sha256"), made_by.get("seed")) != (recipe.sha256, recipe.seed):
-        raise RunFolderError(f"{folder} was trained by another recipe or seed, or from another cut")
+    if (made_by.get("sha256"), made_by.get("seed")) != (recipe.sha256, recipe.seed):
+        raise RunFolderError(f"{folder} was trained by another recipe or seed")
     return True
 
 
 def _examples(
     recipe: Recipe, rows: list[Row], loaded: LoadedBase
 ) -> tuple[list[Example], list[Example]]:
-    """The examples that are trained on, and those that are held out; all fit the base."""
+    """The examples that are trained on, and those that are held out."""
     if (first := len(rows) - recipe.validation) < 1:
         raise RecipeError(f"validation = {recipe.validation} leaves none of {len(rows)} examples.")
     trained_on = tokenize(recipe, rows[:first], loaded.tokenizer)
     held_out = tokenize(recipe, rows[first:], loaded.tokenizer) if recipe.validation else []
-    longest = max(len(example["input_ids"]) for example in [*trained_on, *held_out])
-    config = loaded.model.config.get_text_config()
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and longest > positions:
-        raise RecipeError(
-            f"A training example has {longest} tokens, but the base {positions} positions: "
-            f"set max_tokens to {positions} at most."
-        )
     return trained_on, held_out
 
 
@@ -204,70 +192,40 @@ def newest_checkpoint(scratch: Path) -> str | None:
     return None if newest is None else str(newest)
 
 
-def build_model(
-    recipe: Recipe, loaded: LoadedBase, start: Adapter | None = None
-) -> tuple[Any, Nested]:
-    """Base + adapter (fresh or from a cut, in the base's dtype) + its P, in train mode."""
+def build_model(recipe: Recipe, loaded: LoadedBase) -> tuple[Any, Nested]:
+    """Base + fresh adapter in the base's dtype + its P, in train mode."""
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
     set_seed(recipe.seed)
     config = LoraConfig(
         r=recipe.rank,
-        # PEFT has α/r and α/√r; the rule `none` is α·R/R.
-        lora_alpha=recipe.alpha * recipe.rank if recipe.scaling == "none" else recipe.alpha,
+        lora_alpha=peft_alpha(recipe.scaling, recipe.alpha, recipe.rank),
         use_rslora=recipe.scaling == "sqrt",
         lora_dropout=recipe.dropout,
         target_modules=list(recipe.target_modules),
         bias="none",
         task_type="CAUSAL_LM",
     )
-    try:
-        with quiet_transformers():
-            model = get_peft_model(loaded.model, config, autocast_adapter_dtype=False)
-    except ValueError as error:
-        raise RecipeError(f"target_modules do not fit the base: {error}") from error
+    with quiet_transformers():
+        model = get_peft_model(loaded.model, config, autocast_adapter_dtype=False)
     if recipe.init == "reference":  # as the MatryoshkaLoRA research code draws it
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if ".lora_A." in name:
                     parameter.uniform_(-1 / math.sqrt(recipe.rank), 1 / math.sqrt(recipe.rank))
-    if start is not None:
-        _put(start, model)
-    if recipe.gradient_checkpointing:
-        # transformers 5.2x renamed the method; older releases of the range have the old name alone.
-        enable = getattr(model, "activation_checkpointing_enable", None)
-        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
-        model.enable_input_require_grads()
     model.train()
     nested = Nested(model, recipe.setup, recipe.scaling, recipe.alpha, recipe.accumulation)
-    cut = {START: start.sha256} if start else {}
     nested.note(
         base=loaded.name,
         base_sha256=loaded.sha256,
-        recipe=recipe.to_dict() | {"sha256": recipe.sha256, "dtype_used": loaded.dtype} | cut,
+        recipe=recipe.to_dict() | {"sha256": recipe.sha256, "dtype_used": loaded.dtype},
         seed=recipe.seed,
     )
     for module in recipe.target_modules:
         if not any(f".{name}".endswith(f".{module}") for name in peft_layers(model, "default")):
             logger.warning("no layer of the base is named like %s: it gets no adapter", module)
     return model, nested
-
-
-def _put(cut: Adapter, model: Any) -> None:
-    """Give a fresh adapter the factors of a cut, shared evenly, so that its update is the cut's."""
-    layers = peft_layers(model, "default")
-    if different := layers.keys() ^ cut.modules.keys():
-        raise CheckpointError(f"the recipe and adapter {cut.name!r} differ in {min(different)}")
-    factors = cut.modules.values()
-    if cut.extras or any(f.magnitude is not None or f.rank != cut.rank for f in factors):
-        kinds = "DoRA, whole modules or modules of several ranks"
-        raise CheckpointError(f"{cut.name!r} has {kinds}, which a recipe does not go on from")
-    for name, layer in layers.items():
-        f = cut.modules[name]
-        share = math.sqrt(f.scale(f.rank) / layer.scaling["default"])
-        layer.lora_A["default"].weight.data.copy_(f.A * share)
-        layer.lora_B["default"].weight.data.copy_(f.B * share)
 
 
 def _arguments(
@@ -279,8 +237,6 @@ def _arguments(
 ) -> TrainingArguments:
     from transformers import TrainingArguments
 
-    if 0 < recipe.steps <= recipe.warmup_steps:
-        logger.warning("no step has the full learning rate: warmup_steps is not below steps")
     arguments = TrainingArguments(
         output_dir=str(scratch),
         max_steps=recipe.steps or -1,
@@ -295,7 +251,7 @@ def _arguments(
         max_grad_norm=recipe.max_grad_norm,
         optim="adamw_torch" if loaded.device == "mps" else "adamw_torch_fused",
         seed=recipe.seed,
-        data_seed=recipe.seed + (2**32 if recipe.start else 0),  # not the order seen before
+        data_seed=recipe.seed,
         include_num_input_tokens_seen="non_padding",
         logging_steps=10,  # a loss is the mean over so many optimizer steps
         logging_nan_inf_filter=False,
@@ -308,7 +264,7 @@ def _arguments(
         dataloader_pin_memory=loaded.device.startswith("cuda"),
         ddp_find_unused_parameters=False,
         report_to=report_to,
-        disable_tqdm=True,
+        **(CHECKPOINTING if recipe.gradient_checkpointing else {}),
     )
     if arguments.n_gpu > 1:  # else the Trainer splits a batch over all devices that it sees
         arguments._n_gpu = 1

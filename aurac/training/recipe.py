@@ -13,7 +13,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
-from aurac.adapters import Adapter, Nesting
+from aurac.adapters import Nesting
 from aurac.adapters.methods import TrainingSetup, method_named
 from aurac.adapters.nesting import check_nested_ranks
 from aurac.errors import RecipeError
@@ -21,8 +21,6 @@ from aurac.files import sha256_json
 
 BUILT_IN = Path(__file__).parent / "recipes"
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-_PLAIN: dict[str, Any] = {"nested_ranks": (), "rank_weights": (), "dylora_probabilities": ()}
 
 Count = Annotated[int, Meta(ge=0)]
 Number = Annotated[int, Meta(ge=1)]
@@ -69,8 +67,6 @@ class Recipe:
         dtype: `auto`, `float32`, `bfloat16`, `float16` for base and adapter.
         gradient_checkpointing: Recompute activations in the backward pass.
         seed: Of the initialisation, the order of the data and DyLoRA's draws.
-        start: The factors at the beginning, where they are not drawn: `svd:HASH` or `prefix:HASH`,
-            that cut of an adapter whose recipe has this hash. `aurac train --from` sets it.
         method_options: Settings of the method's own, e.g. `{ranks_per_step: 2}` of `nested_loss`.
         folder: Folder of the file that names `data`; no setting, and no part of the recipe's hash.
     """
@@ -109,7 +105,6 @@ class Recipe:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     gradient_checkpointing: bool = False
     seed: Annotated[int, Meta(ge=0, lt=2**32)] = 42
-    start: str = ""
     method_options: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = field(default=None, compare=False)
 
@@ -118,10 +113,7 @@ class Recipe:
         method = method_named(self.method)
         ranks, options = self.nested_ranks, sorted(self.method_options.keys() - method.options)
         for wrong, reason in (
-            (
-                list(ranks) != sorted({r for r in ranks if r <= self.rank}),
-                f"nested_ranks = {ranks} must increase, up to rank = {self.rank} at most: set both",
-            ),
+            (max(ranks, default=0) > self.rank, f"nested_ranks = {ranks} are above rank: set both"),
             (options, f"{self.method} has no option {', '.join(options)}"),
             (bool(self.task) == bool(self.data), "give either task or data"),
             (self.steps and self.epochs != 1, "give either steps or epochs"),
@@ -147,7 +139,7 @@ class Recipe:
         """Plain values, as they are written into side-cars and results."""
         values = dataclasses.asdict(self)
         values.pop("folder")
-        for newer in ("method_options", "start", "validation", "data_sha256"):  # hashes stay
+        for newer in ("method_options", "validation", "data_sha256"):  # hashes stay
             if not values[newer]:
                 values.pop(newer)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
@@ -185,7 +177,7 @@ def load_recipe(source: str | Path, overrides: Mapping[str, object] | None = Non
         instead = f"did you mean {near[0]}?" if near else "`aurac train --list` names ours"
         raise RecipeError(f"{source} is no recipe file; {instead}")
     values = read_yaml(path)
-    given = _overrides(overrides or {})
+    given = {key: _override(key, value) for key, value in (overrides or {}).items()}
     for pair in (("task", "data"), ("steps", "epochs")):  # of the two the one that was typed
         if len(typed := [key for key in pair if key in given]) == 1:
             values = {key: v for key, v in values.items() if key not in pair or key in typed}
@@ -195,18 +187,10 @@ def load_recipe(source: str | Path, overrides: Mapping[str, object] | None = Non
     return dataclasses.replace(recipe, folder=path.parent)
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002
-        keys = [key.value for key, _ in node.value]
-        if twice := {str(key) for key in keys if keys.count(key) > 1}:
-            raise yaml.YAMLError(f"{', '.join(twice)} twice{node.start_mark}")
-        return super().construct_mapping(node, deep)
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; a RecipeError where there is none, or one with a key twice."""
+    """The mapping in a YAML file; a RecipeError where there is none."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - it is safe
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise RecipeError(f"{path} cannot be read: {error}") from error
     if not isinstance(values, dict):
@@ -214,21 +198,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _overrides(given: Mapping[str, object]) -> dict[str, Any]:
-    return {k: _override(k, v) if isinstance(v, str) else v for k, v in given.items()}
-
-
-def _override(key: str, text: str) -> Any:
+def _override(key: str, text: object) -> object:
     """The value of `--set key=text` in YAML; a text or a list need no quotes or brackets."""
     hint = SETTINGS.get(key)
-    if hint is str:
+    if not isinstance(text, str) or hint is str:
         return text
     if get_origin(hint) is tuple and not text.lstrip().startswith(("[", "-")):
         text = f"[{text}]"
-    try:
-        return yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
-        raise RecipeError(f"{key}={text} is not a YAML value.") from error
+    return yaml.safe_load(text)
 
 
 def make_recipe(values: Mapping[str, object], where: str = "recipe") -> Recipe:
@@ -249,33 +226,10 @@ def make_recipe(values: Mapping[str, object], where: str = "recipe") -> Recipe:
         raise RecipeError(f"{where}: {reason.replace('`', '')}") from error
 
 
-def recorded_recipe(adapter: Adapter) -> Recipe:
-    """The recipe that an adapter was trained with; a RecipeError where none is recorded."""
-    if adapter.recipe is None:
-        raise RecipeError(f"adapter {adapter.name!r} records no recipe: name one")
-    known = {key: value for key, value in adapter.recipe.items() if key in SETTINGS}
-    return make_recipe({**known, "seed": adapter.seed}, where=f"the recipe of {adapter.name!r}")
-
-
-def tails(
-    recipe: Recipe, basis: str, ranks: Sequence[int], overrides: Mapping[str, object]
-) -> list[tuple[str, Recipe]]:
-    """How cuts of an adapter of `recipe` are trained on as plain LoRA, as (label, recipe).
-
-    With basis `svd` this is Cont-Squeeze of LoRA-Squeeze (arXiv 2602.10993). The optimizer and its
-    warm-up begin anew, and the examples come in another order.
-    """
-    fresh = {"method": "lora", "dylora_update": "prefix", "method_options": {}, "epochs": 1.0}
-    start = {**_PLAIN, "start": f"{basis}:{recipe.sha256}"}
-    other = {"data_sha256": ""} if {"task", "data"} & overrides.keys() else {}
-    values = recipe.to_dict() | fresh | start | other | _overrides(overrides)
-    tail = dataclasses.replace(make_recipe(values), folder=recipe.folder)
-    return family_members(tail, ranks)
-
-
-def family_members(recipe: Recipe, ranks: Sequence[int]) -> list[tuple[str, Recipe]]:
-    """The recipe once for each rank as (label such as `r4`, recipe), nested ranks left out."""
-    return [
-        (f"r{rank}", dataclasses.replace(recipe, rank=rank, **_PLAIN))
+def family_members(recipe: Recipe, ranks: Sequence[int]) -> dict[str, Recipe]:
+    """The folder of each rank, such as `r4`, and its recipe, which has no nested ranks."""
+    plain: dict[str, Any] = {"nested_ranks": (), "rank_weights": (), "dylora_probabilities": ()}
+    return {
+        f"r{rank}": dataclasses.replace(recipe, rank=rank, **plain)
         for rank in check_nested_ranks(sorted(ranks))
-    ]
+    }

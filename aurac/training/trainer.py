@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 from collections.abc import Iterator, Sequence
@@ -10,14 +11,13 @@ from threading import current_thread, main_thread
 from typing import Any
 
 import torch
-from rich import progress as rich_progress
-from rich.console import Console
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
 from aurac.errors import DivergedError
 from aurac.training.nested import Nested
 
+logger = logging.getLogger(__name__)
 Example = dict[str, list[int]]
 
 
@@ -93,73 +93,47 @@ class NestedTrainer(Trainer):
 
 
 class StepCallback(TrainerCallback):
-    """Shows the steps, logs, evaluates and saves together, and stops a diverged training."""
+    """Logs, evaluates and saves together, and stops a training that diverges or is interrupted."""
 
-    def __init__(self, label: str, *, progress: bool) -> None:
-        console, text = Console(stderr=True), rich_progress.TextColumn("{task.description}")
-        self._bar = rich_progress.Progress(
-            *(text, rich_progress.BarColumn(20), rich_progress.MofNCompleteColumn()),
-            *(rich_progress.TextColumn("steps,"), rich_progress.TimeRemainingColumn()),
-            rich_progress.TextColumn("left"),
-            console=console,
-            disable=not (progress and console.is_terminal),
-            transient=True,
-        )
-        self._label, self._loss, self._interrupted = label, "", False
-        self._task = self._bar.add_task(label, total=None)
+    interrupted = False
 
     @contextmanager
-    def watching(self, *, interrupts: bool) -> Iterator[None]:
-        """Show the bar; with `interrupts` Ctrl-C saves after the step, and a second stops at once.
+    def saving_at_interrupts(self) -> Iterator[None]:
+        """Ctrl-C saves after the step that is being done, and a second one stops at once.
 
         Where Ctrl-C does not do what is usual in Python, it is left as it is.
         """
         usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        if caught := interrupts and usual and current_thread() is main_thread():
-            signal.signal(signal.SIGINT, self._interrupt)
+        if not usual or current_thread() is not main_thread():
+            yield
+            return
+        signal.signal(signal.SIGINT, self._interrupt)
         try:
-            with self._bar:
-                yield
+            yield
         finally:
-            if caught:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _interrupt(self, *_: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        self._interrupted, self._label = True, "stopping after this step"
-        self._bar.update(self._task, description=self._label)
-
-    def _show(self, state: Any, what: str = "") -> None:
-        steps = {"completed": state.global_step, "total": state.max_steps}
-        self._bar.update(self._task, description=f"{self._label}{self._loss}{what}", **steps)
-
-    def on_prediction_step(self, args: Any, state: Any, control: Any, **_: object) -> None:
-        """Say why no step is being done."""
-        self._show(state, ": validation")
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: object) -> None:
-        """The first after a checkpoint is not step 1."""
-        self._show(state)
+        self.interrupted = True
+        logger.warning("stopping after this step")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
         """Log the last step; no checkpoint of it, for resumed the Trainer would make one more."""
         last = state.global_step >= state.max_steps
         control.should_evaluate |= args.do_eval and (control.should_save or last)
-        control.should_save = (control.should_save or self._interrupted) and not last
+        control.should_save = (control.should_save or self.interrupted) and not last
         control.should_log |= control.should_save or last
 
     def on_save(self, args: Any, state: Any, control: Any, **_: object) -> None:
         """A checkpoint is whole."""
-        if self._interrupted:
+        if self.interrupted:
             raise KeyboardInterrupt
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: object) -> None:
         """DivergedError where a mean loss is no number; nothing of it is saved."""
-        if "loss" not in (logs or {}):
-            return
-        if not math.isfinite(loss := logs["loss"]):
+        if not math.isfinite(loss := logs.get("loss", 0.0)):
             raise DivergedError(
                 f"The training diverged: its loss is {loss} at step {state.global_step}; "
                 "lower learning_rate, or use dtype float32."
             )
-        self._loss = f", loss {loss:.3g}"

@@ -1,207 +1,128 @@
-"""The page of the study and its appendix: every number and every verdict comes from a claim."""
+"""Writes the page of the study, its tables and its figure: no number of them is written by hand."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from aurac.curves import numbers
-from scripts.small_ranks import base, claims, figures, tables
-from scripts.small_ranks.base import ASKED, FRESH, OLD
-from scripts.small_ranks.claims import EACH, TRAINED, Asked, Claim, verdict
+from aurac.show.charts import COLOURS, MARKERS, styled
+from scripts.small_ranks import claims, outcomes
+from scripts.small_ranks.outcomes import ASKED, FOLDER, TASKS, WAYS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-ALONE, ABSENT = "word problems", "not there yet"
-PAYS = 0.02  # the gain that would pay for another way of training, as study.yaml says
-SAID, KINDS = ASKED["said"], ASKED["kinds"]
-Known = dict[Asked, "Claim | None"]
-Accuracies = dict[tuple[str, base.Way, str], Claim]
+    from aurac.stats.estimate import Estimate
+    from scripts.small_ranks.claims import Asked, Claim
+
+Accuracies = dict[tuple[str, str, str, str], "Claim"]
+TEST = claims.Asked("test", "nested", "lora", "both", "1 to 8")
 
 
-def main(out: Path = base.FOLDER) -> None:
+def main(out: Path = FOLDER) -> None:
     """Write every file of the page below a folder."""
-    stored = base.read()
-    answers, accuracies = claims.answers(stored), claims.accuracies(stored)
-    frames = {
-        "differences": tables.differences(stored, answers),
-        "accuracies": tables.accuracies(stored, accuracies),
-        "factors": tables.factors(stored),
-        "trials": tables.trials(),
-        "trainings": tables.trainings(),
-        "there": tables.there(stored),
-    }
+    stored = outcomes.read()
+    by_value, by_text = (claims.differences(stored, grade) for grade in outcomes.GRADES)
+    accuracies = claims.accuracies(stored)
     for name in ("tables", "figures"):
         (out / name).mkdir(parents=True, exist_ok=True)
-    for name, frame in frames.items():
-        frame.to_csv(out / f"tables/{name}.csv", index=False, float_format="%.6g")
-    texts = {
-        "README": page(stored, {each: answers.get(each) for each in claims.asked()}, accuracies),
-        "appendix": appendix(frames),
+    tables = {
+        "differences": difference_table(by_value, by_text),
+        "accuracies": accuracy_table(stored, accuracies),
     }
-    for name, said in texts.items():
-        text = Path(__file__).with_name(f"{name.lower()}.md").read_text(encoding="utf-8")
-        (out / f"{name}.md").write_text(text.format(**said), encoding="utf-8")
-    figures.draw(accuracies, out / "figures/accuracy.png")
-
-
-def page(stored: base.Stored, known: Known, accuracies: Accuracies) -> dict[str, Any]:
-    """What stands in the places of readme.md; `n` and `v` have every difference by its names."""
-    test = known[Asked("test", *claims.DECLARED)]
-    tasks = "both" if known[Asked("explored", "with P", "eight")] else ALONE
-    own, fitted = (known[Asked("first", *pair)] for pair in KINDS["first"]["pairs"][:2])
-    sides = [(base.WAYS[name], "1 to 8") for name in claims.DECLARED]
-    theirs = known[Asked("explored", "without P", "eight", tasks)]
-    way = "nested" if verdict(test) == "better" else "lora"
-    each = {rank: known[Asked("rank", "each", way, ALONE, rank)] for rank in EACH}
-    beaten = [rank for rank, found in each.items() if verdict(found) == "better"]
-    cut = [rank for rank in EACH if rank not in beaten]
-    closest = max(cut or EACH, key=lambda rank: c.value if (c := each[rank]) else -1)
-    lost = [f"{inline(known[Asked('loss', way, way, 'both', r)])} at {r}" for r in EACH[::-1]]
-    searched = [r for r in EACH if (ALONE, base.WAYS["searched"], r) in accuracies]
-    fresh = f"{len(claims.fresh_seeds(stored))} of {len(FRESH)} seeds"
-    sets = claims.fresh_sets(stored)
-    explored = [asked for asked, found in known.items() if found and asked.kind == "explored"]
-    return {
-        "n": {"/".join(asked): inline(found) for asked, found in known.items()},
-        "v": {"/".join(asked): SAID[verdict(found)] for asked, found in known.items()},
-        "cut": numbers.listed(cut).replace("and", "or"),
-        "beaten": shown_better(known, way, cut),
-        "closest": closest,
-        "gained": f"{inline(each[closest])}: {ASKED['decided'][verdict(each[closest])]}",
-        "first": {"lora": "plain LoRA", "nested": "MatryoshkaLoRA"}[way],
-        "because": {"lora": ": it needs no special training, nor labelled examples"}.get(way, ""),
-        "lost": numbers.listed(lost),
-        "nested": SAID[verdict(test or own)],
-        "pays": "does not exclude"
-        if any(c and c.high >= PAYS for c in (own, fitted))
-        else "excludes",
-        "alone": f"rank {numbers.listed(beaten)}".replace("and", "or") if beaten else "no rank",
-        "at_ranks": at_ranks({rank: each[rank] for rank in beaten or EACH}),
-        "each_seeds": len(found.seeds) if (found := each["1"]) else 0,
-        "at_a_rank": sum(
-            found is not None for asked, found in known.items() if asked.kind == "rank"
-        ),
-        "declared": tables.shown(declared(known, fresh)),
-        "test": f"On the fresh seeds MatryoshkaLoRA {SAID[verdict(test)]}: {inline(test)}."
-        if test
-        else f"Of the test {sum(map(len, sets))} of {len(sets) * len(FRESH)} trainings are done; "
-        "none is compared before all are.",
-        "power": numbers.percent(claims.power(stored)),
-        "by_text": inline(
-            claims.claim(stored, sides, "both", "text", family=KINDS["first"]["family"])
-        ),
-        "by_rank": tables.shown(by_rank(known, accuracies)),
-        "paper_tasks": "both tasks" if tasks == "both" else f"the {ALONE}",
-        "paper": tables.shown(paper(known, tasks)),
-        "family": KINDS["explored"]["family"],
-        "pairs": len({asked[1:3] for asked in explored}),
-        "paper_seeds": len(theirs.seeds) if theirs else 0,
-        "paper_said": SAID[verdict(theirs)],
-        "rate": base.rate("dylora_eight").strip(" ()"),
-        "base": numbers.percent(stored.base["aurac_word_problems"][0].mean()),
-        "searched": f" (rank {numbers.listed(searched)}: its own, too)" if searched else "",
+    for name, table in tables.items():
+        table.to_csv(out / f"tables/{name}.csv", index=False, float_format="%.6g")
+    draw(accuracies, out / "figures/accuracy.png")
+    template = Path(__file__).with_name("readme.md").read_text(encoding="utf-8")
+    known = {"/".join(key): each for key, each in by_value.items()}
+    places = {
+        "n": {key: _interval(each.found) for key, each in known.items()},
+        "p": {key: _interval(each.found, " points") for key, each in known.items()},
+        "s": {key: ASKED["said"][each.word] for key, each in known.items()},
+        "a": {"/".join(key): numbers.percent(each[0].value) for key, each in accuracies.items()},
+        "excluded": numbers.upper(by_value[TEST].found.high),
+        "by_text": _interval(by_text[TEST].found, " points"),
+        "by_template": _interval(by_value[TEST].by_template).partition(" ")[2],
     }
+    (out / "README.md").write_text(template.format(**places), encoding="utf-8")
 
 
-def shown_better(known: Known, way: str, ranks: list[str]) -> str:
-    """The ways that are shown to be better than one at some of the ranks."""
-    said = []
-    for a, b in KINDS["rank"]["pairs"]:
-        for rank in ranks if b == way else ():
-            both, alone = (known[Asked("rank", a, b, tasks, rank)] for tasks in ("both", ALONE))
-            if verdict(found := both or alone) == "better":
-                name = f"{tables.method(base.WAYS[a].recipe)} ({tables.cut(base.WAYS[a])})"
-                said.append(f"{name} at rank {rank} ({inline(found)})")
-    return f"{f'only {numbers.listed(said)}' if said else 'nothing'} is shown to be better"
+def _interval(found: Estimate, unit: str = "") -> str:
+    return numbers.interval(found.value, found.low, found.high, unit)
 
 
-def at_ranks(each: Mapping[str, Claim | None]) -> str:
-    """What is shown of a way at each rank, ranks of one verdict together."""
-    said = []
-    for word, text in SAID.items():
-        ranks = [f"{rank} ({inline(c)})" for rank, c in each.items() if verdict(c) == word]
-        said += [f"{text} at rank {numbers.listed(ranks)}"] if ranks else []
-    return numbers.listed(said)
+def _columns(name: str, found: Estimate) -> dict[str, float]:
+    """A mean and its interval in points, as three columns."""
+    ends = {name: found.value, f"{name} low": found.low, f"{name} high": found.high}
+    return {column: 100 * number for column, number in ends.items()}
 
 
-def declared(known: Known, fresh: str) -> pd.DataFrame:
-    """The declared comparisons: the test, what was known of it, of both the estimate; the first."""
-    rows: list[dict[str, Any]] = []
-    for seeds, other, kind, *pair in ASKED["declared"]:
-        claim = known[Asked(kind, *pair)]
-        row = {"seeds": seeds, "against": other, "family": KINDS[kind]["family"]}
-        row["points [95 %]"] = ends(claim) or fresh
-        row["bootstrap"] = numbers.interval(0, *claim.drawn)[4:] if claim else numbers.NONE
-        rows.append(row | {"p": claim and claim.p, "MatryoshkaLoRA is": verdict(claim)})
-    return pd.DataFrame(rows if rows[0]["p"] else [*rows[:2], *rows[3:]])
-
-
-def by_rank(known: Known, accuracies: Accuracies) -> pd.DataFrame:
-    """Accuracies, with the intervals of the main differences."""
+def difference_table(
+    by_value: Mapping[Asked, Claim], by_text: Mapping[Asked, Claim]
+) -> pd.DataFrame:
+    """Every difference, by question and by template, and with MAWPS by the text of equations."""
     rows = []
-    for tasks, scale, name, way in ASKED["main"]:
-        found: dict[str, Claim | None] = {}
-        for rank in (*EACH, TRAINED):
-            if isinstance(way, str):
-                found[rank] = accuracies.get((tasks, base.WAYS[way], rank))
-            elif rank in EACH:
-                found[rank] = known[Asked("rank", way[0], way[1], tasks, rank)]
-        if there := [claim for claim in found.values() if claim]:
-            row = {"tasks": tasks, "scale": scale, " ": name, "seeds": str(len(there[0].seeds))}
-            parts = 1 if isinstance(way, str) else 3  # without its interval, or with it
-            rows.append(row | {r: " ".join(ends(c).split()[:parts]) for r, c in found.items()})
+    for key, known in by_value.items():
+        row: dict[str, Any] = key._asdict() | {"a": WAYS[key.a].label, "b": WAYS[key.b].label}
+        row |= {"seeds": known.named_seeds, **_columns("points", known.found)}
+        row |= {"p": known.found.p, "a is": known.word}
+        row |= _columns("by template", known.by_template)
+        row |= _columns("by text", by_text[key].found) if key.tasks != "word problems" else {}
+        rows.append(row | {"of each seed": ", ".join(map(numbers.percent, known.each))})
     return pd.DataFrame(rows)
 
 
-def paper(known: Known, tasks: str) -> pd.DataFrame:
-    """The comparisons of the paper on its axes."""
-    rows = []
-    for name, (a, b) in ASKED["paper"]:
-        row = {"MatryoshkaLoRA": f"{name}{base.rate(base.WAYS[a].recipe)}"}
-        for over in KINDS["explored"]["ranks"]:
-            claim = known[Asked("explored", a, b, tasks, over)]
-            row[over] = f"{ends(claim)} {verdict(claim)}"
+def accuracy_table(of: outcomes.Outcomes, accuracies: Accuracies) -> pd.DataFrame:
+    """Accuracy at each rank and AURAC of every way; of a fitted scale the factors' mean."""
+    tasks = {title: task for task, title in TASKS.items()}
+    rows: list[dict[str, Any]] = [
+        {"tasks": title, "way": "the base alone", "ranks": "0", "accuracy": 100 * of.base[task]}
+        for title, task in tasks.items()
+    ]
+    for (scope, way, ranks, seeds), known in accuracies.items():
+        row: dict[str, Any] = {
+            "tasks": scope,
+            "way": WAYS[way].label,
+            "ranks": ranks,
+            "seeds": seeds,
+        }
+        row |= _columns("accuracy", known.found)
+        factors = of.factors.get((tasks.get(scope, ""), way), {})
+        if ranks.isdigit() and factors:
+            row["factor"] = np.exp(np.mean(np.log(factors[int(ranks)])))
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def ends(found: Claim | None) -> str:
-    """A value with its interval in points."""
-    return "" if found is None else numbers.interval(found.value, found.low, found.high)
-
-
-def inline(found: Claim | None) -> str:
-    """The same in the text of a page."""
-    return ends(found).replace("[", "\\[").replace("]", "\\]") or ABSENT
-
-
-def appendix(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    """What stands in the places of appendix.md."""
-    every, known, trainings = (frames[x] for x in ("differences", "accuracies", "trainings"))
-    about = ("tasks", "a", "b", "ranks", "seeds", "points", "bootstrap", "p", "a is", "by text")
-    pairs, both = every["kind"] + every["a"] + every["b"], every["tasks"] == "both"
-    widest = every[both | ~pairs.isin(pairs[both])]  # each task's rows are in the CSV file
-    kinds = dict(iter(widest.groupby("kind")))
-    area = known[known["ranks"] == "1 to 8"].drop(columns="ranks")
-    wide = tables.pivot(known[known["ranks"] != "1 to 8"], "ranks", "value").merge(area, "left")
-    ways = ("tasks", "method", "cut", "seeds", "0", *EACH, TRAINED, "value", "text", "result")
-    tokens = trainings["tokens"][trainings["seed"] == OLD[0]].unique()
-    first = every[every["kind"] == "first"]
-    return {
-        "draws": claims.DRAWS,
-        "first": tables.shown(first, *about, "of each seed"),
-        "explored": tables.shown(kinds["explored"], *about),
-        "family": KINDS["explored"]["family"],
-        "pairs": len(kinds["explored"][["a", "b"]].drop_duplicates()),
-        "ranks": tables.shown(kinds["rank"], *about),
-        "losses": tables.shown(kinds["loss"], "tasks", "a", "ranks", "seeds", "points"),
-        "accuracies": tables.shown(wide, *ways),
-        "factors": tables.shown(frames["factors"]),
-        "trials": tables.shown(tables.pivot(frames["trials"], "rate", "AURAC")),
-        "tokens": " and ".join(sorted(f"{count:,}" for count in tokens)),
-        "there": tables.shown(frames["there"]),
-    }
+def draw(accuracies: Accuracies, path: Path) -> None:
+    """Accuracy against rank on each task, with 95 % intervals, of the old seeds."""
+    every = (*claims.RANKS, claims.TRAINED)
+    with styled():
+        figure = Figure(figsize=(8.4, 4.6), layout="constrained")
+        for ax, task in zip(figure.subplots(1, 2, sharey=True), TASKS.values(), strict=True):
+            for at, (way, text, colour, dashes) in enumerate(ASKED["lines"]):
+                found = {
+                    int(ranks): known.found
+                    for (tasks, name, ranks, _), known in accuracies.items()
+                    if (tasks, name) == (task, way) and ranks in every
+                    if known.seeds[-1] in claims.OLD
+                }
+                if found:
+                    value, low, high = 100 * np.array([each[:3] for each in found.values()]).T
+                    look = {"color": COLOURS[colour], "marker": MARKERS[colour], "ls": dashes}
+                    beside = [rank * 1.03 ** (at - 2.5) for rank in found]  # bars lie apart
+                    around = [value - low, high - value]
+                    ax.errorbar(beside, value, around, label=text, elinewidth=0.8, **look)
+            ax.set_xscale("log", base=2)
+            ax.set_xticks([*map(int, every)], [*every])
+            ax.set_xlabel("Rank")
+            ax.set_title(f"{task[0].upper()}{task[1:]}")
+        figure.axes[0].set_ylabel("Accuracy (%)")
+        named = figure.axes[0].get_legend_handles_labels()
+        figure.legend(*named, loc="outside lower center", ncols=2, handlelength=4)
+        figure.savefig(path, metadata={"Software": None})

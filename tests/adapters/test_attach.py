@@ -1,53 +1,24 @@
-"""The live model against a dense fp64 oracle, and the base that it leaves behind.
+"""What an adapter on a live model refuses, and the base that it leaves behind.
 
-Every kind of adapter, and plain PEFT, are in test_matrix.py.
+Its numbers are in test_matrix.py.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import replace
 
 import pytest
 import torch
-from support.adapters import dense, logits, random_adapter, tiny_gpt2, tiny_llama
+from support.adapters import logits, random_adapter, tiny_gpt2, tiny_llama
 
-from aurac.adapters import Nesting, attach, check_fits, prepare
+from aurac.adapters import attach, check_fits, prepare
 from aurac.errors import CheckpointError, RankError, UsageError
 
-NESTED = Nesting("matryoshka", (1, 2, 4, 8))
-GPT2_TARGETS = ["c_attn", "c_proj", "c_fc"]
-MODELS = {"llama": (tiny_llama, None), "gpt2": (tiny_gpt2, GPT2_TARGETS)}
 
-
-def on(family, dtype=torch.float32, **fields):
-    build, names = MODELS[family]
-    base = build(dtype)
-    adapter = random_adapter(base, 8, names=names, nesting=NESTED, dtype=dtype, **fields)
-    if family == "gpt2":
-        adapter = replace(adapter, peft_config={"fan_in_fan_out": True, "task_type": "CAUSAL_LM"})
-    return base, adapter, build
-
-
-@pytest.mark.parametrize("family", MODELS)
-@pytest.mark.parametrize("rule", ["none", "rank", "sqrt"])
-def test_each_rank_is_the_dense_oracle(family, rule):
-    base, adapter, build = on(family, torch.float64, rule=rule, alpha=1.5)
-    plain = logits(base)
-    with attach(base, prepare(adapter, "prefix", "rule")) as live:
-        for r in (1, 2, 5, 8):
-            live.set_rank(r)
-            s = {"none": 1.5, "rank": 1.5 / r, "sqrt": 1.5 / math.sqrt(r)}[rule]
-            updates = {n: s * f.B[:, :r] @ f.A[:r] for n, f in adapter.modules.items()}
-            oracle = logits(dense(build(torch.float64), updates))
-            torch.testing.assert_close(logits(live.model), oracle, rtol=1e-11, atol=1e-11)
-            assert not torch.allclose(oracle, plain, atol=1e-3)
-
-
-@pytest.mark.parametrize("family", MODELS)
-def test_removal_leaves_the_base_as_it_was(family):
-    base, adapter, _ = on(family)
+def test_removal_leaves_the_base_as_it_was():
+    base = tiny_llama()
+    adapter = random_adapter(base, 8)
     base.lm_head.requires_grad_(False)
     twin = copy.deepcopy(base)
     weights = list(base.parameters())
@@ -82,7 +53,8 @@ def test_removal_leaves_the_base_as_it_was(family):
 
 
 def test_an_adapter_of_another_base():
-    base, adapter, _ = on("llama")
+    base = tiny_llama()
+    adapter = random_adapter(base, 8)
     with pytest.raises(
         CheckpointError,
         match=r"'random' .* 32 in and 32 out for model\.layers\.0.* where base .*has nothing",

@@ -11,6 +11,7 @@ from peft.tuners.lora.config import CordaConfig
 from peft.tuners.lora.corda import preprocess_corda
 from support.adapters import (
     edit,
+    edit_tensors,
     load_with_peft,
     logits,
     randomise,
@@ -30,23 +31,36 @@ FIELDS = [
     *("layer_replication", "arrow_config", "kasa_config", "velora_config", "monteclora_config"),
     "megatron_config",
 ]
-INITS = ["pissa", "pissa_niter_4", "olora", "corda", "lora_ga", "mica", "loftq"]
-TYPES = ["ADALORA", "LOHA", "VERA", "LN_TUNING", "PREFIX_TUNING"]
+KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("changes", "message"),
     [
-        *((field, True, f"sets {field}") for field in FIELDS),
-        *(("init_lora_weights", init, f"'{init}', which changes the base") for init in INITS),
-        *(("peft_type", kind, f"of PEFT's type {kind}, and only LORA") for kind in TYPES),
+        *(({field: True}, f"sets {field}") for field in FIELDS),
+        ({"init_lora_weights": "pissa_niter_4"}, "'pissa_niter_4', which changes the base"),
+        ({"peft_type": "ADALORA"}, "of PEFT's type ADALORA, and only LORA"),
+        ({"r": 3}, "whose rank is 3 by its config"),
+        ({"use_dora": True}, "lacks its factors or magnitudes"),
+        ({"r": 0}, "r`"),
+        ({"rank_pattern": {"q_proj": "4"}}, "rank_pattern"),
+        (lambda t: t.update({KEY: t[KEY][:3].clone()}), "whose rank is 4"),
+        (lambda t: t.update({KEY: t[KEY].to(torch.int32)}), "int32"),
+        (lambda t: t[KEY].__setitem__((0, 0), float("nan")), "NaN or infinite"),
+        (lambda t: t.update({KEY: torch.zeros(4, 0)}), "is empty"),
+        (lambda t: t.update({"foreign": torch.ones(1)}), "'foreign' that PEFT does not write"),
+        (lambda t: t.update({KEY: t[KEY].reshape(4, -1, 1, 1)}), "not .* of a linear layer"),
+        (lambda t: t.update({KEY.replace("A.weight", "B.bias"): torch.ones(32)}), "does not fit"),
     ],
 )
-def test_what_cannot_be_cut_is_refused(field, value, said, tmp_path):
+def test_what_cannot_be_cut_is_refused(tmp_path, changes, message):
     save_with_peft(tiny_llama(), tmp_path, **LORA)
-    edit(tmp_path / "adapter_config.json", **{field: value})
-    with pytest.raises(CheckpointError, match=said):
-        load_adapter(tmp_path)
+    if isinstance(changes, dict):
+        edit(tmp_path / "adapter_config.json", **changes)
+    else:
+        edit_tensors(tmp_path / "adapter_model.safetensors", changes)
+    with pytest.raises(CheckpointError, match=message):
+        attach(tiny_llama(), prepare(load_adapter(tmp_path))).__enter__()
 
 
 def test_every_field_of_lora_config_is_decided():

@@ -79,21 +79,6 @@ def test_the_base_that_config_and_side_car_name(tmp_path, config, sidecar, taken
     assert load_adapter(cut).base == taken
 
 
-def test_the_cached_folder_of_a_packaged_base_is_that_base(tmp_path, monkeypatch):
-    """An adapter that PEFT trained on the folder of a packaged base goes with those of the zoo."""
-    monkeypatch.setenv("AURAC_CACHE", str(tmp_path / "cache"))
-    folder = saved(tmp_path / "x")
-    (folder / "aurac.json").unlink()
-    place = tmp_path / "cache" / "bases" / f"{DEFAULT_BASE}-1"
-    edit(folder / CONFIG, base_model_name_or_path=str(place))
-    adapter = load_adapter(folder)
-    assert adapter.base == DEFAULT_BASE
-    cut = save_adapter(truncate(adapter, 1), tmp_path / "cut")
-    named = LoraConfig.from_pretrained(str(cut)).base_model_name_or_path
-    assert named == str(place)  # not the hub's model, whose weights are others
-    assert load_adapter(cut).base == DEFAULT_BASE
-
-
 @pytest.mark.parametrize(
     ("base", "fields"),
     [

@@ -55,6 +55,9 @@ def test_each_rescale_is_its_formula(r):
         expected = f.B[:, :r] @ torch.diag(diagonal) @ f.A[:r]
         cut = truncate(a, r, basis="prefix", rescale=rescale, factors={r: 0.5})
         torch.testing.assert_close(update(cut), expected, rtol=1e-13, atol=1e-14)
+    for rule, s in (("none", 2), ("rank", 2 / r), ("sqrt", 2 / math.sqrt(r))):
+        cut = truncate(one_module(rule=rule), r, basis="prefix", rescale="rule")
+        torch.testing.assert_close(update(cut), s * f.B[:, :r] @ f.A[:r])
     with pytest.raises(UsageError, match="needs a factor for rank 4"):
         truncate(a, 4, rescale="fit", factors={3: 0.5})
 

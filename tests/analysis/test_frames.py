@@ -254,8 +254,3 @@ def test_levels_change_the_intervals_of_scores_and_pairs():
         assert (w.low < n.low).all()
         assert (w.high > n.high).all()
     assert (wide.points.loss_bound.dropna() == narrow.points.loss_bound.dropna()).all()
-
-
-def test_no_task_has_the_name_of_the_mean():
-    with pytest.raises(UsageError, match="mean over tasks"):
-        analyse([made(task=MEAN)])

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from aurac.analysis import Question, analyse
 from aurac.analysis.gather import difference, gather
@@ -79,6 +80,48 @@ def test_seeds_are_paired_by_seed_and_never_by_place(left, right, arms):
         first = np.mean(means[0]) - np.mean(means[2])
         assert [c.seed for c in (*a.curves, *b.curves)] == [1, 2, 1, 2]
         assert parts.seeds[0].means[0] == pytest.approx(first)
+
+
+def test_two_arms_of_seeds_share_the_degrees_that_welch_adds():
+    """By hand: examples, and an arm of each recipe with its share; both ranks score alike."""
+    n, shares = 40, {"a": (0.9, 0.6, 0.7), "b": (0.2, 0.5, 0.3)}
+    outcomes = {
+        name: np.array([np.roll(np.arange(n) < share * n, at) for at, share in enumerate(some)])
+        for name, some in shares.items()
+    }
+    rows = [row.astype(float) for name in "ab" for row in outcomes[name]]
+    curves = [
+        Curve.from_outcomes([1, 2], [row, row], adapter="aaabbb"[at], seed=at, task="t")
+        for at, row in enumerate(rows)
+    ]
+    further = np.append(np.mean(rows[:3], axis=0) - np.mean(rows[3:], axis=0), -1.0)
+    spread, arms = further.var(ddof=1) / (n + 1), []
+    for some in (np.array(rows[:3]), np.array(rows[3:])):
+        means = some.mean(axis=1)
+        rest = some - some.mean(axis=0) - means[:, None] + means.mean()
+        spread -= (rest**2).sum() / (1 - 1 / n) / (n**2 * 3 * 2)
+        arms.append((means.var(ddof=1) + 1 / (12 * n**2)) / 3)
+    welch = sum(arms) ** 2 / sum(v**2 / 2 for v in arms)
+    df = 2 + (welch - 2) / 3
+    assert 2.2 < df < 3
+    squares = spread * stats.t.ppf(0.975, n) ** 2
+    squares += sum(v * stats.t.ppf(0.975, df) ** 2 for v in arms)
+    pair = analyse(curves).pairs.iloc[0]
+    assert (pair.a, pair.low) == ("a", pytest.approx(further.mean() - np.sqrt(squares)))
+
+
+def test_the_interval_of_clusters_of_one_size_is_students_of_their_means():
+    """With a further cluster of their size at each end; by single examples it is shorter."""
+    curve = made("a", clusters=tuple(str(at // 4) for at in range(20)))
+    outcomes = np.repeat([[0.0, 1.0, 1.0, 0.0, 1.0]], 4, axis=1)
+    curve = replace(curve, outcomes=np.repeat(outcomes, 2, axis=0))
+    [score] = analyse([curve]).tables.scores
+    for end, value, sign in ((score.low, 0.0, -1), (score.high, 1.0, 1)):
+        means = np.append([0.0, 1.0, 1.0, 0.0, 1.0], value)
+        reach = stats.t.ppf(0.975, 5) * means.std(ddof=1) / np.sqrt(6)
+        assert end == pytest.approx(np.clip(means.mean() + sign * reach, 0.0, 1.0))
+    [alone] = analyse([replace(curve, clusters=None)]).tables.scores
+    assert alone.high - alone.low < 0.7 * (score.high - score.low)
 
 
 def test_the_trained_rank_is_that_of_all_seeds_or_the_largest_measured():

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from aurac.analysis import Question, analyse
 from aurac.curves.curve import Curve
@@ -61,32 +62,47 @@ def test_the_smallest_rank_down_to_the_first_that_is_not_shown(losses, about, ra
         assert found["loss"] <= found["bound"] <= 0.02
 
 
+def test_a_loss_within_the_margin_whose_bound_is_beyond_it_is_not_shipped():
+    """The bound by Student's formula: two further examples, each with the largest loss."""
+    known = curve({8: 0.015, 16: 0.0})
+    lost = np.append(np.arange(N) < 15, [1.0, 1.0])
+    bound = lost.mean() + stats.t.ppf(0.95, N + 1) * lost.std(ddof=1) / np.sqrt(N + 2)
+    point = next(point for point in analyse([known]).tables.points if point.rank == 8)
+    assert (point.loss, point.loss_bound) == pytest.approx((0.015, bound))
+    assert point.loss < MARGIN.margin < bound
+    assert named(known)["rank"] == 16
+    assert named(known, Question(margin=bound + 1e-6))["rank"] == 8
+
+
 @pytest.mark.parametrize(
-    ("losses", "trained", "rank", "slot", "same"),
+    ("losses", "trained", "slot", "rank", "smallest"),
     [
-        ({2: 0.1, 4: 0.0, 8: 0.0, 16: 0.0}, 16, 4, 8, 8),
-        ({4: 0.0, 6: 0.0, 8: 0.0, 16: 0.0}, 16, 4, 8, 8),
-        ({4: 0.0, 6: 0.0, 16: 0.0}, 16, 4, 8, 6),  # rank 8 was not evaluated
-        ({4: 0.1, 8: 0.0, 16: 0.0}, 16, 8, 8, None),
-        ({4: 0.0, 8: 0.0, 16: 0.0}, 8, 4, 8, 8),  # not beyond the trained rank
-        ({9: 0.0, 12: 0.0}, 12, 9, 16, 12),
-        ({8: 0.1, 16: 0.0}, 16, 16, 16, None),
-        ({1: 0.0, 2: 0.0, 8: 0.0}, 8, 1, 1, None),  # the one slot below that of rank 8
+        ({2: 0.1, 4: 0.001, 8: 0.002, 16: 0.0}, 16, 8, 8, 4),  # not the one with the best result
+        ({4: 0.0, 6: 0.0, 8: 0.0, 16: 0.0}, 16, 8, 8, 4),
+        ({4: 0.0, 6: 0.0, 16: 0.0}, 16, 8, 6, 4),  # rank 8 was not evaluated
+        ({4: 0.1, 8: 0.0, 16: 0.0}, 16, 8, 8, 8),
+        ({4: 0.0, 8: 0.0, 16: 0.0}, 8, 8, 8, 4),  # not beyond the trained rank
+        ({9: 0.0, 12: 0.0}, 12, 16, 12, 9),  # no smaller slot than that of the trained rank
+        ({8: 0.1, 16: 0.0}, 16, 16, 16, 16),
+        ({1: 0.0, 2: 0.0, 8: 0.0}, 8, 1, 1, 1),  # the one slot below that of rank 8
+        ({1: 0.0, 16: 0.0, 20: 0.0, 32: 0.0}, 32, 1, 1, 1),
     ],
 )
-def test_the_slot_of_a_rank_and_the_largest_rank_that_takes_the_same(
-    losses, trained, rank, slot, same
+def test_in_vllm_the_largest_rank_of_the_smallest_slot_and_elsewhere_the_smallest(
+    losses, trained, slot, rank, smallest
 ):
     found = named(curve(losses, trained_rank=trained, width=100))
-    assert (found["rank"], found["slot"], found["same_slot_rank"]) == (rank, slot, same)
+    assert (found["slot"], found["rank"], found["smallest_rank"]) == (slot, rank, smallest)
+    assert found["loss"] == pytest.approx(losses[rank] if rank != trained else 0.0)
+    assert found["bytes"] == 10 * rank
     for width in (0, None):  # vLLM does not serve it, or that is not known
         found = named(curve(losses, trained_rank=trained, width=width))
-        assert (found["slot"], found["same_slot_rank"]) == (None, None)
+        assert (found["slot"], found["rank"], found["smallest_rank"]) == (None, smallest, smallest)
 
 
 def test_nothing_to_ship_has_no_slot():
     found = named(curve({8: 0.0, 16: 0.0}, right=0.3, base=0.3, width=100))
-    assert (found["rank"], found["slot"], found["same_slot_rank"]) == (None, None, None)
+    assert (found["rank"], found["slot"], found["smallest_rank"]) == (None, None, None)
 
 
 def test_an_unmeasured_trained_rank_or_base_has_no_recommendation():

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aurac
-from aurac.analysis import analyse
+from aurac.analysis import Question, analyse
 from aurac.curves.curve import Curve
 from aurac.curves.numbers import interval
-from aurac.errors import CurveError, UsageError
+from aurac.errors import CurveError, DataError, UsageError
 from aurac.readers import read_curves
 
 REPORTS = Path(__file__).parents[2] / "reports"
@@ -54,7 +54,7 @@ def test_a_score_is_a_number():
     st.lists(st.lists(st.sampled_from([0.0, 1.0]), min_size=9, max_size=9), min_size=2, max_size=2)
 )
 def test_the_text_of_a_score_is_that_of_the_screen(rows):
-    found = aurac.score(([1, 2], rows))
+    found = aurac.score({1: rows[0], 2: rows[1]})
     assert str(found) == interval(found.value, found.low, found.high, " %")
 
 
@@ -93,12 +93,11 @@ def test_data_frames():
     found, same = aurac.score(long), aurac.score(rows)
     assert (found.value, found.low, found.high) == (same.value, same.low, same.high)
     means = long.groupby("rank")["score"].mean()
-    for frame in (means.reset_index(name="accuracy"), means.to_frame(), means):
-        assert aurac.score(frame).value == pytest.approx(found.value)
+    assert aurac.score(means.reset_index(name="accuracy")) == pytest.approx(found.value)
     with pytest.raises(CurveError, match=r"several curves \(a; b\)"):
         aurac.score(pd.concat([long, long.assign(adapter="b")]))
     for frame in (long.pivot(index="rank", columns="example", values="score"), long[["score"]]):
-        with pytest.raises(CurveError, match=r"columns .* is no curve"):
+        with pytest.raises(DataError, match="a table has rank and accuracy"):
             aurac.score(frame)
 
 
@@ -130,37 +129,46 @@ def test_numbers_alone_load_no_heavy_library():
     assert float(done.stdout) < 0.15
 
 
-def test_curves_from_what_pandas_users_have():
-    """Each of these has the areas .3 (of .2, .3 and .4) and .35."""
+def test_adapters_have_names_whatever_these_look_like():
+    """A number as a name is no rank. The areas of .2, .3, .4 and of .25, .35, .45."""
     low, high = {1: 0.2, 2: 0.3, 4: 0.4}, {1: 0.25, 2: 0.35, 4: 0.45}
-    frame = pd.DataFrame({"low": low, "high": high}).T.rename_axis(index="adapter")
-    series = [pd.Series(low, name="low"), pd.Series(high, name="high")]
-    series = [one.rename_axis("rank") for one in series]
-    curves = [Curve((1, 2, 4), tuple(one), adapter=one.name) for one in series]
-    for source in (frame, {"low": low, "high": series[1]}, curves, iter(curves)):
-        scores = aurac.analyse(source).scores.set_index("adapter").aurac
-        assert scores.to_dict() == pytest.approx({"low": 0.3, "high": 0.35})
-    for source in (low, series[0], curves[0], ([1, 2, 4], series[0]), frame.loc[["low"]]):
-        assert aurac.score(source) == pytest.approx(0.3)
-        assert aurac.analyse(source).scores.aurac.tolist() == pytest.approx([0.3])
-    wide = pd.DataFrame({1: [0, 1, 1, 0], 2: [1, 1, 1, 0], "4": [1, 1, 1, 1]})
-    assert aurac.score(wide) == (0.5 + 2 * 0.75 + 1.0) / 4
-    assert aurac.score(wide).curve.n_docs == 4
-    assert aurac.score(wide.head(1) / 2) == (0.0 + 2 * 0.5 + 0.5) / 4  # accuracies
-    tasks = wide.set_axis(["a", "b", "c", "d"])
-    for source, message in (
-        (tasks, "columns 1, 2, 4 is no curve"),  # rows that may be no examples
-        (wide.T.reset_index(drop=True), "labels 0 to 3 may be row numbers or ranks"),
+    for names in (("low", "high"), ("42", "43"), (7, 8)):
+        scores = aurac.analyse(dict(zip(names, (low, high), strict=True))).scores
+        known = scores.set_index("adapter").aurac.to_dict()
+        assert known == pytest.approx(dict(zip(map(str, names), (0.3, 0.35), strict=True)))
+    curves = [Curve((1, 2, 4), tuple(x.values()), adapter=str(x[1])) for x in (low, high)]
+    for source in (curves, iter(curves), {"low": curves[0], "high": high}):
+        assert aurac.analyse(source).scores.aurac.tolist() == pytest.approx([0.35, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (pd.DataFrame({1: [0.2, 0.3], 2: [0.3, 0.4]}, index=[7, 8]), "a table has rank and"),
+        (pd.DataFrame({"accuracy": [0.2, 0.3]}, index=[7, 8]), "a table has rank and"),
+        (pd.Series([0.2, 0.3], index=[1, 2]), "type float is no curve"),
         (7, "type int is no curve"),
         ([0.1, 0.2, 0.3], "type float is no curve"),
-        (series, "several curves|two curves"),
-        (([1, float("inf")], [0.1, 0.2]), "Rank inf is no whole number"),
         ({1e30: 0.1, 2: 0.2}, r"Rank 1e\+30 is no whole number"),
         ({1: 0.1, 2.5: 0.2}, r"Rank 2\.5 is no whole number"),
-    ):
-        for function in (aurac.score, aurac.analyse):
-            with pytest.raises(CurveError, match=message):
-                function(source)
+        ({float("inf"): 0.1, 2: 0.2}, "Rank inf is no whole number"),
+    ],
+)
+def test_what_may_be_misread_is_refused(source, message):
+    for function in (aurac.score, aurac.analyse):
+        with pytest.raises((CurveError, DataError), match=message):
+            function(source)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"limit": 1}, {"tasks": ("t",)}, {"metrics": {"t": "acc"}}, {"clusters": {"t": "x"}}]
+)
+def test_what_only_a_run_can_answer_is_not_asked_of_curves(asked):
+    with pytest.raises(UsageError, match=f"{min(asked)} can be asked of a run"):
+        aurac.analyse({1: 0.2, 2: 0.3}, Question(**asked))
+
+
+def test_a_seed_is_a_whole_number():
     with pytest.raises(CurveError, match=r"Seed 1\.5 is no whole number"):
         Curve((1, 2), (0.1, 0.2), seed=1.5)
 

@@ -32,15 +32,17 @@ from aurac.engine.lm import EngineLM
 
 @pytest.mark.filterwarnings("ignore")
 def test_simple_evaluate_gives_what_hflm_gives_with_peft(tmp_path, monkeypatch):
-    """On a task of each kind of request."""
+    """On a task of each kind of request; two have a beginning that all prompts share."""
     stay_offline(monkeypatch, tmp_path / "hf")
     fields = {"kind": "loglikelihood_rolling", "metric": "word_perplexity"}
     rolling = write_task(tmp_path, "rolling", NEXT_WORD_YAML, [], text_rows(8), **fields)
     choice, text = write_choice_task(tmp_path), write_text_task(tmp_path)
+    for path in (choice, text):
+        path.write_text(f"{path.read_text()}description: '{HEADER}'\n")
     model, tk = deepcopy(tiny("llama")), tokenizer()
     adapter = random_adapter(model, rank=4)
     backend = EngineBackend(SimpleNamespace(model=model, tokenizer=tk))
-    for rank, task in product((4, 2, None), (choice, text, rolling)):
+    for task, rank in product((choice, text, rolling), (4, 2, None)):
         cut, theirs = None, deepcopy(tiny("llama"))
         if rank:
             cut = Cut(adapter, rank, "prefix", "rule")
@@ -61,6 +63,9 @@ def test_simple_evaluate_gives_what_hflm_gives_with_peft(tmp_path, monkeypatch):
             assert own.get("acc") == row.get("acc")
 
 
+HEADER = "the quick brown fox jumps over a lazy dog . " * 6  # that the engine computes once
+
+
 def place_of(row):
     return row["filter"], row["doc_id"]
 
@@ -69,19 +74,23 @@ def test_the_newest_cut_stays_attached_and_the_base_comes_back_untouched():
     model = deepcopy(tiny("llama"))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     adapters = [random_adapter(model, rank=4, seed=seed) for seed in (0, 1)]
-    asked = [Instance("loglikelihood", {}, ("fox jumps over", f" the {w}"), 0) for w in "ab"]
+    asked = [Instance("loglikelihood", {}, (HEADER + word, " the dog"), 0) for word in "abcdefghij"]
     cuts = [Cut(a, r, "svd", "keep") for a in adapters for r in (4, 1)]
     cuts += [Cut(adapters[0], 2, "svd", "fit", factor) for factor in (0.5, 2.0)]
-    answers = {}
+    alone = []  # of a backend that answers for this cut alone
+    for cut in (None, *cuts):
+        base = SimpleNamespace(model=deepcopy(model), tokenizer=tokenizer())
+        with EngineBackend(base) as backend, backend.lm(cut) as lm:
+            alone.append(lm.loglikelihood(asked))
+            assert len(lm._header) > 0
     with EngineBackend(SimpleNamespace(model=model, tokenizer=tokenizer())) as backend:
-        for turn in range(2):
-            for place, cut in enumerate([None, *cuts]):
-                with backend.lm(cut) as lm:
-                    answer = lm.loglikelihood(asked)
-                assert answers.setdefault(place, answer) == answer, turn
+        places = [*enumerate([None, *cuts])]
+        for place, cut in (*places, *reversed(places)):
+            with backend.lm(cut) as lm:
+                assert lm.loglikelihood(asked) == alone[place], place
         with backend.lm(cuts[0]):
             assert set(dict(model.named_parameters())) != set(before)
-    assert len({str(answer) for answer in answers.values()}) == len(cuts) + 1
+    assert len({str(answer) for answer in alone}) == len(cuts) + 1
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert set(before) == set(model.state_dict())
 

@@ -83,7 +83,7 @@ def test_a_dry_run_lists_the_cells_and_then_they_are_computed(
 def test_recommend_is_a_check_with_a_rank(monkeypatch, capsys):
     words = "recommend", str(KEPT), "--margin", "0.1"
     rows = json.loads(run(*words, "--json"))["recommended"]
-    ranks = {row["adapter"]: row["rank"] for row in rows}
+    ranks = {row["adapter"]: row["smallest_rank"] for row in rows}
     largest = max(ranks.values())
     status, err = call(monkeypatch, capsys, *words, "--rank", str(largest))
     assert (status, err) == (0, f"aurac: rank {largest} suffices for lora, dylora, matryoshka\n")
@@ -91,7 +91,7 @@ def test_recommend_is_a_check_with_a_rank(monkeypatch, capsys):
     status, err = call(monkeypatch, capsys, *words, "--rank", str(largest - 1))
     assert (status, err.count("\n")) == (4, 1)
     assert f"rank {largest - 1} is not enough for " in err
-    named = set(re.findall(r"(\w+) on \w+ \(the rank to ship is (?:\d+|not known)\)", err))
+    named = set(re.findall(r"(\w+) on \w+ \(the smallest that passes is (?:\d+|not known)\)", err))
     assert named == {name for name, needed in ranks.items() if not needed or needed > largest - 1}
 
 
@@ -103,7 +103,8 @@ def test_recommend_of_a_run_that_is_not_finished_exits_with_three(tmp_path):
     assert "Ship rank 2: " in run(*words)
     (folder / f"cells/{cells[2]}.jsonl").unlink()
     shown = " ".join(run(*words, code=3).split())
-    assert "Until rank 2 has a result (0 of 300 examples: repeat the command), ship rank 4" in shown
+    assert "rank 2 has no result: 0 of 300 examples: repeat the command" in shown
+    assert "Ship rank 4, as trained: rank 2 has no result." in shown
     run(*words, "--rank", "4")  # a larger run would not take that back
     run(*words, "--rank", "2", code=4)
     (folder / f"cells/{cells[4]}.jsonl").unlink()
@@ -115,7 +116,7 @@ def test_an_adapter_that_failed_is_not_within_a_margin():
     cut = dataclasses.replace(whole.at([1]), adapter="b", missing={2: "why"}, trained_rank=2)
     found = analyse([whole, cut], Question(margin=0.1))
     assert beyond(found, 1, ["a", "b", "gone"]) == [
-        "b on task (the rank to ship is not known)",
+        "b on task (the smallest that passes is not known)",
         "gone (no accuracy is known)",
     ]
 

@@ -64,11 +64,6 @@ def test_every_column_is_explained_by_its_row():
 
 
 def test_the_reference_is_what_its_command_makes():
-    """Every public name stands there, with its arguments."""
     text = library.PAGE.read_text(encoding="utf-8")
     assert text == library.page(), "python -m scripts.library writes it again"
-    for name in aurac.__all__:
-        assert f"\n- `{name}" in text
-    assert "`score(curve, *, axis='log2', level=0.95)`: The area under" in text
-    words = re.findall(r"^- (\w+): ", text.partition("## Ten words")[2], re.MULTILINE)
-    assert " ".join(words) == "rank cut basis prefix rescale P AURAC margin slot cell"
+    assert all(f"\n- `{name}" in text for name in aurac.__all__)

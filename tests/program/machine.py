@@ -208,7 +208,7 @@ def exit_code(expected, folder, rank, limit):
     curves = folder.curves(limit)
     tested = [curve for curve in curves if curve.task != PROSE and curve.scores]
     if rank:
-        small = all(row["rank"] and row["rank"] <= rank for row in rows)
+        small = all(row["rank"] and row["smallest_rank"] <= rank for row in rows)
         known = {curve.adapter for curve in tested}
         return 0 if small and {*folder.names.values()} <= known else 4
     absent = {*folder.names.values()} - {curve.adapter for curve in curves if curve.scores}
@@ -516,7 +516,7 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         for point, found in points.items():
             check_export(files[point], found, GROUP in folder.asked)
         for name in folder.names.values():
-            curves, first = [c for c in folder.curves() if c.adapter == name], {}
+            curves, first = [c for c in folder.curves() if c.scores and c.adapter == name], {}
             for curve in curves:
                 first.setdefault(curve.task, curve)
             if first and name != "family":

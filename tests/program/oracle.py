@@ -248,7 +248,7 @@ def frames_of(curves, groups, margin=None, reference=None):
 
 
 UNKNOWN = dict.fromkeys(("aurac", "aurac_linear", "low", "high", "seed_sd", "base", "examples"))
-UNTESTED = dict.fromkeys(("reference", "rank", "loss", "bound", "bytes", "slot", "same_slot_rank"))
+UNTESTED = dict.fromkeys(("reference", "rank", "loss", "bound", "bytes", "slot", "smallest_rank"))
 
 
 def _unscored(row):
@@ -325,15 +325,18 @@ def recommended(row, points, margin):
     """From the trained rank down until a rank fails or has no result."""
     if row.base is None or row.trained not in row.ranks:
         return UNTESTED | {"margin": margin}
-    shipped, lost = None, {"loss": 0.0, "loss_bound": 0.0}
+    passing, lost = [], {"loss": 0.0, "loss_bound": 0.0}
     for rank in sorted({*row.ranks, *row.gone}, reverse=True):
         point = points.get(rank)
         if point is None or point["above_base"] is False or (point["loss_bound"] or 0.0) > margin:
             break
-        shipped = {**point, "rank": rank} | (lost if rank == row.trained else {})
+        passing.append({**point, "rank": rank} | (lost if rank == row.trained else {}))
+    smallest = passing[-1] if passing else {"rank": None, "slot": None}
+    slots = [each["slot"] for each in passing]  # 1, or 8 for the ranks 2 to 8 of these adapters
+    first = slots.index(smallest["slot"]) if smallest["slot"] else -1
+    shipped = passing and passing[first]
     result = {"reference": row.trained, "margin": margin}
     columns = {"rank": "rank", "loss": "loss", "bound": "loss_bound", "bytes": "bytes"}
-    result |= {k: shipped and shipped[column] for k, column in columns.items()}
-    slot = shipped and shipped["slot"]  # 1, or 8 for the ranks 2 to 8 of these adapters
-    fit = [r for r in row.ranks if slot and result["rank"] < r <= min(slot, row.trained)]
-    return result | {"slot": slot, "same_slot_rank": max(fit, default=None)}
+    columns["slot"] = "slot"
+    result |= {k: shipped[column] if shipped else None for k, column in columns.items()}
+    return result | {"smallest_rank": smallest["rank"]}

@@ -27,16 +27,16 @@ def folder(tmp_path):
 
 def test_answers_and_questions(folder):
     run = read_run(folder)
-    samples = run.samples("t", "a", "prefix", "rule", 2)
+    samples = run.answers("t", "a", "prefix", "rule", 2)
     columns = ["example", "question", "target", "choices", "score", "response", "read"]
     assert samples.columns.tolist() == columns
     assert samples.score.tolist() == [1, 1, 0]
     assert samples.question.tolist() == ["question 0", "question 1", "question 2"]
-    assert run.samples("t", "a", "prefix", "rule", 0).score.tolist() == [0, 0, 1]
+    assert run.answers("t", "a", "prefix", "rule", 0).score.tolist() == [0, 0, 1]
     with pytest.raises(RunFolderError, match="a at rank 4 on t is not there"):
-        run.samples("t", "a", "prefix", "rule", 4)
+        run.answers("t", "a", "prefix", "rule", 4)
     with pytest.raises(RunFolderError, match="no task 'u'"):
-        run.samples("u", "a", "prefix", "rule", 1)
+        run.answers("u", "a", "prefix", "rule", 1)
 
 
 def test_a_cell_that_failed_or_is_not_finished_is_missing_with_its_reason(folder):

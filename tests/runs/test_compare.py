@@ -207,6 +207,16 @@ def test_the_default_folder_is_by_tasks_prompts_and_settings(adapters):
     assert len({same, folder("lora", num_fewshot=1), folder("lora", dtype="bfloat16")}) == 3
 
 
+def test_a_folder_goes_on_with_its_own_dtype(adapters, tmp_path):
+    words = {"out": tmp_path / "run", "limit": 2, "device": "cpu", "ranks": "1"}
+    assert load(Settings.of(adapters["lora"], TASK, **words)).base.dtype == "float32"
+    run_small(adapters["lora"], dtype="bfloat16", **words)
+    later = Settings.of(adapters["dylora"], TASK, **words)
+    assert load(later).base.dtype == "bfloat16"
+    with pytest.raises(RunFolderError, match="dtype was 'bfloat16', is 'float32'"):
+        run_small(adapters["lora"], dtype="float32", **words)
+
+
 def test_fit_finds_its_factors_once(tiny_base_folder, tmp_path, monkeypatch):
     folder = random_adapter(tiny_base_folder, tmp_path / "mine")
     options = {"ranks": "1", "rescale": "fit", "basis": "prefix"}

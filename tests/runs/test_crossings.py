@@ -215,6 +215,17 @@ def test_a_worker_without_its_accelerator_ends_and_fails_no_cell(monkeypatch):
     assert ended == [1]
 
 
+def test_a_worker_with_other_examples_computes_nothing(monkeypatch):
+    [task] = tasks = [Task("t")]
+    [cell] = plan({}, tasks, "s")
+    inputs = {"leaves": [task], "cuts": {}, "digest": "s", "tokens": {}, "identity": {}}
+    monkeypatch.setattr(ray, "_served", lambda *_: (SimpleNamespace(**inputs), {}))
+    others = None, 0, 0, examples_sha256(task.keys[:4]), None
+    with pytest.raises(ray.ClusterError, match=r"every node needs the same .*data"):
+        list(ray.answer((b"", ""), cell.key, others, [[0]]))
+    assert not task.blocks
+
+
 def written(folder, adapter, tokens):
     """The block of an adapter's answers of at most so many tokens."""
     options = {"ranks": "4", "gen_kwargs": f"max_gen_toks={tokens}"}

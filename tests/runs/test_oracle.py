@@ -88,7 +88,7 @@ def test_every_cell_equals_lm_eval_with_peft(place, tmp_path, task, metric):
     [curve] = run.curves
     metric = metric or run.tasks[0].metric.partition(",")[0]
     for rank in (0, 1, 4):
-        ours = run.samples(task, curve.adapter, curve.basis, curve.rescale, rank)
+        ours = run.answers(task, curve.adapter, curve.basis, curve.rescale, rank)
         theirs = reference(place, rank, task)
         name = run.tasks[0].metric.partition(",")[2]
         theirs = [row for row in theirs if row["filter"] == name]
@@ -110,7 +110,7 @@ def test_a_group_is_one_curve_and_its_tasks_are_there(place, tmp_path):
     pooled = np.concatenate([member.outcomes for member in members], axis=1)
     np.testing.assert_array_equal(curve.outcomes, pooled)
     [task] = run.tasks
-    answers = run.samples(task.name, curve.adapter, curve.basis, curve.rescale, curve.ranks[0])
+    answers = run.answers(task.name, curve.adapter, curve.basis, curve.rescale, curve.ranks[0])
     assert answers.example.tolist() == list(curve.doc_ids)
 
 

@@ -1,4 +1,4 @@
-"""What is told while a run works: steps, counts, and the time left once it can be known."""
+"""What is told while a run works: steps, counts, and the time left."""
 
 from __future__ import annotations
 
@@ -36,12 +36,6 @@ def test_lines_have_the_time_left_by_what_was_computed(capsys):
     ]
     resumed = told(capsys, [10, 40, 40], there=75)
     assert resumed[0] == "1/3 done, about 80 s left: the base on t0"
-
-
-@pytest.mark.parametrize(("seconds", "unknown"), [([4] * 10, 1), ([100] * 100, 2)])
-def test_no_time_is_left_before_it_can_be_known(capsys, seconds, unknown):
-    known = [" left: " in line for line in told(capsys, seconds)[:-1]]
-    assert known == [False] * unknown + [True] * (len(seconds) - 1 - unknown)
 
 
 def test_a_base_that_is_fetched_is_told_with_its_size(

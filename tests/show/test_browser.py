@@ -110,7 +110,7 @@ def test_axe_finds_no_violation(browser, pages, name, scheme):
 def test_answers_are_browsed(browser, pages):
     run = word_problems()
     lora, matryoshka = (
-        run.samples("aurac_word_problems", name, "svd", "keep", 16)["score"].to_numpy()
+        run.answers("aurac_word_problems", name, "svd", "keep", 16)["score"].to_numpy()
         for name in ("lora", "matryoshka")
     )
     with visit(browser, pages["real"]) as (page, *_):

@@ -9,12 +9,11 @@ from html.parser import HTMLParser
 
 import msgspec
 import pytest
-from shown import curve, one, perplexity, stored, three, word_problems
+from shown import curve, golden, one, perplexity, stored, three
 
 from aurac.analysis import Question, analyse
 from aurac.errors import UsageError
 from aurac.show.report import write_report
-from aurac.show.screen import screen
 
 pytestmark = pytest.mark.usefixtures("plain_figures")
 FRAMES = ("scores", "points", "pairs", "rank_pairs", "recommended")
@@ -53,13 +52,48 @@ def test_the_files(tmp_path):
     names = set(written(tmp_path, three(margin=0.1)))
     figures = {
         f"figures/rank-{kind}-maths{end}"
-        for kind, ends in (("accuracy", (".svg", ".png", ".pdf", "-linear.svg", "-linear.png")),
+        for kind, ends in (("accuracy", (".svg", ".png", ".pdf")),
                            ("differences", (".svg", ".png", ".pdf")))
         for end in ends
     }  # fmt: skip
     frames = {f"{name}.csv" for name in FRAMES}
     texts = {"report.md", "report.html", "analysis.json", "table.tex"}
     assert names == figures | frames | texts
+
+
+def hostile_names():
+    """Two adapters, one with a rank that failed, whose names LaTeX and Markdown would take."""
+    torn = replace(curve("[9cm] b").at([1, 2, 8, 16]), missing={4: "out of memory"})
+    return analyse([curve("a_1 & $x$"), torn])
+
+
+def two_tasks():
+    """A title, a label and declared comparisons; the first task is a group."""
+    ids = tuple(f"maths_{i % 2 + 1}:{i}" for i in range(200))
+    found = three(tasks=("maths", "../reading"), doc_ids=ids)
+    keys = {row.name: row.key for row in found.rows}
+    pairs = ((keys["matryoshka"], keys["lora"]),)
+    labels = {"lora": "LoRA"}
+    return asked(found, title="Which <method> is better?", labels=labels, primary=pairs, family=3)
+
+
+WHOLE = {
+    "one": lambda: one(0.1, width=1000),
+    "hostile": hostile_names,
+    "two_tasks": two_tasks,
+    "perplexity": lambda: analyse([perplexity()]),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_the_whole_report(name, tmp_path):
+    run = stored(found := WHOLE[name](), text="a|b `x`", failures=["memory"] * (name == "hostile"))
+    members = ("maths_1", "maths_2") if name == "two_tasks" else ()
+    run.tasks = (msgspec.structs.replace(run.tasks[0], members=members), *run.tasks[1:])
+    write_report(run, found, tmp_path)
+    for file in ("report.md", "table.tex"):
+        text = text_of(tmp_path, file)
+        assert text == golden(f"{name}.{file}", text)
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path, monkeypatch, plain_figures):
@@ -71,19 +105,6 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path, monkeypatch, plain_figure
     assert first == second
 
 
-def test_markdown_and_html_say_the_same_and_how_to_do_it_again(tmp_path):
-    run = word_problems()
-    write_report(run, analyse(run.curves, Question(margin=0.15)), tmp_path)
-    text, page = text_of(tmp_path), text_of(tmp_path, "report.html")
-    numbers = re.findall(r"[−\d.]+ \\\[[−\d., ]+\\\]", text)
-    assert len(numbers) > 20
-    for number in numbers:
-        assert number.replace("\\", "") in page
-    for said in ("Ship lora at rank 2", "aurac compare adapters", run.adapters[0].sha256[:16]):
-        assert said in text
-        assert said in page
-
-
 def test_examples_are_counted_from_1_with_their_reference_and_what_would_be_written(tmp_path):
     own = replace(curve(n=4), metric="whole_completion,none")
     found = analyse([own, replace(own, adapter="other", outcomes=1 - own.outcomes)])
@@ -93,14 +114,6 @@ def test_examples_are_counted_from_1_with_their_reference_and_what_would_be_writ
         assert shown.index("Tom has 0 apples") < shown.index("Reference") < shown.index("right")
         assert "greedy decoding writes the reference" in shown
         assert "greedy decoding writes another text" in shown
-
-
-def test_the_question_of_an_experiment_stands_at_the_top(tmp_path):
-    found = asked(three(), title="Which <method> is better?")
-    write_report(stored(found), found, tmp_path)
-    assert text_of(tmp_path).startswith("# Which &lt;method&gt; is better?\n")
-    header = text_of(tmp_path, "report.html").split("</header>")[0]
-    assert "<h1>Which &lt;method&gt; is better?</h1>" in header
 
 
 @pytest.mark.parametrize("tasks", [("maths",), ("maths", "reading")])
@@ -115,13 +128,6 @@ def test_differences_that_are_the_primary_ones_stand_once(tmp_path, tasks, liste
     first = text_of(tmp_path).split("\n## ")[0]
     assert first.count("Primary comparisons: Differences of AURAC") == 1
     assert first.count("Differences of AURAC") == (2 if listed == 2 else 1)
-
-
-def test_one_adapter_has_neither_pairs_nor_areas_first(tmp_path):
-    assert not any("differences" in name for name in written(tmp_path, one(margin=0.1)))
-    first = text_of(tmp_path).split("## Details")[0]
-    assert "Ship rank" in first
-    assert "AURAC" not in first
 
 
 @pytest.mark.parametrize("where", ["adapter", "answers"])
@@ -144,7 +150,7 @@ def test_hostile_text_stays_text(tmp_path, where):
     fenced = re.sub(r"(?ms)^(`{3,})text$.*?^\1$", "", markdown)
     assert "<script" not in fenced
     assert not re.search(r"(?<!\\)\]\(javascript", fenced)
-    assert fenced.count("</details>") == 2
+    assert fenced.count("</details>") == 1
 
 
 def test_the_page_loads_nothing(tmp_path):
@@ -161,17 +167,6 @@ def test_csv_text_is_no_formula(tmp_path):
         assert {row["adapter"] for row in csv.DictReader(file)} == {"'=cmd()", "b"}
 
 
-def test_the_latex_table(tmp_path):
-    written(tmp_path, analyse([curve("a_1 & $x$"), curve("[9cm] b")], Question()))
-    text = text_of(tmp_path, "table.tex")
-    assert r"a\_1 \& \$x\$" in text
-    assert "{}[9cm] b" in text
-    captions = re.findall(r"\\caption\{(.*)\}", text)
-    assert "base smollm2" in captions[0]
-    assert r"Cuts: [9cm] b and a\_1 \& \$x\$: svd." in captions[0]
-    assert "Differences of AURAC" in captions[1]
-
-
 def test_labels_rename_an_adapter_and_its_cuts(tmp_path):
     cuts = [curve(), curve(basis="prefix", rescale="rule"), curve("b")]
     found = analyse(cuts, Question(reference="lora"))
@@ -185,36 +180,3 @@ def test_labels_rename_an_adapter_and_its_cuts(tmp_path):
         write_report(stored(found), asked(found, labels={"loar": "LoRA"}), tmp_path)
     with pytest.raises(UsageError, match="same label"):
         write_report(stored(found), asked(found, labels={"lora": "b"}), tmp_path)
-
-
-def test_several_tasks_begin_with_the_mean(tmp_path):
-    written(tmp_path, three(tasks=("maths", "../reading")))
-    text = text_of(tmp_path)
-    assert text.index("mean AURAC") < text.index("## maths") < text.index("## ../reading")
-    assert (tmp_path / "figures" / "rank-accuracy-reading.svg").exists()
-
-
-def test_tasks_of_a_group_are_folded(tmp_path):
-    ids = tuple(f"maths_{i % 2 + 1}:{i}" for i in range(200))
-    found = analyse([curve(name, doc_ids=ids) for name in ("lora", "dylora")])
-    run = stored(found)
-    run.tasks = (msgspec.structs.replace(run.tasks[0], members=("maths_1", "maths_2")),)
-    write_report(run, asked(found, labels={"lora": "LoRA"}), tmp_path)
-    text = text_of(tmp_path)
-    assert "<summary>Each of 2 tasks of maths</summary>" in text
-    assert re.search(r"\| task +\| +dylora \| +LoRA \|", text)
-
-
-def test_failed_cells_are_listed_and_their_answers_are_missing(tmp_path):
-    whole = replace(curve(), base_scores=None)
-    found = analyse([replace(whole.at([1, 2, 8, 16]), missing={4: "out of memory"})])
-    written(tmp_path, found, failures=["out of memory"])
-    assert re.search(r"\| lora +\| +4 \| maths +\| out of memory", text_of(tmp_path))
-    assert '"ranks": [1, 2, 8, 16]' in text_of(tmp_path, "report.html")
-
-
-def test_a_run_of_perplexities_alone(tmp_path):
-    written(tmp_path, found := analyse([perplexity()]))
-    assert text_of(tmp_path).startswith("# lora on wikitext")
-    assert "AURAC" not in text_of(tmp_path).split("## How")[0]
-    assert "--margin" not in screen(found)

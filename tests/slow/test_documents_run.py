@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -35,6 +37,11 @@ DOCUMENTS = 4
 YOURS = REPOSITORY / "docs" / "your-adapter.md"
 SETS_UP = ("pip install ", "pytest")
 """What has happened when a test runs."""
+WITHOUT_BFLOAT16 = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+}
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +146,16 @@ def test_the_readme_runs(clone, plain_figures, monkeypatch):
         # of 16 examples a base at .05 has more than .25 by chance less than once in a thousand
         assert points[adapter, 0] <= 0.25
         assert points[adapter, 16] > points[adapter, 0]
+
+
+@pytest.mark.parametrize("cpu", [{}, WITHOUT_BFLOAT16], ids=["this CPU", "AVX2"])
+def test_the_readme_shows_what_its_command_prints(clone, cpu):
+    """To the digit, whatever instructions the CPU has."""
+    [block] = [block for block in blocks(README) if block.said]
+    words = [sys.executable, *block.text.split()[1:]]
+    environment = os.environ | {"COLUMNS": "80"} | cpu
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(block.said + "report: ")
 
 
 def test_the_first_page_runs(clone):

@@ -15,8 +15,8 @@ from pathlib import Path
 import lm_eval.tasks
 import numpy as np
 import pytest
-from engine_models import texts, token_by_token
-from harness_doubles import simple_evaluate, stay_offline, write_jsonl
+from engine_models import texts
+from harness_doubles import simple_evaluate, stay_offline
 from lm_eval.models.dummy import DummyLM
 from lm_eval.models.huggingface import HFLM
 from peft import PeftModel
@@ -93,11 +93,9 @@ def runs(tasks, tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_adapters_of_the_zoo_are_plain_peft_of_about_10_megabytes(method):
+def test_adapters_of_the_zoo_are_plain_peft(method):
     adapter = aurac.load_adapter(ZOO / method)
     assert (adapter.method, adapter.rank) == (method, 16)
-    assert adapter.recipe is not None
-    assert sum(path.stat().st_size for path in (ZOO / method).iterdir()) < 10.5e6
     loaded = load_base(adapter.base)
     assert loaded.sha256 == adapter.base_sha256
     with warnings.catch_warnings():
@@ -132,7 +130,7 @@ def test_a_rank_equals_lm_eval_with_peft(task, base, tasks, runs, tmp_path, monk
             np.testing.assert_allclose(ours, expected, rtol=1e-4)
             distinct.add(round(ours, 2))
             continue
-        ours = done.samples(task, "lora", curve.basis, curve.rescale, rank)
+        ours = done.answers(task, "lora", curve.basis, curve.rescale, rank)
         rows = sorted(theirs["samples"][task], key=lambda row: row["doc_id"])
         rows = [row for row in rows if row["filter"] == rows[0]["filter"]]
         if task == "picks":
@@ -217,42 +215,3 @@ def test_a_checkpoint_of_the_research_code_has_its_published_accuracy(base, shar
     pairs = zip(found, rows, strict=True)
     right = sum(abs(float(x[1]) - float(row["answer"])) < 1e-6 for x, row in pairs if x)
     assert abs(right - round(0.126 * 119)) <= 4
-
-
-@pytest.mark.parametrize("conversation", [False, True])
-def test_examples_of_ones_own_are_scored_as_a_plain_loop_with_peft_does(conversation, tmp_path):
-    """The adapter as it was trained and cut to rank 1, in float32; the template marks no turns."""
-    rows = load_split("aurac_word_problems", "test")[:3]
-    asked = [(f"Question: {row['question']}\nAnswer:", f" {row['answer']}") for row in rows]
-    examples = [{"prompt": prompt, "completion": completion} for prompt, completion in asked]
-    if conversation:
-        told = [(("user", prompt), ("assistant", completion)) for prompt, completion in asked]
-        examples = [
-            {"messages": [{"role": role, "content": text} for role, text in turns]}
-            for turns in told
-        ]
-    write_jsonl(tmp_path / "held_out.jsonl", examples)
-    given = {"ranks": "1", "dtype": "float32", "device": "cpu", "out": tmp_path / "run"}
-    scores = {}
-    for metric in ("token_accuracy", "whole_completion"):
-        found = aurac.compare(LORA, tmp_path / "held_out.jsonl", metric=metric, **given)
-        [curve] = found.stored.curves
-        scores[metric] = dict(zip(curve.ranks, curve.outcomes.tolist(), strict=True))
-    for rank in (1, 16):
-        base = load_base(BASE, dtype="float32", device="cpu")
-        cut = aurac.truncate(aurac.load_adapter(LORA), rank)
-        cut = aurac.save_adapter(cut, tmp_path / f"cut{rank}")
-        model, expected = PeftModel.from_pretrained(base.model, cut).eval(), []
-        for example, (prompt, completion) in zip(examples, asked, strict=True):
-            before, whole = prompt, f"{prompt}{completion}<|im_end|>"
-            if conversation:
-                through = base.tokenizer.apply_chat_template
-                turns = example["messages"]
-                before = through(turns[:1], tokenize=False, add_generation_prompt=True)
-                whole = through(turns, tokenize=False).removesuffix("\n")
-            start, ids = len(base.tokenizer(before).input_ids), base.tokenizer(whole).input_ids
-            expected.append(token_by_token(model, ids, range(start, len(ids))))
-        tokens, wholes, losses = map(list, zip(*expected, strict=True))
-        assert scores["token_accuracy"][rank] == pytest.approx(tokens)
-        assert scores["whole_completion"][rank] == wholes
-        assert curve.nats[rank] == pytest.approx(np.mean(losses), abs=1e-4)

@@ -25,7 +25,7 @@ def cold_cache(tmp_path_factory):
 
 def start(cache, **more):
     return subprocess.Popen(
-        [sys.executable, "-m", "aurac", "zoo", "--base", DEFAULT_BASE],
+        [sys.executable, "-m", "aurac", "list", "--base", DEFAULT_BASE],
         env=os.environ | {"AURAC_CACHE": str(cache), "OMP_NUM_THREADS": "1"} | more,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

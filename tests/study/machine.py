@@ -11,6 +11,7 @@ import contextlib
 import copy
 import hashlib
 import io
+import itertools
 import json
 import math
 import random
@@ -91,10 +92,9 @@ class Trainer:
     """Trains from the table: counts what it trained, and may end or let another one in."""
 
     def __init__(self):
-        self.trained, self.known = Counter(), {}
-        self.ends, self.other = None, None
+        self.trained, self.ends, self.other = Counter(), None, None
 
-    def __call__(self, recipe, folder, *, start=None, **_):
+    def __call__(self, recipe, folder, **_):
         """As `aurac.train`."""
         other, self.other = self.other, None
         if other:
@@ -103,33 +103,17 @@ class Trainer:
         if self.ends == 0:
             raise EndedError
         rows = (recipe.folder / recipe.data).read_text()
-        decides = {name: getattr(recipe, name) for name in FIELDS}
-        decides = [decides, recipe.seed, rows, self._source(start)]
+        decides = [{name: getattr(recipe, name) for name in FIELDS}, recipe.seed, rows]
         self.trained[json.dumps(decides, sort_keys=True)] += 1
         if recipe.learning_rate >= 1:
             raise DivergedError("The training diverged: its loss is nan")
         A, B = factors(*decides)
-        self.known[json.dumps(decides, sort_keys=True)] = A, B
         temporary = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         self._write(temporary, recipe, A, B)
         temporary.rename(folder)
         return SimpleNamespace(seconds=0.0, tokens=1, memory=None, losses=())
-
-    def _source(self, start):
-        """Of what a training goes on from: what decided the adapter that was cut."""
-        if start is None:
-            return None
-        (f,) = start.modules.values()
-        update = f.scale(f.rank) * (f.B.double() @ f.A.double()).numpy().ravel()
-        found = [
-            decides
-            for decides, (A, B) in self.known.items()
-            if np.abs(dense(A, B, f.rank, "svd") - update).max() < 1e-4
-        ]
-        assert len(found) == 1, "a start that is no cut of an adapter"
-        return json.loads(found[0])
 
     def _write(self, folder, recipe, A, B):
         tensors = {f"base_model.model.{MODULE}.lora_{x}.weight": y for x, y in (("A", A), ("B", B))}
@@ -152,146 +136,83 @@ class Oracle:
     def __init__(self, content, rows):
         self.content, self.rows = content, rows
         self.trained, self.diverged = set(), set()
-        self.chosen, self.own = {}, {}
-        recipes = content["recipes"]
-        self.groups = sorted(recipes, key=lambda name: "from" in recipes[name])
-        for group in self.groups:
+        self.chosen, self.own, self.scores = {}, {}, {}
+        for group in content["recipes"]:
             self._search(group)
-        self.scores = {
-            (task, group, *cut): np.mean(
-                [self._curve(task, group, s, cut) for s in self._seeds(group)]
-            )
-            for task in content["tasks"]
-            for group in self._of(task)
-            if group in self.own and not self._lost(task, group)
-            for cut in self.cuts(group)
-        }
+        self.pairs = [(task, group) for task in content["tasks"] for group in content["recipes"]]
+        limit = content["options"]["limit"]
+        for task, group in self.pairs:
+            seeds = self._recipe(group).get("seeds", content["seeds"])
+            for cut in self.cuts(group) if group in self.own else ():
+                point = self.chosen.get((task, group), {})
+                areas = [self._area(task, group, seed, cut, limit, point) for seed in seeds]
+                if None not in areas:
+                    self.scores[(task, group, *cut)] = np.mean(areas)
 
-    def _of(self, task):
-        return [
-            g
-            for g in self.groups
-            if g in (self.content["tasks"][task].get("recipes") or self.groups)
-        ]
-
-    def fields(self, task, group, more=None):
-        of = self.content["tasks"][task]
-        layers = (self.content["recipe"], of.get("recipe", {}), self.content["recipes"][group])
-        merged = {k: v for each in layers for k, v in each.items()}
-        return merged | of.get("recipes", {}).get(group, {}) | (more or {})
+    def _recipe(self, group):
+        return self.content["recipes"][group]
 
     def cuts(self, group):
-        about = self.content["recipes"][group]
-        if about.get("family") or "from" in about:
+        about = self._recipe(group)
+        if about.get("family"):
             return [("prefix", "rule")]
         return [tuple(cut) for cut in about.get("cuts", [BEST[about["method"]]])]
 
-    def _seeds(self, group):
-        return self.content["recipes"][group].get("seeds", self.content["seeds"])
-
-    def _grid(self, task, group):
-        """The settings that are tried."""
-        search = self.content.get("search")
-        own = {
-            **self.content["recipes"][group],
-            **self.content["tasks"][task].get("recipes", {}).get(group, {}),
-        }
-        if not search or ("learning_rate" in own and len(self.cuts(group)) == 1):
-            return []
-        rates = search["learning_rate"] if "learning_rate" not in own else [None]
-        return [{} if rate is None else {"learning_rate": rate} for rate in rates]
-
     def _search(self, group):
-        tasks = [task for task in self.content["tasks"] if group in self._of(task)]
-        grids = {task: self._grid(task, group) for task in tasks}
-        if not any(grids.values()):
-            self.own[group] = self.cuts(group)[0]
+        """What is chosen for a recipe; nothing where all trials of a task diverge."""
+        search, fixed = self.content.get("search"), "learning_rate" in self._recipe(group)
+        cuts = self.cuts(group)
+        if not search or (fixed and len(cuts) == 1):
+            self.own[group] = cuts[0]
             return
-        source = self.content["recipes"][group].get("from")
-        if source and source not in self.own:
-            return  # it waits
-        tried = {}
-        for task, points in ((t, p) for t, p in grids.items() if p):
-            search = self.content["search"]
-            for point in points:
-                scores = {}
-                for cut in self.cuts(group):
-                    area = self._area(task, group, search["seed"], cut, search["limit"], point)
-                    if area is not None:
-                        scores[cut] = area
-                tried.setdefault(task, []).append((point, scores))
-        if not all(any(scores for _, scores in each) for each in tried.values()):
-            return  # nothing is chosen
+        points = [{}] if fixed else [{"learning_rate": x} for x in search["learning_rate"]]
+        best = {}  # task and cut → the area and the place of the best setting
+        for task, cut in itertools.product(self.content["tasks"], cuts):
+            how = search["seed"], cut, search["limit"]
+            areas = [self._area(task, group, *how, point) for point in points]
+            found = [(area, -i) for i, area in enumerate(areas) if area is not None]
+            if not found:
+                return
+            best[task, cut] = max(found)
+        tasks = self.content["tasks"]
+        self.own[group] = max(cuts, key=lambda cut: sum(best[task, cut][0] for task in tasks))
+        for task in tasks:
+            self.chosen[task, group] = points[-best[task, self.own[group]][1]]
 
-        def best(task, cut):
-            return max(tried[task], key=lambda trial: trial[1].get(cut, -1))
-
-        means = {
-            cut: sum(best(task, cut)[1].get(cut, -1) for task in tried) for cut in self.cuts(group)
-        }
-        self.own[group] = max(means, key=means.get)
-        self.chosen |= {(t, group): best(t, self.own[group])[0] for t in tried}
-
-    def _made(self, task, group, seed, rank, point=None):
+    def _made(self, group, seed, rank, point):
         """The factors of an adapter, of a family at a rank; None where its training diverges."""
-        about, source = self.content["recipes"][group], None
-        fields = self.fields(
-            task, group, point if point is not None else self.chosen.get((task, group))
-        )
-        decides = {name: fields.get(name) for name in FIELDS}
-        if of := about.get("from"):
-            before = self._made(task, of, seed, None)
-            if before is None:
-                return None
-            source = before[2]
-            decides |= {"method": "lora"}
-        if about.get("family") or of:
+        about = self._recipe(group)
+        fields = self.content["recipe"] | about | point
+        decides = {name: fields[name] for name in FIELDS}
+        if about.get("family"):
             decides |= {"rank": rank}
-        decides = [decides, seed, self.rows, source]
-        key = json.dumps(decides, sort_keys=True)
-        self.trained.add(key)
+        decides = [decides, seed, self.rows]
+        self.trained.add(key := json.dumps(decides, sort_keys=True))
         if fields["learning_rate"] >= 1:
             self.diverged.add(key)
             return None
-        return *factors(*decides), decides
+        return factors(*decides)
 
-    def _area(self, task, group, seed, cut, limit, point=None):
+    def _area(self, task, group, seed, cut, limit, point):
         """AURAC over the ranks of the study, the area over their log2; None if it diverges."""
-        curve = self._accuracies(task, group, seed, cut, limit, point)
-        if curve is None:
-            return None
-        axis = np.log2(self.content["ranks"])
-        return np.trapezoid(curve, axis) / (axis[-1] - axis[0])
-
-    def _accuracies(self, task, group, seed, cut, limit, point=None):
-        about, found = self.content["recipes"][group], []
-        whole = about.get("family") or "from" in about
+        found, axis = [], np.log2(self.content["ranks"])
         for rank in self.content["ranks"]:
-            made = self._made(task, group, seed, rank, point)
+            made = self._made(group, seed, rank, point)
             if made is None:
                 return None
-            update = dense(*made[:2], rank, "prefix" if whole else cut[0])
+            update = dense(*made, rank, cut[0])
             found.append(np.mean([right(update, task, at) for at in range(limit)]))
-        return found
-
-    def _curve(self, task, group, seed, cut):
-        return self._area(task, group, seed, cut, self.content["options"]["limit"])
-
-    def _lost(self, task, group):
-        return any(self._made(task, group, s, 1) is None for s in self._seeds(group))
+        return np.trapezoid(found, axis) / (axis[-1] - axis[0])
 
     @property
     def whole(self):
         """Whether every adapter can be had."""
-        tasks = [(task, group) for task in self.content["tasks"] for group in self._of(task)]
-        return all(group in self.own and not self._lost(task, group) for task, group in tasks)
+        return {(task, group) for task, group, *_ in self.scores} == {*self.pairs}
 
     def difference(self, pair):
-        """Of a primary: the mean over the tasks that both have, in the order of the file."""
-        a, b, cut = pair["a"], pair["b"], pair.get("cut")
-        tasks = [task for task in self.content["tasks"] if {a, b} <= {*self._of(task)}]
-        rows = [(name, *(cut or self.own[name])) for name in (a, b)]
-        one, two = ([self.scores[(task, *row)] for task in tasks] for row in rows)
+        """Of a primary: the rows, and the mean over the tasks, in the order of the file."""
+        rows = [(name, *(pair.get("cut") or self.own[name])) for name in (pair["a"], pair["b"])]
+        one, two = ([self.scores[(task, *row)] for task in self.content["tasks"]] for row in rows)
         return rows, np.mean(one) - np.mean(two)
 
 
@@ -303,7 +224,6 @@ RECIPES = {
     "c": {"method": "lora", "cuts": BOTH, "learning_rate": 0.5},
     "same": {"method": "lora", "learning_rate": 0.25, "seeds": [1]},
     "each": {"method": "lora", "family": True, "learning_rate": 0.125},
-    "tail": {"from": "a", "steps": 3},
     "wild": {"method": "lora", "learning_rate": 2.0},
 }
 
@@ -362,10 +282,10 @@ BAD = {  # last key of a path → a value that it does not take, and the path th
     "seeds": ["many"], "ranks": [0], "margin": 2, "num_fewshot": -1, "base": {}, "recipes": {},
     "reference": "z", "primary": [{"a": "a", "b": "z"}], "rank": "big", "learning_rate": ["fast"],
     "steps": -2, "cuts": [["svd", "kep"]], "family": "maybe", "data": "nothing.jsonl",
-    "method": "loar", "from": "z", "limit": -3, "split": 3, "at": "auracc", "seed": "many",
+    "method": "loar", "limit": -3, "split": 3, "at": "auracc", "seed": "many",
     "labels": {"z": "Z"}, "tasks": {}, "cut": ["svd", "kep"], "b": "z",
 }  # fmt: skip
-NAMED = {"method": "recipes.", "options.limit": "options"}  # what is around it
+NAMED = dict.fromkeys(("method", "data"), "recipes.") | {"options.limit": "options"}
 
 
 def places(value, path=""):
@@ -430,17 +350,18 @@ class Sequence:
         self.file.write_text(yaml.safe_dump(content, sort_keys=False))
 
     def work(self):
-        return Work(load_study(self.file), self.out, train=self.train)
+        return Work(load_study(self.file), self.out)
 
     def run(self, steps):
-        """Do some steps, and the study to its end after each."""
-        for _ in range(steps):
-            step = self.rng.choice(
-                (self.typo, self.change, self.other_data, self.kill, self.second)
-            )
-            self.log.append(step.__name__)
-            step()
-        self.finish()
+        """Do some steps, and the study to its end."""
+        kinds = self.typo, self.change, self.other_data, self.kill, self.second
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("aurac.training.job.train", self.train)
+            for _ in range(steps):
+                step = self.rng.choice(kinds)
+                self.log.append(step.__name__)
+                step()
+            self.finish()
         shutil.rmtree(self.place)
 
     def typo(self):

@@ -1,127 +1,70 @@
-"""The file of a study: what follows from it, and what is refused."""
+"""The file of a study: what follows from it, and what is refused by its key."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from aurac.curves.curve import Curve
+from aurac.errors import RecipeError
 from aurac.study import load_study
+from aurac.study.work import choose
 
-FILE = {
-    "recipe": {"rank": 4, "steps": 10},
-    "recipes": {
-        "lora": {"method": "lora"},
-        "long": {"method": "lora", "steps": 30, "seeds": [1]},
-        "each": {"method": "lora", "family": True},
-        "matryoshka": {"method": "matryoshka"},
-    },
-    "tasks": {
-        "words": {"recipe": {"data": "train.jsonl", "learning_rate": 1e-2}},
-        "other": {
-            "recipe": {"data": "other.jsonl", "steps": 20},
-            "recipes": {"lora": {"learning_rate": 2e-2}, "long": {}},
-            "options": {"limit": 50},
-        },
-    },
-}
+REPORTS = Path(__file__).parents[2] / "reports"
+SVD, PREFIX = ("svd", "keep"), ("prefix", "rule")
+TASK = {"aurac_word_problems": {}}
 
 
-def planned(study):
-    (part,) = study.parts
-    return [plan.adapter(seed, {}) for plan in plans_of(part) for seed in plan.seeds]
+def jobs(study):
+    (groups,) = study.parts.values()
+    plans = [plan for of in groups.values() for plan in of]
+    return [plan.job(seed) for plan in plans for seed in plan.seeds]
 
 
-def plans_of(part):
-    return [plan for by_task in part.groups.values() for plan in by_task.values()]
-
-
-@pytest.fixture
-def study(written):
-    return lambda **changes: written(FILE | changes)
-
-
-def test_every_recipe_task_and_seed_is_planned_with_the_most_special_setting(study):
-    adapters = {adapter.name: adapter for adapter in planned(study())}
-    assert [*adapters] == [
-        *("words-lora-seed1", "words-lora-seed2", "other-lora-seed1", "other-lora-seed2"),
-        *("words-long-seed1", "other-long-seed1", "words-each-seed1", "words-each-seed2"),
-        *("words-matryoshka-seed1", "words-matryoshka-seed2"),
+def test_every_recipe_task_and_seed_has_the_most_special_setting(written):
+    """The study's, the task's, the recipe's, the recipe's in the task; equal trainings are one."""
+    lora = {"method": "lora"}
+    recipes = {"lora": lora, "long": {**lora, "steps": 30, "seeds": [3, 3, 1]}}
+    recipes["each"] = {**lora, "family": True, "seeds": [1]}
+    other = {"recipe": {"data": "other.jsonl", "steps": 20}, "options": {"limit": 50}}
+    other["recipes"] = {"lora": {"learning_rate": 2e-2}, "long": {}}
+    words = {"recipe": {"data": "train.jsonl", "learning_rate": 1e-2}}
+    study = written({"recipes": recipes, "tasks": {"words": words, "other": other}})
+    made = {job.name: job for job in jobs(study)}
+    names = "words-lora-seed1 words-lora-seed2 other-lora-seed1 other-lora-seed2 words-long-seed3"
+    names += " words-long-seed1 other-long-seed3 other-long-seed1 words-each-seed1"
+    assert [*made] == names.split()
+    found = {name: (job.recipe.learning_rate, job.recipe.steps) for name, job in made.items()}
+    assert found["words-lora-seed1"] == (1e-2, 2)
+    assert found["other-lora-seed1"] == (2e-2, 20)
+    assert found["words-long-seed1"] == (1e-2, 30)
+    assert [made[f"{name}-seed1"].asked.limit for name in ("words-lora", "other-lora")] == [
+        None,
+        50,
     ]
-    recipes = {name: adapter.recipe for name, adapter in adapters.items()}
-    rates = [recipes[name].learning_rate for name in ("words-lora-seed1", "other-lora-seed1")]
-    assert rates == [1e-2, 2e-2]
-    steps = {name: recipes[f"{name}-seed1"].steps for name in ("words-lora", "other-long")}
-    assert steps == {"words-lora": 10, "other-long": 30}
-    assert recipes["words-lora-seed1"].sha256 == recipes["words-lora-seed2"].sha256
-    each = adapters["words-each-seed2"]
-    folder = f"adapters/lora-{each.recipe.sha256[:10]}-family-seed2"
-    assert [job.folder for job in each.trainings] == [f"{folder}/r{rank}" for rank in (1, 2, 4)]
-    assert len({adapter.folder for adapter in adapters.values()}) == len(adapters)
+    assert made["words-lora-seed1"].recipe.sha256 == made["words-lora-seed2"].recipe.sha256
+    each = made["words-each-seed1"]
+    assert [*each.trainings] == [f"{each.folder}/r{rank}" for rank in (1, 2, 4)]
+    assert [recipe.rank for recipe in each.trainings.values()] == [1, 2, 4]
+    assert len({job.folder for job in made.values()}) == len(made)
+    shared = written({"recipes": {"lora": lora}, "tasks": {"a": {}, "b": {}}})
+    assert [job.name for job in jobs(shared)] == 2 * ["lora-seed1", "lora-seed2"]
+    assert len({job.folder for job in jobs(shared)}) == 2
 
 
-def test_what_a_list_names_twice_counts_once(study):
-    lora = {"lora": {"method": "lora", "seeds": [3, 3, 1]}}
-    task = {"words": FILE["tasks"]["words"]}
-    twice = study(recipes=lora, tasks=task, options={"num_fewshot": [2, 0, 2]})
-    assert [part.name for part in twice.parts] == ["2shot", "0shot"]
-    assert [plan.seeds for part in twice.parts for plan in plans_of(part)] == [(3, 1), (3, 1)]
-
-
-def test_tasks_that_share_their_training_share_the_adapters(study):
-    same = study(recipe={"rank": 4, "data": "train.jsonl"}, tasks={"a": {}, "b": {}})
-    names = [adapter.name for adapter in planned(same)]
-    assert names[:6] == [*2 * ["lora-seed1", "lora-seed2"], *2 * ["long-seed1"]]
-    assert {*Counter(names).values()} == {2}
-
-
-def run_of(recipe, ranks=(1, 2, 4), asked=50, basis="svd", **more):
-    made_by = {"sha256": recipe.sha256}
-    adapter = SimpleNamespace(name="stored", format="peft", recipe=made_by, seed=recipe.seed)
-    curve = SimpleNamespace(
-        adapter="stored", task="other", ranks=ranks, basis=basis,
-        **{"missing": {}, "rescale": "keep", "doc_ids": ("x",) * asked, **more},
-    )  # fmt: skip
-    task = SimpleNamespace(split=80)
-    return SimpleNamespace(adapters=[adapter], curves=[curve], task=lambda _: task)
-
-
-def test_an_adapter_is_recognised_by_its_recipe_and_seed_where_all_cells_are_there(study):
-    one, two = (a for a in planned(study()) if a.plan.task == "other" and a.plan.group == "lora")
-    for ranks in ((1, 2, 4), (1, 2, 3, 4)):
-        run = run_of(one.recipe, ranks=ranks)
-        assert one.stored(run) == {("svd", "keep"): run.curves[0]}
-    for other in (
-        run_of(two.recipe),
-        run_of(one.recipe, ranks=(1, 4)),
-        run_of(one.recipe, asked=49),
-        run_of(one.recipe, missing={8: "no number"}),
-    ):
-        assert one.stored(other) == {}
-
-
-def test_the_cuts_that_are_wanted_are_those_of_compare(study):
+def test_the_cuts_are_those_of_compare_or_named(written):
     """LoRA is cut by SVD and keeps its scale, MatryoshkaLoRA by prefix with P."""
-    recipes = {
-        "lora": {"method": "lora"},
-        "nested": {"method": "matryoshka"},
-        "drawn": {"method": "dylora"},
-        "both": {"method": "matryoshka", "cuts": [["prefix", "trained"], ["prefix", "rule"]]},
-    }
-    loaded = study(recipes=recipes, tasks={"t": {"recipe": {"data": "train.jsonl"}}}, seeds=[1])
-    assert {adapter.plan.group: adapter.plan.cuts for adapter in planned(loaded)} == {
-        "lora": (("svd", "keep"),),
-        "nested": (("prefix", "trained"),),
-        "drawn": (("prefix", "rule"),),
-        "both": (("prefix", "trained"), ("prefix", "rule")),
-    }
-    one = next(a for a in planned(loaded) if a.plan.group == "both")
-    stored = run_of(one.recipe, basis="prefix", rescale="trained")
-    stored.curves[0].task = "t"
-    assert one.stored(stored) == {}  # rescale `rule` is missing
+    both = [["prefix", "trained"], ["prefix", "rule"]]
+    recipes = {name: {"method": name} for name in ("lora", "matryoshka", "dylora")}
+    recipes |= {"both": {"method": "matryoshka", "cuts": both}}
+    recipes |= {"each": {"method": "lora", "family": True}}
+    study = written({"recipes": recipes, "tasks": TASK})
+    assert {job.plan.group: job.plan.cuts for job in jobs(study)} == {
+        "lora": (SVD,), "matryoshka": (("prefix", "trained"),), "dylora": (PREFIX,),
+        "both": (("prefix", "trained"), PREFIX), "each": (PREFIX,),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -133,18 +76,85 @@ def test_the_cuts_that_are_wanted_are_those_of_compare(study):
 )
 def test_the_papers_studies_have_the_batches_and_prompts_of_its_code(name, shots, monkeypatch):
     """Its grid: device batches of 4, eight in a step, `eval_shots` 3,8; its later evaluation."""
-    path = Path(__file__).parents[2] / "reports" / name / "study.yaml"
-    of_the_hub = lambda recipe: replace(recipe, data_sha256="of the hub")  # noqa: E731
-    monkeypatch.setattr("aurac.study.design.identified", of_the_hub)
-    study = load_study(path)
+    monkeypatch.setattr("aurac.study.design.source_rows", lambda _: [])  # those of the hub
+    study = load_study(REPORTS / name / "study.yaml")
     found, folders = {}, set()
-    for part in study.parts:
-        for adapter in (plan.adapter(seed, {}) for plan in plans_of(part) for seed in plan.seeds):
-            recipe = adapter.recipe
-            assert (recipe.batch_size, recipe.accumulation, recipe.epochs) == (32, 8, 3)
-            folders.add(adapter.folder)
-            shown = adapter.asked.num_fewshot
-            found.setdefault((adapter.plan.task, shown), []).append(recipe.seed)
+    plans = [plan for part in study.parts.values() for of in part.values() for plan in of]
+    for job in (plan.job(seed) for plan in plans for seed in plan.seeds):
+        recipe = job.recipe
+        assert (recipe.batch_size, recipe.accumulation, recipe.epochs) == (32, 8, 3)
+        folders.add(job.folder)
+        found.setdefault((job.plan.task, job.asked.num_fewshot), []).append(recipe.seed)
     assert list(found) == shots
     assert all(sorted(set(seeds)) == [42, 666, 2408] for seeds in found.values())
     assert len(folders) == 9  # three methods and seeds, each trained once for both
+
+
+def trial(task, rate, svd=None, prefix=None, at="aurac"):
+    """A trial whose accuracies at ranks 1, 2, 4 have these areas; without them it diverged."""
+    plan = SimpleNamespace(task=task, cuts=(SVD, PREFIX), search=SimpleNamespace(at=at))
+    areas = {SVD: svd, PREFIX: prefix} if svd is not None else {}
+    curves = {cut: Curve((1, 2, 4, 16), (0.0, y, 2 * y, 1.0)) for cut, y in areas.items()}
+    point = {"rate": rate, "alpha": 1.0, "schedule": "linear", "options": {"k": 1}}
+    why = "" if curves else "its loss is nan"
+    return SimpleNamespace(plan=plan, point=point, ranks=(1, 2, 4), curves=curves, why=why)
+
+
+def test_the_best_cut_over_the_tasks_is_chosen_and_each_task_has_its_best_setting():
+    """The area over log2 of ranks 1, 2, 4 is 0/4 + y/2 + 2y/4 = y; of rank 4 it is 2 y."""
+    tried = [trial("a", 1, 0.4, 0.1), trial("a", 2, 0.5, 0.1), trial("a", 4, 0.2, 0.45)]
+    tried += [trial("b", 1, 0.1, 0.0), trial("b", 2, 0.3, 0.2), trial("b", 4)]
+    found = choose(tried)
+    assert found.cut == SVD  # .5 + .3 is more than .45 + .2
+    assert {task: point["rate"] for task, point in found.points.items()} == {"a": 2, "b": 2}
+    kept = found.record()["tasks"]["b"]
+    assert kept["chosen"] == tried[4].point
+    assert kept["trials"][1]["scores"] == pytest.approx({"svd keep": 0.3, "prefix rule": 0.2})
+    assert kept["trials"][2] == {**tried[5].point, "scores": {}, "diverged": "its loss is nan"}
+    assert [*found.at_ends("x")] == []
+    assert choose(tried[:3] + tried[5:]) is None  # no trial of a task has a score
+    for rates in ((4, 2, 1), (1, 2, 4)):
+        found = choose([trial("t", rate, 0.1 * i, 0, at=4) for i, rate in enumerate(rates)])
+        assert found.record()["tasks"]["t"]["trials"][2]["scores"]["svd keep"] == pytest.approx(0.4)
+        (said,) = found.at_ends("x")  # a list of one value has no end
+        assert said.startswith(f"The search of x on t chose rate={rates[2]}, which is at an end")
+
+
+BOTH = {"method": "lora", "cuts": [SVD, PREFIX]}
+WRONG = {  # key → the change that is refused by it; the drawn studies have more mistakes
+    "recipes.lora on aurac_word_problems: ranks: 64 is above": {"ranks": [1, 64]},
+    "reference: there is no lira": {"reference": "lira"},
+    "labels: there is no lira": {"labels": {"lira": "LoRA"}},
+    "options: there is no ranks": {"options": {"ranks": [1]}},
+    "options of aurac_word_problems: limit takes": {"options": {"limit": -3}},
+    "recipe.seed": {"recipe": {"seed": 1}},
+    "recipes.lora.learning_rate": {"recipes": {"lora": {**BOTH, "learning_rate": 0}}},
+    "recipes.lora on aurac_word_problems: ": {
+        "recipes": {"lora": {"method": "lora", "cuts": [["svd", "rule"]]}}
+    },
+    "recipes.lora on aurac_word_problems: Training example 1": {
+        "recipes": {"lora": {**BOTH, "prompt": "{qestion}"}}
+    },
+    "recipes.lora.cuts: s has others": {
+        "tasks": {**TASK, "s": {"recipes": {"lora": {"cuts": [["svd", "fit"]]}}}}, "primary": []
+    },
+    "primary[0]: no task has both nested and lira": {"primary": [{"a": "nested", "b": "lira"}]},
+    "primary[0].cut: nested is cut by prefix trained": {
+        "primary": [{"a": "nested", "b": "lora", "cut": SVD}]
+    },
+    "primary[0]: no task has both nested and lora": {
+        "tasks": {"s": {"recipes": {"lora": {}}}, "t": {"recipes": {"nested": {}}}}
+    },
+    "tasks.t.recipes: there is no lira": {"tasks": {"t": {"recipes": {"lira": {}}}}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_a_wrong_file_is_refused_by_the_path_of_its_key(written, key):
+    recipes = {"lora": BOTH, "nested": {"method": "matryoshka"}}
+    file = {"recipes": recipes, "tasks": TASK, "primary": [{"a": "nested", "b": "lora"}]}
+    written(file)
+    with pytest.raises(RecipeError) as refused:
+        written(file | WRONG[key])
+    said = str(refused.value).partition("study.yaml: ")[2]
+    assert said.startswith(key if ":" in key else f"{key}: "), said

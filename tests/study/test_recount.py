@@ -1,15 +1,17 @@
-"""Every number of the study's tables, counted again from the answers' texts without aurac."""
+"""The study's numbers, counted again from the texts of the answers with numpy and scipy alone."""
 
 from __future__ import annotations
 
-import csv
 import json
+import math
+import re
 from collections import defaultdict
 from functools import cache
-from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from scipy.optimize import brentq
@@ -17,300 +19,269 @@ from scipy.stats import t
 from support import grader
 
 STUDY = Path(__file__).parents[2] / "reports/small_ranks"
+RUNS = [STUDY / "smollm2/run", STUDY / "fresh/smollm2/run"]
 TASKS = {"word problems": "aurac_word_problems", "MAWPS": "mawps"}
+PAGE = yaml.safe_load(Path(__file__).with_name("page.yaml").read_text("utf-8"))
+WAYS = PAGE["ways"]
+SEEDS = {"old": range(47, 55), "fresh": range(55, 63), "all": range(47, 63)}
 RANKS = {
     "1 to 8": ((1, 2, 4, 8), np.log2),
     "1 to 16": ((1, 2, 4, 8, 16), np.log2),
     "1 to 16, linear": ((1, 2, 4, 8, 16), np.asarray),
-    **{str(rank): ((rank,), None) for rank in (1, 2, 4, 8, 16)},
+}
+METHODS = {  # method, learning rate, alpha, draws in a step, whether each rank has an adapter
+    ("lora", 0.008, 1, 2, False): "LoRA",
+    ("lora", 0.004, 4, 2, False): "LoRA at scale 1",
+    ("lora", 0.008, 1, 2, True): "LoRA at each rank",
+    ("matryoshka", 0.004, 1, 2, False): "MatryoshkaLoRA",
+    ("matryoshka", 0.008, 1, 2, False): "MatryoshkaLoRA at its prefixes' rate",
+    ("dylora", 0.008, 1, 2, False): "DyLoRA",
+    ("dylora", 0.008, 1, 8, False): "DyLoRA with eight draws",
 }
 CUTS = {
-    "SVD": ("svd", "keep"),
-    "SVD, fitted scale": ("svd", "fit"),
-    "prefix, fitted scale": ("prefix", "fit"),
-    "prefix with P": ("prefix", "trained"),
-    "prefix": ("prefix", "rule"),
-    "prefix without P": ("prefix", "rule"),
-    "none": ("prefix", "rule"),  # an adapter for each rank
+    ("svd", "keep"): "SVD",
+    ("svd", "fit"): "SVD, fitted scale",
+    ("prefix", "fit"): "prefix, fitted scale",
+    ("prefix", "trained"): "prefix with P",
+    ("prefix", "rule"): "prefix",
 }
-FAMILIES = {"test": 1, "old seeds": 1, "estimate": 1, "first": 6, "rank": 4, "loss": 4}
-OLD, FRESH = range(47, 55), range(55, 63)
-SEARCHED = "LoRA at a rank, rate searched"  # of rank_1.yaml and rank_4.yaml
-
-
-def rows_of(name):
-    with (STUDY / f"tables/{name}.csv").open(encoding="utf-8") as lines:
-        return list(csv.DictReader(lines))
-
-
-def settings(recipe):
-    names = ("method", "learning_rate", "alpha", "steps", "accumulation", "family")
-    return tuple(recipe[name] for name in names)
+KINDS = {"test": ("fresh", 1), "old seeds": ("old", 1), "estimate": ("all", 1), "first": ("old", 6)}
+KINDS |= {"explored": ("all", 22), "rank": ("all", 4), "loss": ("all", 4)}  # seeds and family
 
 
 @cache
-def graded(run, grade):
-    """Cell → (n,) whether the answers to the examples, in one order for all runs, are right."""
-    found = {}
-    wanted = {task: dict(sorted(grader.references(run, task).items())) for task in TASKS.values()}
-    for cell, answers in grader.answers(run).items():
-        task = next(name for name, refs in wanted.items() if answers.keys() <= refs.keys())
-        right = grade if task == "mawps" else grader.same_number
-        if answers.keys() == wanted[task].keys():
-            pairs = [(answers[key], target) for key, target in wanted[task].items()]
-            found[cell] = np.array([right(*pair) for pair in pairs], dtype=float)
+def cells(run):
+    """Way, task, seed, rank and cell of every cell of a run."""
+    manifest, found = json.loads((run / "run.json").read_text()), []
+    made = {each["name"]: each for each in manifest["adapters"]}
+    for cut in manifest["cuts"]:
+        about = made[cut["adapter"]]
+        names = ("method", "learning_rate", "alpha", "accumulation")
+        family = about["format"] == "family"
+        method = METHODS[(*(about["recipe"][name] for name in names), family)]
+        name = "none" if family else CUTS[cut["basis"], cut["rescale"]]
+        if (method, name) == ("MatryoshkaLoRA at its prefixes' rate", "prefix"):
+            name = "prefix without P"
+        for task, ranks in cut["cells"].items():
+            for rank, cell in ranks.items():
+                found.append((f"{method} ({name})", task, about["seed"], int(rank), cell))
     return found
 
 
 @cache
-def cells_of(grade=grader.same_value, where="run"):
-    """Settings, task, basis, rescale → seed → rank → (n,) outcomes, of all runs."""
+def outcomes(grade):
+    """Way and task → seed → rank → (n,) whether the answers are right."""
     found = defaultdict(lambda: defaultdict(dict))
-    for path in sorted(STUDY.rglob(f"smollm2/{where}/run.json")):
-        outcomes, manifest = graded(path.parent, grade), json.loads(path.read_text())
-        made = {a["name"]: a for a in manifest["adapters"]}
-        for cut in manifest["cuts"]:
-            about = made[cut["adapter"]]
-            recipe = about["recipe"] | {"family": about["format"] == "family"}
-            rank = recipe["rank"] if recipe["rank"] != 16 and not recipe["family"] else None
-            for task, ranks in cut["cells"].items():
-                key = (settings(recipe), rank is not None, task, cut["basis"], cut["rescale"])
-                here = {int(r): outcomes[cell] for r, cell in ranks.items() if cell in outcomes}
-                found[key][about["seed"]] |= here
+    for run in RUNS:
+        answers = grader.answers(run)
+        wanted = {task: sorted(grader.references(run, task).items()) for task in TASKS.values()}
+        for way, task, seed, rank, cell in cells(run):
+            right = grade if task == "mawps" else grader.same_number
+            pairs = [(answers[cell][key], target) for key, target in wanted[task]]
+            found[way, task][seed][rank] = np.array([right(*pair) for pair in pairs], dtype=float)
     return found
 
 
 @cache
-def recipe_of(method, task):
-    """What a method of the tables was trained with: as the study says, at the rate it chose."""
-    for name in ("study.yaml", "more.yaml"):
-        study = yaml.safe_load((STUDY / name).read_text())
-        groups = [group for group, label in study["labels"].items() if label == method]
-        for group in groups:
-            if group in study["tasks"][task].get("recipes", study["recipes"]):
-                common = {"family": False} | study["recipe"] | study["tasks"][task]["recipe"]
-                chosen = json.loads((STUDY / "smollm2/search.json").read_text()).get(group)
-                rate = chosen["tasks"][task]["chosen"] if chosen else {}
-                return settings(common | study["recipes"][group] | rate)
-    return None
-
-
-def seeds_of(label, task, grade):
-    """Seed → rank → outcomes of a method and cut."""
-    method, cut = label.removesuffix(")").split(" (", 1)
-    if method == SEARCHED:
-        runs = [s for key, s in cells_of(grade).items() if key[1:4] == (True, task, "svd")]
-        return {seed: {k: v for run in runs for k, v in run[seed].items()} for seed in OLD}
-    return cells_of(grade)[(recipe_of(method, task), False, task, *CUTS[cut])]
+def templates(task):
+    """(n,) numbers of the templates of a task's questions."""
+    return np.unique(
+        [text for _, text in sorted(grader.templates(RUNS[1])[task].items())], return_inverse=True
+    )[1]
 
 
 def area(ranks, over):
-    """(n,) AURAC of each example, by trapezoids; the accuracy at a single rank."""
+    """(n,) AURAC of each example by trapezoids, or the scores at a single rank."""
+    if over not in RANKS:
+        return ranks[int(over)]
     at, axis = RANKS[over]
-    scores = np.stack([ranks[rank] for rank in at])
-    if axis is None:
-        return scores[0]
     x = axis(np.array(at))
-    return np.trapezoid(scores, x, axis=0) / (x[-1] - x[0])
+    return np.trapezoid([ranks[rank] for rank in at], x, axis=0) / (x[-1] - x[0])
 
 
-def end(each, furthest, tail, family):
-    """An end of the interval of the mean over tasks of (S, n) values; `tail` is left outside it.
+def values(sides, tasks, seeds, grade=grader.same_value):
+    """Task → (S, n) values of a way, or differences of two, and the seeds that all have."""
+    tasks = TASKS.values() if tasks == "both" else [TASKS[tasks]]
+    known = [(outcomes(grade)[way, task], over) for task in tasks for way, over in sides]
+    needed = [{*RANKS.get(over, [[over]])[0]} for _, over in known]
+    there = [
+        {seed for seed, ranks in found.items() if {*map(int, need)} <= ranks.keys()}
+        for (found, _), need in zip(known, needed, strict=True)
+    ]
+    both = sorted(set.intersection(*there) & {*seeds})
+    each = [np.stack([area(found[seed], over) for seed in both]) for found, over in known]
+    of = len(sides)
+    return {
+        task: each[of * i] - (each[of * i + 1] if of > 1 else 0) for i, task in enumerate(tasks)
+    }, both
 
-    Examples crossed with seeds, one further example and more for a family, Welch's degrees of
-    freedom between S - 1 and his own (docs/explain/statistics.md).
+
+def end(each, furthest, tail, family, clustered=False):
+    """An end of the interval of the mean over tasks; `tail` is left outside it.
+
+    Written from docs/explain/statistics.md: CR2 variance over units of examples with one further
+    unit and more for a family, crossed with seeds, degrees of freedom between S - 1 and Welch's.
     """
-    more = 1 + np.log(family) / 3
-    means, variances, dfs, V = [], [], [], []
-    for D in each:
-        (S, n), rest = D.shape, D - D.mean(0) - D.mean(1, keepdims=True) + D.mean()
-        x, w = np.append(D.mean(0), furthest), np.append(np.ones(n), more)
-        N, mean = n + more, np.average(x, weights=w)
+    more, means, total, spread, inside, arms = 1 + np.log(family) / 3, [], 0, 0, 0, []
+    for task, D in each.items():
+        (S, n), tasks = D.shape, len(each)
+        unit = templates(task) if clustered else np.arange(n)
+        sizes, sums = np.bincount(unit), np.bincount(unit, D.mean(axis=0))
+        size = max(1, 0.8 * np.square(sizes).sum() / n)
+        w, m = np.append(np.ones(len(sizes)), more), np.append(sizes, size)
+        x, N = np.append(sums, size * furthest), w @ m
+        mean, h = w @ x / N, m / N
+        variance = w @ (np.square(x - mean * m) / (1 - h)) / (N * tasks) ** 2
+        q = h**2 / (1 - h)
+        df = 1 / (w @ h**2 + (w @ q) ** 2 - w @ q**2)
+        crossed = D - D.mean(0) - D.mean(1, keepdims=True) + D.mean()
+        squares = np.square([np.bincount(unit, row) for row in crossed]).sum(axis=0)
+        inside += squares @ (1 / (1 - sizes / n)) / (n * n * S * (S - 1) * tasks**2)
+        arms.append((D.mean(1).var(ddof=1) + 1 / (12 * n * n)) / S / tasks**2)
         means.append(mean)
-        variances.append(w @ np.square(x - mean) / (N - 1) / N)
-        variances[-1] -= np.square(rest).sum() / (n * n * S * (S - 1))
-        dfs.append(N - 1)
-        V.append(D.mean(1).var(ddof=1) / S + 1 / (12 * n * n * S))
-    variances = np.maximum(variances, 0)
-    df = variances.sum() ** 2 / (variances**2 / dfs).sum() if variances.sum() else 1
-    welch = sum(V) ** 2 / np.square(V).sum() * (S - 1)
-    of_seeds = S - 1 + max(0, welch - (S - 1)) / (len(V) + 1)
-    squares = variances.sum() * t.isf(tail, df) ** 2 + sum(V) * t.isf(tail, of_seeds) ** 2
-    return np.mean(means) + np.sign(furthest - np.mean(means)) * np.sqrt(squares) / len(V)
+        total, spread = total + variance, spread + variance**2 / df
+    welch = sum(arms) ** 2 / np.square(arms).sum() * (S - 1)
+    of_seeds = S - 1 + max(0, welch - (S - 1)) / (len(arms) + 1)
+    df = total**2 / spread if spread else 1
+    squares = max(total - inside, 0) * t.isf(tail, df) ** 2
+    reach = np.sqrt(squares + sum(arms) * t.isf(tail, of_seeds) ** 2)
+    return np.mean(means) + np.sign(furthest - np.mean(means)) * reach
 
 
-def shared(sides, tasks, seeds, grade):
-    """For each task (S, n) values of one side, or differences of two, of the seeds of all."""
-    found = [[seeds_of(label, task, grade) for label, _ in sides] for task in tasks]
-    needed = [{*RANKS[over][0]} for _, over in sides]
-    known = [
-        {seed for seed, ranks in side.items() if need <= ranks.keys()}
-        for some in found
-        for side, need in zip(some, needed, strict=True)
-    ]
-    both = sorted(set.intersection(*known) & {*seeds})
-    each = []
-    for some in found:
-        first, *second = (
-            np.stack([area(side[seed], over) for seed in both])
-            for side, (_, over) in zip(some, sides, strict=True)
-        )
-        each.append(first - second[0] if second else first)
-    return each
-
-
-def whole_test():
-    """Whether every fresh seed is there."""
-    labels = ("LoRA (SVD)", "MatryoshkaLoRA (SVD)")
-    found = [
-        seeds_of(label, task, grader.same_value) for label in labels for task in TASKS.values()
-    ]
-    return all({1, 2, 4, 8} <= some.get(seed, {}).keys() for some in found for seed in FRESH)
-
-
-def sides_of(row):
-    tasks = [*TASKS.values()] if row["tasks"] == "both" else [TASKS[row["tasks"]]]
-    known = [*OLD, *FRESH] if whole_test() else OLD
-    seeds = {"test": FRESH, "old seeds": OLD, "first": OLD}.get(row.get("kind"), known)
-    return tasks, seeds
-
-
-def compared(row, grade=grader.same_value):
-    """For each task (S, n) values of a difference in the tables."""
-    tasks, seeds = sides_of(row)
-    whole = "16" if row["kind"] == "loss" else row["ranks"]
-    return shared([(row["a"], whole), (row["b"], row["ranks"])], tasks, seeds, grade)
-
-
-def close(text, number, within):
-    assert float(text) == pytest.approx(100 * number, abs=within)
-
-
-def test_differences_with_their_ends_p_and_verdict():
-    rows = rows_of("differences")
-    assert len(rows) > 150
-    explored = len({(row["a"], row["b"]) for row in rows if row["kind"] == "explored"})
-    for row in rows:
-        each = compared(row)
-        assert len(each[0]) == int(row["seeds"])
-        family = FAMILIES.get(row["kind"]) or max(explored, 22)  # two wait for LoRA-Squeeze
-        low, high = (end(each, x, 0.025 / family, family) for x in (-1, 1))
-        close(row["points"], np.mean([D.mean() for D in each]), 0.001)
-        close(row["points low"], low, 0.02)
-        close(row["points high"], high, 0.02)
-        assert row["a is"] == ("better" if low > 0 else "worse" if high < 0 else "not shown")
-        known = [float(x.replace("−", "-")) for x in row["of each seed"].split(", ")]
-        assert known == pytest.approx(100 * np.mean([D.mean(1) for D in each], axis=0), abs=0.051)
-        assert float(row["p"]) == pytest.approx(p_of(each, family), rel=0.03, abs=1e-4)
+def ends(each, family, least=-1, clustered=False):
+    """Both ends of the 95 % interval, where a value is between `least` and 1."""
+    low, high = (end(each, x, 0.025 / family, family, clustered) for x in (least, 1))
+    return max(low, least), min(high, 1)
 
 
 def p_of(each, family):
     """The smallest error rate at which the interval leaves out 0."""
-    furthest = -1 if np.mean([D.mean() for D in each]) > 0 else 1
+    side = -1 if np.mean([D.mean() for D in each.values()]) > 0 else 1
 
     def zero(tail):
-        return end(each, furthest, tail, family)
+        return end(each, side, tail, family) * side
 
-    if zero(1e-12) * furthest < 0:
-        return 0.0
-    if zero(0.4999) * furthest > 0:
-        return 1.0
-    return min(1.0, 2 * family * brentq(zero, 1e-12, 0.4999))
+    if zero(1e-15) < 0 or zero(0.4999) > 0:
+        return 0 if zero(1e-15) < 0 else 1
+    return min(1, 2 * family * brentq(zero, 1e-15, 0.4999))
 
 
-def test_differences_by_text():
-    rows = [row for row in rows_of("differences") if row["by text"]]
-    assert len(rows) > 50
-    for row in rows[:40]:
-        each = compared(row, grader.same_text)
-        close(row["by text"], np.mean([D.mean() for D in each]), 0.001)
+def rows_of(name):
+    return pd.read_csv(STUDY / f"tables/{name}.csv", dtype={"ranks": str}).to_dict("records")
 
 
-def test_bootstrap():
-    """Beside one of other draws, a loop over seeds and templates: two thousand draws vary."""
-    random, templates = np.random.default_rng(1), grader.templates(STUDY / "smollm2/run")
-    for row in rows_of("differences")[:1]:
-        means = []
-        for task, D in zip(sides_of(row)[0], compared(row), strict=True):
-            groups = defaultdict(list)
-            for place, key in enumerate(sorted(templates[task])):
-                groups[templates[task][key]].append(place)
-            members, draws = [*groups.values()], []
-            for _ in range(3000):
-                rows = random.integers(len(D), size=len(D))
-                picked = random.integers(len(members), size=len(members))
-                draws.append(D[np.ix_(rows, [*chain(*(members[at] for at in picked))])].mean())
-            means.append(draws)
-        low, high = np.quantile(np.mean(means, axis=0), (0.025, 0.975))
-        close(row["bootstrap low"], low, 0.25)
-        close(row["bootstrap high"], high, 0.25)
+def mean_of(each):
+    return np.mean([D.mean() for D in each.values()])
 
 
-def test_accuracies_by_each_grade():
-    grades = {"value": grader.same_value, "text": grader.same_text, "result": grader.same_result}
-    rows = [row for row in rows_of("accuracies") if row["cut"]]
-    assert len(rows) > 250
+def close(row, name, each, family, least=-1, clustered=False):
+    stored = [row[name], row[f"{name} low"], row[f"{name} high"]]
+    again = [mean_of(each), *ends(each, family, least, clustered)]
+    assert stored == pytest.approx([100 * number for number in again], abs=2e-3), row
+
+
+def test_differences():
+    rows = rows_of("differences")
+    assert len(rows) == 222
     for row in rows:
-        tasks, seeds = sides_of(row)
-        sides = [(f"{row['method']} ({row['cut']})", row["ranks"])]
-        for name, grade in grades.items():
-            if row[name]:
-                each = shared(sides, tasks, seeds, grade)
-                close(row[name], np.mean([D.mean() for D in each]), 0.001)
-                if name == "value":
-                    assert len(each[0]) == int(row["seeds"])
-                    close(row["value low"], max(0, end(each, 0, 0.025, 1)), 0.02)
-                    close(row["value high"], end(each, 1, 0.025, 1), 0.02)
+        seeds, family = KINDS[row["kind"]]
+        sides = [(row["a"], "16" if row["kind"] == "loss" else row["ranks"])]
+        asked = [*sides, (row["b"], row["ranks"])], row["tasks"], SEEDS[seeds]
+        each, both = values(*asked)
+        assert row["seeds"] == f"{both[0]}–{both[-1]}"
+        assert len(both) == both[-1] - both[0] + 1
+        close(row, "points", each, family)
+        close(row, "by template", each, family, clustered=True)
+        if row["tasks"] != "word problems":
+            close(row, "by text", values(*asked, grader.same_text)[0], family)
+        low, high = ends(each, family)
+        assert row["a is"] == ("better" if low > 0 else "worse" if high < 0 else "neither")
+        known = [float(x.replace("−", "-")) for x in row["of each seed"].split(", ")]
+        again = 100 * np.mean([D.mean(axis=1) for D in each.values()], axis=0)
+        assert known == pytest.approx(again, abs=0.051)
+        assert row["p"] == pytest.approx(p_of(each, family), rel=1e-3, abs=1e-6), row
 
 
-def test_the_base_alone():
-    (run,) = (STUDY / "smollm2/run",)
-    base = json.loads((run / "run.json").read_text())["base"]
-    rows = {row["tasks"]: row for row in rows_of("accuracies") if not row["cut"]}
-    for name, task in TASKS.items():
-        for column in ("value", "text", "result"):
-            grade = getattr(grader, f"same_{column}")
-            close(rows[name][column], graded(run, grade)[base[task]].mean(), 0.001)
+def test_accuracies_and_factors():
+    logs, ways = defaultdict(list), set()
+    for run in RUNS:
+        heads = grader.heads(run)
+        for way, task, _, rank, cell in cells(run):
+            ways.add(way)
+            if "fitted" in way:
+                logs[way, task, rank].append(np.log(heads[cell]["factor"]))
+    base, *rows = rows_of("accuracies")
+    assert (base["way"], base["tasks"], base["accuracy"]) == ("the base alone", "word problems", 0)
+    assert {row["way"] for row in rows[1:]} == ways
+    for row in rows[1:]:
+        seeds = SEEDS["all" if row["seeds"].endswith("62") else "old"]
+        each, both = values([(row["way"], row["ranks"])], row["tasks"], seeds)
+        assert row["seeds"] == f"{both[0]}–{both[-1]}"
+        close(row, "accuracy", each, 1, least=0)
+        task = TASKS.get(row["tasks"])
+        if found := task and row["ranks"].isdigit() and logs[row["way"], task, int(row["ranks"])]:
+            assert row["factor"] == pytest.approx(np.exp(np.mean(found)), rel=1e-4)
+        else:
+            assert math.isnan(row["factor"])
 
 
-def test_trials_of_the_search():
-    rows = rows_of("trials")
-    assert len(rows) > 100
-    cells = cells_of(grader.same_text, "search")
-    for row in rows:
-        task, cut = TASKS[row["tasks"]], row["cut"].removesuffix(" *")
-        label = "MatryoshkaLoRA" if row["method"].startswith("Matryoshka") else row["method"]
-        recipe = recipe_of(label, task)
-        recipe = (recipe[0], float(row["rate"]), *recipe[2:])
-        (ranks,) = cells[(recipe, False, task, *CUTS[cut])].values()
-        close(row["AURAC"], area(ranks, "1 to 8").mean(), 0.001)
-        chosen = recipe_of(row["method"], task) or recipe_of(
-            "MatryoshkaLoRA at its prefixes' rate", task
-        )
-        assert float(row["chosen"]) == chosen[1]
+def test_methods_see_the_same_tokens():
+    """Each seed of a task, whatever the method; a family has an adapter for each rank."""
+    seen, trained = defaultdict(set), defaultdict(int)
+    for path in (STUDY / "trainings.jsonl", STUDY / "fresh/trainings.jsonl"):
+        for line in map(json.loads, path.read_text().splitlines()):
+            if "tokens" in line and line["seed"] in SEEDS["all"]:
+                seen["mawps" in line["recipe"], line["seed"]].add(line["tokens"])
+                trained[line["recipe"]] += 1
+    assert len(seen) == 2 * len(SEEDS["all"])
+    assert all(len(tokens) == 1 for tokens in seen.values())
+    assert sum(count for name, count in trained.items() if "fresh" in name) == 32
 
 
-def test_factors_and_tokens():
-    run, logs = STUDY / "smollm2/run", defaultdict(list)
-    manifest = json.loads((run / "run.json").read_text())
-    made, heads = {a["name"]: a for a in manifest["adapters"]}, grader.heads(run)
-    for cut in manifest["cuts"]:
-        recipe = made[cut["adapter"]]["recipe"]
-        for task, ranks in cut["cells"].items() if cut["rescale"] == "fit" else ():
-            for rank, cell in ranks.items():
-                key = (settings(recipe | {"family": False}), task, cut["basis"], rank)
-                logs[key].append(np.log(heads[cell]["factor"]))
-    rows = rows_of("factors")
-    assert len(rows) > 10
-    for row in rows:
-        task, basis = TASKS[row["tasks"]], CUTS[row["cut"]][0]
-        for rank in ("1", "2", "4", "8"):
-            mean = np.mean(logs[recipe_of(row["method"], task), task, basis, rank])
-            assert float(row[rank]) == pytest.approx(np.exp(mean), abs=0.006)
-    lines = [
-        json.loads(line)
-        for path in sorted(STUDY.rglob("trainings.jsonl"))
-        for line in path.read_text().splitlines()
-    ]
-    known = [(x["recipe"], str(x["seed"]), str(x["tokens"])) for x in lines if "tokens" in x]
-    assert known == [(x["recipe"], x["seed"], x["tokens"]) for x in rows_of("trainings")]
+class Number(NamedTuple):
+    """A difference as the page writes it: the ends are rounded outwards."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def mean(self):
+        return f"{100 * self.value + math.copysign(1e-9, self.value):z.1f}".replace("-", "−")
+
+    @property
+    def most(self):
+        return f"{math.ceil(1000 * self.high) / 10:z.1f}".replace("-", "−")
+
+    @property
+    def ends(self):
+        return f"[{math.floor(1000 * self.low) / 10:z.1f}, ".replace("-", "−") + f"{self.most}]"
+
+    @property
+    def cell(self):
+        return f"{self.mean} {self.ends}"
+
+    @property
+    def points(self):
+        return f"{self.mean} points {self.ends}"
+
+    @property
+    def says(self):
+        if self.low > 0:
+            return "is better"
+        return "is worse" if self.high < 0 else "is not shown to be better"
+
+
+def number(a, b, tasks, over, seeds, family, grade="same_value", clustered=False):
+    sides = [(WAYS[a], "16" if a == b else over), *([(WAYS[b], over)] if b else [])]
+    each, _ = values(sides, tasks, SEEDS[seeds], getattr(grader, grade))
+    return Number(mean_of(each), *ends(each, family, -1 if b else 0, clustered))
+
+
+def test_every_number_and_verdict_of_the_page():
+    text = " ".join((STUDY / "README.md").read_text("utf-8").split())
+    for sentence, asked in PAGE["said"].items():
+        said = sentence.format(*(number(*each) for each in asked))
+        assert text.count(said) == 1, said
+        text = text.replace(said, "")
+    assert not re.search(r"\d\.\d(?!\d)|is (better|worse|not shown)", text)  # nothing else is said

@@ -183,9 +183,9 @@ def settings_of(place, out, model="hf", tasks=("tiny_choice", "tiny_text"), **wo
 
 def compared(place, out, *, progress=None, command=None, **words):
     """A run, and its accuracies and answers by task and rank."""
-    stored = run(settings_of(place, out, **words), progress, command).stored
+    stored = run(settings_of(place, out, **words), progress, command)
     return stored, {
-        (task.name, rank): stored.samples(task.name, "mine", "svd", "keep", rank)
+        (task.name, rank): stored.answers(task.name, "mine", "svd", "keep", rank)
         for task in stored.tasks
         for rank in (0, *RANKS)
         if not stored.failures

@@ -70,12 +70,6 @@ def same_number(answer: str, reference: str) -> bool:
     return bool(found and wanted and found[1] == wanted[1])
 
 
-def same_result(answer: str, reference: str) -> bool:
-    """Whether the results behind the last equals signs are the same number."""
-    found, wanted = (value(text.rpartition("=")[2].strip()) for text in (answer, reference))
-    return found is not None and found == wanted
-
-
 def documents(run: Path, task: str) -> dict[tuple[str, str], dict[str, Any]]:
     """What is stored of each example of a task, by its number and the hash of its content."""
     found = {}

@@ -65,7 +65,7 @@ def make_run(folder, scores, *, base=None, task="t", metric="acc,none", methods=
     keys_of_cells = [key, *(key for cut in cuts for key in cut.cells[task].values())]
     manifest = {
         "settings": {"dtype": "float32"},
-        "log": [{"command": "aurac compare", "base": "base"}],
+        "log": [{"command": "aurac compare", "base": "base", "dtype": "float32"}],
         "adapters": adapters,
         "tasks": [info],
         "asked": [task],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,14 @@ RANKS = (1, 2, 4, 8, 16)
 METRIC = "exact_match,strict-match"
 LORA, DYLORA = (0.1, 0.35, 0.5, 0.55, 0.56), (0.08, 0.2, 0.23, 0.3, 0.31)
 MATRYOSHKA = (0.2, 0.4, 0.5, 0.53, 0.6)
+
+
+def golden(name, text):
+    """The stored text of this name; with AURAC_UPDATE_GOLDEN it is written first."""
+    file = Path(__file__).parents[1] / "show" / "golden" / name
+    if os.environ.get("AURAC_UPDATE_GOLDEN"):
+        file.write_text(text, encoding="utf-8", newline="")
+    return file.read_text(encoding="utf-8")
 
 
 def word_problems() -> Any:
@@ -68,7 +77,7 @@ class FakeRun(SimpleNamespace):
 
     read = None  # what a filter took of each answer
 
-    def samples(self, task, adapter, basis, rescale, rank):
+    def answers(self, task, adapter, basis, rescale, rank):
         found = next(c for c in self.curves if (c.adapter, c.task) == (adapter, task))
         scores = found.outcomes[found.ranks.index(rank)] if rank else found.base_scores
         if scores is None:
@@ -95,6 +104,7 @@ def stored(analysis, folder=Path("runs/x"), *, text="The answer is", failures=()
         provenance={
             "command": "aurac compare lora --tasks maths",
             "base": "smollm2",
+            "dtype": "float32",
             "versions": {"aurac": "0.2.0"},
             "machine": {"system": "Linux"},
         },

@@ -36,7 +36,7 @@ def random_adapter(base, folder, *, name="mine", rank=4, nesting=None, seed=0, l
 
 def run_small(adapters, out, tasks=(TASK,), **options):
     """A run with the settings of `SMALL`, and without a report where that is switched off."""
-    return run(Settings.of(adapters, tasks, out=out, **{**SMALL, **options})).stored
+    return run(Settings.of(adapters, tasks, out=out, **{**SMALL, **options}))
 
 
 def command(adapter, out, *more):

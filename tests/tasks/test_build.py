@@ -196,8 +196,6 @@ def test_a_group_brings_its_tasks_along(tmp_path):
     assert (first.clusters, second.clusters) == (None, ("A", "B"))
     with pytest.raises(TaskError, match="more than once"):
         built(["both", "leaf_a"], include_path=tmp_path)
-    with pytest.raises(UsageError, match="mean over tasks"):
-        built(write_choice_task(tmp_path, "mean over tasks"))
 
 
 def test_a_group_that_weighs_unequal_tasks_alike_is_refused(tmp_path):

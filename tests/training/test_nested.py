@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from functools import partial
 from types import SimpleNamespace
@@ -108,66 +107,6 @@ def test_matryoshka_is_the_literal_sum(scaling, ranks, x):
         assert torch.allclose(model(x), wanted[0], rtol=0, atol=1e-10)
 
 
-class ResearchLayer(nn.Module):
-    """The MatryoshkaLoRA research code's layers in their orientation: A (in, R), B (R, out).
-
-    Its `diag` has P_i = the sum of the scales of the largest ranks, of as many as are at least i;
-    its `binary` the mean over ranks of masked products; α is 1. Own words after their
-    adapters/matryoshka.py and dylora.py.
-    """
-
-    def __init__(self, layer, ranks, scaling, kind):
-        super().__init__()
-        self.base = layer.base_layer
-        self.A = nn.Parameter(layer.lora_A["default"].weight.detach().T.clone())
-        self.B = nn.Parameter(layer.lora_B["default"].weight.detach().T.clone())
-        self.ranks, self.scaling, self.kind, self.inference_rank = ranks, scaling, kind, None
-
-    def scale(self, r):
-        return s(self.scaling, 1.0, r)
-
-    def forward(self, x):
-        R, ranks = len(self.B), self.ranks
-        if self.inference_rank is not None:
-            r = self.inference_rank
-            return self.base(x) + self.scale(r) * ((x @ self.A[:, :r]) @ self.B[:r])
-        if self.kind == "diag":
-            counts = [sum(r >= i for r in ranks) for i in range(1, R + 1)]
-            P = [sum(map(self.scale, ranks[len(ranks) - c :])) for c in counts]
-            return self.base(x) + x @ (self.A * torch.tensor(P, dtype=x.dtype)) @ self.B
-        masks = [(torch.arange(R) < r).to(x.dtype) for r in ranks]
-        products = (
-            self.scale(r) / len(ranks) * ((x @ (self.A * m)) @ (self.B * m[:, None]))
-            for r, m in zip(ranks, masks, strict=True)
-        )
-        return self.base(x) + sum(products)
-
-
-@pytest.mark.parametrize("kind", ["diag", "binary", "dylora"])
-@pytest.mark.parametrize("scaling", ["none", "rank", "sqrt"])
-def test_losses_and_gradients_are_the_research_code_s(kind, scaling, x):
-    model = peft_model(scaling)
-    inner = model.base_model.model
-    theirs = nn.Sequential(
-        ResearchLayer(inner.a, S, scaling, kind),
-        nn.Tanh(),
-        ResearchLayer(inner.b, S, scaling, kind),
-    )
-    if kind == "dylora":
-        handle = aurac.nested(model, "dylora", ranks=S, scaling=scaling, seed=3)
-        theirs[0].inference_rank = theirs[2].inference_rank = handle.passes()[0].ranks[0]
-    else:
-        weights = [1 / len(S)] * len(S) if kind == "binary" else ()
-        handle = aurac.nested(model, "matryoshka", ranks=S, weights=weights, scaling=scaling)
-    ours, wanted = step(model, x, model), step(theirs, x, theirs)
-    assert torch.allclose(ours[0], wanted[0], rtol=0, atol=1e-10)
-    for name, index in (("a", 0), ("b", 2)):
-        for side in "AB":
-            got = ours[1][f"base_model.model.{name}.lora_{side}.default.weight"]
-            assert torch.allclose(got, wanted[1][f"{index}.{side}"].T, rtol=0, atol=1e-10)
-    handle.remove()
-
-
 def test_lora_is_plain_peft_bit_for_bit(x):
     model = peft_model(lora_dropout=0.3, rank_pattern={"b": 4}, alpha_pattern={"a": 3})
     torch.manual_seed(1)
@@ -269,7 +208,8 @@ def test_a_recomputed_pass_that_is_not_the_last_is_refused(reentrant, x):
 def test_frozen_moves_only_the_drawn_row_and_column(x):
     model = peft_model()
     whole = step(model, x, lambda x: literal(model, x, "sqrt", 1.0, (4,)))[1]
-    handle = aurac.nested(model, "dylora", ranks=S, update="frozen", accumulation=3)
+    handle = aurac.nested(model, "dylora", update="frozen", accumulation=3)
+    assert handle.setup.nesting.ranks == (1, 2, 3, 4, 5, 6, 7, 8)  # unless they are named
     first = range(0, 300, 3)
     handle.micro_batch = next(k for k in first if handle.setup.passes(k // 3, k)[0].row == 4)
     for _ in range(3):  # one rank for each optimizer step
@@ -282,11 +222,6 @@ def test_frozen_moves_only_the_drawn_row_and_column(x):
                 kept = torch.zeros_like(whole[key])
                 kept.narrow(dim, 3, 1).copy_(whole[key].narrow(dim, 3, 1))
                 assert torch.allclose(found[key], kept, rtol=0, atol=1e-10)
-
-
-def test_frozen_draws_every_row_unless_ranks_are_named(x):
-    handle = aurac.nested(peft_model(), "dylora", update="frozen")
-    assert handle.setup.nesting.ranks == (1, 2, 3, 4, 5, 6, 7, 8)
 
 
 def test_layers_that_are_called_past_the_base_have_p_and_no_drawn_rank(x):
@@ -371,13 +306,13 @@ def test_sampled_nested_losses_have_the_same_expectation():
     assert list(mean.values()) == pytest.approx(weights, abs=0.03)
 
 
-def llama(alpha=1.0, dtype=torch.float32, **config):
+def llama(dtype=torch.float32, **config):
     """A PEFT model of a tiny Llama with a trained-looking adapter of rank 8."""
-    base = tiny_llama().to(dtype)
     torch.manual_seed(5)
-    given = {"r": 8, "lora_alpha": alpha, "use_rslora": True, "init_lora_weights": False}
+    given = {"r": 8, "lora_alpha": 1, "use_rslora": True, "init_lora_weights": False}
     given |= {"target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM"}
-    return get_peft_model(base, LoraConfig(**{**given, **config}), autocast_adapter_dtype=False)
+    settings = LoraConfig(**{**given, **config})
+    return get_peft_model(tiny_llama(dtype), settings, autocast_adapter_dtype=False)
 
 
 IDS = torch.randint(3, 40, (2, 9), generator=torch.Generator().manual_seed(1))
@@ -398,11 +333,10 @@ METHODS = {
 @pytest.mark.parametrize("method", METHODS)
 def test_it_leaves_nothing_behind_but_the_record_of_how_it_was_trained(method, tmp_path):
     model = llama()
-    plain = {name: p.clone() for name, p in model.state_dict().items()}
     before = {name: (dict(vars(m)), *hooks(m)) for name, m in model.named_modules()}
+    keys = model.state_dict().keys()
     with aurac.nested(model, method, **METHODS[method]) as handle:
-        assert model.state_dict().keys() == plain.keys()
-        assert not [name for name in vars(model) if callable(getattr(type(model), name, None))]
+        assert model.state_dict().keys() == keys
         model.save_pretrained(tmp_path / "a")
         live, facts = aurac.load_adapter(model), aurac.inspect(model)
         with pytest.raises(UsageError, match="nested already"):
@@ -413,12 +347,10 @@ def test_it_leaves_nothing_behind_but_the_record_of_how_it_was_trained(method, t
     for name in ("adapter_config.json", "adapter_model.safetensors", "aurac.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     read = aurac.load_adapter(tmp_path / "a")
-    assert read.sha256 == live.sha256
-    assert read.method == method
+    assert (read.sha256, read.method, read.rule, read.alpha) == (live.sha256, method, "sqrt", 1)
     assert read.nesting.ranks == ((8,) if method == "lora" else S)
     assert read.nesting.update == ("frozen" if method == "dylora" else None)
-    assert (read.rule, read.alpha) == ("sqrt", 1.0)
-    assert facts.adapter.nesting == read.nesting
+    assert (facts.adapter.method, facts.adapter.nesting) == (method, read.nesting)
     assert facts.basis == ("svd" if method == "lora" else "prefix")
     assert aurac.inspect(model).by_rank == facts.by_rank
 
@@ -467,12 +399,10 @@ def test_generation_is_by_the_whole_adapter():
     ("config", "settings", "said"),
     [
         ({}, {"scaling": "rank"}, "not rule rank with alpha 1"),
-        ({}, {"scaling": "none"}, "not rule none"),
         ({}, {"alpha": 2.0}, "not rule sqrt with alpha 2"),
         ({}, {"method": "nested_loss"}, "aurac train"),
         ({}, {"method": "dora"}, "'dora' is not lora, matryoshka or dylora"),
         ({}, {"ranks": (1, 16)}, "below its last nested rank 16"),
-        ({}, {"weights": (1, 2)}, "one finite number"),
         ({"use_dora": True}, {}, r"q_proj \(DoRA\) takes no P"),
         ({"lora_bias": True}, {}, "sets lora_bias"),
     ],
@@ -505,14 +435,6 @@ def test_layers_that_pass_the_hook_by_are_an_error(x):
             model(x)  # of the base alone
         with pytest.raises(UsageError, match="layers called b did not call their lora_A"):
             model(x)
-
-
-def test_copies_of_a_model_train_alike(x):
-    model = peft_model()
-    with aurac.nested(model, "matryoshka"):
-        wanted = step(model, x, model)
-        twin = copy.deepcopy(model)
-        assert_same(step(twin, x, twin), wanted, atol=0)
 
 
 @pytest.mark.parametrize("method", ["matryoshka", "dylora"])

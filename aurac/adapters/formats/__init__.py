@@ -28,7 +28,6 @@ class Format(Protocol):
     """One kind of checkpoint: a module of this form, listed in `FORMATS`."""
 
     FILES: tuple[str, ...]  #: fetched of a hub's repository; a name stands for its folder, too
-    SUFFIXES: tuple[str, ...]  #: of its single files, if it has any
 
     def recognises(self, path: Path, /) -> bool:
         """Whether a folder or file is of this kind."""
@@ -144,7 +143,7 @@ def _read(given: str, base: str | None, scale: tuple[Rule, float] | None) -> Ada
             raise CheckpointError(f"{given} has the weights of an adapter but no {CONFIG}")
         if (place / MODEL_CONFIG).exists():
             raise CheckpointError(f"{given} is the folder of a whole model, no adapter: see --base")
-        suffixes = ", ".join(sorted({suffix for kind in FORMATS for suffix in kind.SUFFIXES}))
+        suffixes = ", ".join(state_dict.SUFFIXES)
         raise CheckpointError(
             f"{place} is no folder with an adapter of PEFT or MLX and no file in {suffixes}"
         )

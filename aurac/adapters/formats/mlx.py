@@ -25,7 +25,6 @@ from aurac.errors import CheckpointError
 
 MLX_WEIGHTS: Final = "adapters.safetensors"
 FILES: tuple[str, ...] = (CONFIG, MLX_WEIGHTS)
-SUFFIXES: tuple[str, ...] = ()
 _NAMES: Final = re.compile(r"(?P<module>.+)\.lora_(?P<side>[ab])")
 
 

@@ -29,7 +29,7 @@ from aurac.adapters.formats.peft_config import (
 )
 from aurac.adapters.formats.sidecar import SIDECAR, with_record
 from aurac.adapters.formats.storage import WEIGHTS, check_factor, read_fields, read_tensors
-from aurac.errors import CheckpointError, UsageError
+from aurac.errors import CheckpointError
 from aurac.models.base import base_skeleton
 
 DORA_NOTE: Final = (
@@ -45,7 +45,6 @@ _FACTOR = re.compile(
 
 
 FILES: tuple[str, ...] = (CONFIG, *WEIGHTS)
-SUFFIXES: tuple[str, ...] = ()
 
 
 def recognises(folder: Path) -> bool:
@@ -151,8 +150,6 @@ def adapter_from_peft(model: Any, adapter_name: str | None = None) -> Adapter:
     nested, names = vars(model).get(NESTED), [*model.peft_config]
     first = "default" if "default" in names else names[0]
     name = adapter_name or (nested.adapter_name if nested else first)
-    if name not in names:
-        raise UsageError(f"the model has no adapter {name!r}, only {', '.join(names)}")
     where = f"model adapter {name!r}"
     # As the JSON that PEFT would save; it keeps some fields as sets.
     fields = json.loads(json.dumps(model.peft_config[name].to_dict(), default=sorted))

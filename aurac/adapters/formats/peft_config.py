@@ -14,7 +14,7 @@ from aurac.adapters.compatibility import module_in_model
 from aurac.adapters.formats.storage import checked
 from aurac.adapters.nesting import Rule
 from aurac.errors import CheckpointError
-from aurac.models.packaged import hub_id, packaged_name, published
+from aurac.models.packaged import hub_id, published
 
 Skeleton = Callable[[], nn.Module | None]  # the base's modules, if a base is named
 PeftRank = Annotated[int, Meta(ge=1)]
@@ -105,7 +105,7 @@ def parse_config(config: Mapping[str, object], where: object) -> PeftConfig:
 def base_name(name: str | None, revision: str | None) -> str | None:
     """A base that a config names, as ``owner/name@revision`` where it asks for a revision."""
     if revision in (None, "", "main") or hub_id(name) is None:
-        return packaged_name(name) if name else None
+        return name or None
     return f"{name}@{revision}"
 
 
