@@ -210,10 +210,10 @@ def test_the_export_of_a_perplexity(state):
 
 
 def test_adapters_change_names(state):
-    """Each has on the screen the name that the command gives it."""
+    """Each has on the screen the name that the command gives it, but not another one's."""
     one = asks("lora nested", "colours", renamed={"lora": "x", "nested": "y"}, reference="lora")
-    other = replace(one, renamed={"lora": "y", "nested": "x"})
-    run(state, one, other, asks("lora nested", "colours"))
+    run(state, one, replace(one, renamed={"lora": "z"}), asks("lora nested", "colours"))
+    run(state, replace(one, renamed={"lora": "y", "nested": "x"}))
 
 
 def test_an_example_changes(state):
