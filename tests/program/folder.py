@@ -57,6 +57,8 @@ class Folder:
         new = {leaf: command.fixed(leaf) for leaf in command.leaves}
         other = any(self.fixed.get(leaf, new[leaf]) != new[leaf] for leaf in new)
         other |= self.base not in (None, command.base) or command.refused()
+        others = {name for own, name in self.names.items() if called.get(own) != name}
+        other |= bool(others & {*command.renamed.values()})  # the name of another adapter
         for leaf in new:  # no example of the list has changed
             both = zip(self.lists.get(leaf, ()), command.examples(leaf), strict=False)
             other |= any(known != example for known, example in both)
