@@ -161,7 +161,7 @@ def _asks(inputs: Inputs, connected: Callable[[], Cluster]) -> Ask:
     backend = inputs.backend
 
     def ask(cell: PlannedCell, wanted: Wanted) -> Written:
-        backend.begin([cell.cut] if cell.cut else [], scores=False)
+        backend.begin([cell.cut] if cell.cut else [], logprobs=False)
         return written(cell, wanted, backend)
 
     return ask

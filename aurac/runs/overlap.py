@@ -55,13 +55,11 @@ def keep_overlaps(folder: RunFolder, found: Iterable[Overlap]) -> None:
 def _recorded(adapter: Adapter) -> tuple[str, Texts] | None:
     """What an adapter's training data are called and hold; None where they cannot be had here."""
     from aurac.training.data import identified, render, source_rows
-    from aurac.training.recipe import recorded_recipe
+    from aurac.training.recipe import SETTINGS, make_recipe
 
-    if adapter.recipe is None:
+    if adapter.recipe is None or str(adapter.recipe.get("data")).startswith("hub:"):
         return None
-    recipe = recorded_recipe(adapter)
-    if recipe.data.startswith("hub:"):
-        return None
+    recipe = make_recipe({key: adapter.recipe[key] for key in SETTINGS if key in adapter.recipe})
     try:
         rows = source_rows(recipe)
         identified(recipe, rows)

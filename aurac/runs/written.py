@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Sequence
 
 from aurac.backends.backend import Backend
-from aurac.backends.keys import redacted
 from aurac.curves.metrics import WHOLE
 from aurac.errors import CellError
 from aurac.records.folder import RunFolder
@@ -54,7 +53,7 @@ def _asked(cell: PlannedCell, folder: RunFolder, ask: Ask) -> Written:
             return ask(cell, _wanted(cell, folder))
     except Exception as error:
         logger.debug("no text of %s", cell.label, exc_info=True)
-        return Written(documents=[], texts=[], failed=redacted(reason_of(error)))
+        return Written(documents=[], texts=[], failed=reason_of(error))
 
 
 def _wanted(cell: PlannedCell, folder: RunFolder) -> Wanted:

@@ -12,6 +12,7 @@ from aurac.curves.metrics import TOKENS, WHOLE
 from aurac.errors import RunFolderError
 from aurac.show.escape import shorten
 from aurac.show.views import OWN
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,7 +28,6 @@ MOST_ADAPTERS: Final = 8
 MOST_EXAMPLES: Final = 200
 MOST_TEXT: Final = 800  # characters of a question or an answer
 MOST_ALL: Final = 400_000  # characters of a task
-MOST_CELL: Final = 60  # characters of a text in a table
 LONG: Final = 200  # characters, about fifty tokens: most of such completions have a wrong one
 RIGHT: Final = 0.5
 
@@ -154,10 +154,11 @@ def one_answer(of: View, run: StoredRun | None) -> str:
     return " ".join(told)
 
 
-def written_instead(of: View, run: StoredRun | None) -> Iterator[tuple[str, Columns]]:
+def written_instead(of: View, run: StoredRun | None, most: int) -> Iterator[tuple[str, Columns]]:
     """Of a user's own examples a table for each adapter, with its caption.
 
-    It shows what the adapter writes at its largest rank in the place of references.
+    It shows what the adapter writes at its largest rank in the place of references; texts are cut
+    to `most` characters.
     """
     for key in of.keys if run and of.metric in OWN else ():
         rank = of.of(key)[-1].rank
@@ -166,7 +167,7 @@ def written_instead(of: View, run: StoredRun | None) -> Iterator[tuple[str, Colu
             continue
         columns = {"example": [*map(row_number, wrong["example"])]}
         for head, name in (("reference", "target"), ("written instead", "response")):
-            columns[head] = [shorten(repr(text), MOST_CELL) for text in wrong[name]]
+            columns[head] = [one_line(repr(text), most) for text in wrong[name]]
         yield f"What {of.names[key]} at rank {rank} writes, of its first wrong examples", columns
 
 
@@ -174,8 +175,8 @@ def _cell(of: View, run: Any, key: Key, rank: int) -> DataFrame | None:
     """The answers of an adapter's first seed at a rank, where they are stored as a whole."""
     curve = of.rows[key].curves[0]
     with suppress(RunFolderError):
-        found = run.answers(of.task, curve.adapter, curve.basis, curve.rescale, rank)
-        return found[found["example"].isin({*(curve.doc_ids or ())})]
+        found: DataFrame = run.answers(of.task, curve.adapter, curve.basis, curve.rescale, rank)
+        return found
     return None
 
 

@@ -46,8 +46,8 @@ def screen(
         blocks += _differences(of, width, details=details)
     for of in tasks:
         blocks += _task(of, run, width, details=details)
-        texts = written_instead(of, run) if details else ()
-        for caption, table in texts:
+        room = max(20, (width - 20) // 2)  # for a text; the number of an example stands before them
+        for caption, table in written_instead(of, run, room) if details else ():
             blocks.append(f"{wrapped(caption, width)}\n{fitted(table, width, [*table][1:])}")
     last = [wording.how_to_ask(tasks, run), *wording.other_bases(run), *wording.unwritten(run)]
     last += wording.overlaps(run)
