@@ -236,7 +236,7 @@ class Sequences(Mishaps, RuleBasedStateMachine):
 
     reached: ClassVar[Counter] = Counter()
 
-    @initialize(table=st.integers(0, 10_000), first=commands(), second=st.none() | commands())
+    @initialize(table=st.integers(0, 10_000), first=commands(), second=commands())
     def begin(self, table, first=None, second=None):
         self.table, self.place = table, Path(tempfile.mkdtemp(dir=self.root, suffix="d"))
         self.world, self.runs, self.begun = World(), [], 0
@@ -340,6 +340,20 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         self.check_command(run, part, status, out, said)
         self.check_whole(run)
 
+    @precondition(whole)
+    @rule(
+        at=st.integers(0, 1),
+        limit=st.sampled_from((12, 24, None)),
+        margin=QUESTION["margin"],
+        fails=st.none() | st.integers(0, 40),
+    )
+    def go_on(self, at, limit, margin, fails):
+        """The latest command asks for more examples; of one cell they may fail."""
+        run = whole(self)[at % len(whole(self))]
+        options = run.last.options | {"limit": limit, "margin": margin}
+        which = [*map(id, self.runs)].index(id(run))
+        self.compare(which, replace(run.last, options=options), fails=fails)
+
     def like(self, run, command, alike):
         """A command with the prompts, or all that decides examples, of the one before it."""
         typo = {"reference": TYPO} if command.options["reference"] == TYPO else {}
@@ -385,7 +399,9 @@ class Sequences(Mishaps, RuleBasedStateMachine):
                 row[TOLD]["clusters"] and row["low"] is not None for row in scores
             ),
             "a difference of two arms": any(row[TOLD]["arms"] > 1 for row in pairs),
-            "a smaller rank is shipped": any(row["rank"] < row["reference"] for row in shipped),
+            "a smaller rank is shipped": any(
+                row["smallest_rank"] < row["reference"] for row in shipped
+            ),
             "a row lacks examples": any(curve.missing for curve in curves),
         }
         self.reached.update({name: int(some) for name, some in found.items()})
