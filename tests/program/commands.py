@@ -258,7 +258,6 @@ QUESTION = {
 }
 SHOWN = {
     "json": st.sampled_from((None, True)),
-    "details": st.sampled_from((None, True)),
     "label": st.sampled_from((None, True)),
     "out": st.sampled_from((None, True)),
     "rank": st.sampled_from((None, 1, 2, 4)),
@@ -288,7 +287,7 @@ def commands(draw):
     for name in ("data", "metric"):  # mostly of a task that is asked for
         task = (options[name] or "").partition("=")[0]
         options[name] = options[name] if task in tasks or draw(st.integers(0, 9)) == 9 else None
-    options |= {name: draw(SHOWN[name]) for name in ("json", "details")}
+    options["json"] = draw(SHOWN["json"])
     groups, more = asked(adapters, **{name: draw(values) for name, values in QUESTION.items()})
     clusters = draw(st.sampled_from(((), (), tasks[:1], tasks)))
     renamed = draw(st.sampled_from(NAMES))

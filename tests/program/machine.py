@@ -442,40 +442,36 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         assume(there)
         groups, asks = asked(there, **asks)
         asks["margin"] = asks["margin"] or (0.1 if how == "recommend" else None)
-        labels = {there[0]: "La–bel_1"} if how_shown["label"] and how == "report" else {}
-        out = (
-            self.place / f"{run.path.name}-elsewhere"
-            if how_shown["out"] and how == "report"
-            else run.path
-        )
-        rank = how_shown["rank"] if how == "recommend" else None
-        printed = {name: how_shown[name] and how != "report" for name in ("json", "details")}
-        limit = how_shown["limit"]
-        words = question(groups, **asks, rank=rank, limit=limit, **printed)
+        shown, report, out = SimpleNamespace(**how_shown), how == "report", run.path
+        labels = {there[0]: "La–bel_1"} if shown.label and report else {}
+        if shown.out and report:
+            out = self.place / f"{run.path.name}-elsewhere"
+        rank, as_json = shown.rank if how == "recommend" else None, shown.json and not report
+        words = question(groups, **asks, rank=rank, limit=shown.limit, json=as_json)
         words += [f"--label={name}={text}" for name, text in labels.items()]
         words += ["--out", out] if out != run.path else []
-        reads = how != "report" or out != run.path
+        reads = not report or out != run.path
         with untouched(run.path) if reads else contextlib.nullcontext():
-            status, said, error = program(how, run.path, *words, away=how_shown["away"])
+            status, said, error = program(how, run.path, *words, away=shown.away)
         try:
-            expected = self.expected(run, groups, limit, **asks)
+            expected = self.expected(run, groups, shown.limit, **asks)
             labels = labels or run.folder.labels
             if not {*labels} <= {key[1] for key in expected["scores"]}:
                 raise RefusedError("a label of an adapter that stands in no row")
         except RefusedError:
             assert status == 2, f"{how} {words}: exit code {status}"
             return
-        wanted = exit_code(expected, run.folder, rank, limit) if how == "recommend" else 0
+        wanted = exit_code(expected, run.folder, rank, shown.limit) if how == "recommend" else 0
         assert status == wanted, f"{how} {words}: exit code {status}, not {wanted}; {error}"
-        if how == "report":
+        if report:
             check_files(out, expected, labels)
         else:
-            check_printed(expected, said, how, as_json=printed["json"])
+            check_printed(expected, said, how, as_json=as_json)
         if out != run.path:
-            run.reports = {out: (groups, limit, asks, labels)}
-        if how == "report" and out == run.path:
+            run.reports = {out: (groups, shown.limit, asks, labels)}
+        if not reads:
             last = run.folder.question | {k: v for k, v in asks.items() if v is not None}
-            run.folder.ask(groups, limit or run.folder.limit, **last)
+            run.folder.ask(groups, shown.limit or run.folder.limit, **last)
             run.folder.labels, run.reports = labels, {}
 
     @precondition(lambda self: any(run.reports for run in whole(self)))
