@@ -136,7 +136,7 @@ def test_names_that_are_numbers_keep_their_zeros(tmp_path):
         ("rank,accuracy,trained_rank\n1,.2,inf\n", "data row 1 has trained_rank inf"),
         ("rank,accuracy,bytes\n1,.2,1e30\n", r"data row 1 has bytes 1e\+30"),
         ("adapter,score\na,1\n", "columns adapter, score"),
-        (HEAD, "no rows"),
+        (HEAD, "is empty"),
         (HEAD + "a,t,1,x,yes\n", "column score: a cell is no number"),
         (HEAD + "a,t,1,x,\n", "1 rows without a score"),
         (HEAD + "a,t,1,x,nan\n", "no number|without a score"),
@@ -160,7 +160,9 @@ def test_bad_files_are_named(tmp_path):
     with pytest.raises(DataError, match="There is no"):
         read_curves(tmp_path / "gone.csv")
     for name in ("t.xlsx", "t.parquet", "t.jsonl", "t.csv"):
-        with pytest.raises(DataError, match=rf"{name}(, line 1 is not JSON| cannot be read)"):
+        with pytest.raises(
+            DataError, match=rf"{name}(, line 1 is not JSON| cannot be read| is empty)"
+        ):
             read_curves(write(tmp_path, "" if name == "t.csv" else "nonsense", name))
     with pytest.raises(DataError, match="a field is for logs and runs"):
         read_curves(write(tmp_path, HEAD + BODY), cluster={"": "passage"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -56,6 +58,16 @@ def test_texts_are_read_as_python_has_them():
 
 def test_a_folder_alone_is_the_data_of_the_first_task():
     assert of(data="/x").data == {"t": "/x"}
+    assert of(data="lang=en").data == {"t": "lang=en"}
+
+
+def test_a_path_with_a_comma_is_one_task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my,file.jsonl").write_text("")
+    for tasks in (Path("my,file.jsonl"), "my,file.jsonl", ["my,file.jsonl"]):
+        assert Settings.of("a", tasks).tasks == ("my,file.jsonl",)
+    assert Settings.of("a", "t,my,file.jsonl").tasks == ("t", "my", "file.jsonl")
+    assert Settings.of("a", Path("x,y.yaml")).tasks == ("x,y.yaml",)
 
 
 @pytest.mark.parametrize(
