@@ -236,7 +236,7 @@ class Sequences(Mishaps, RuleBasedStateMachine):
 
     reached: ClassVar[Counter] = Counter()
 
-    @initialize(table=st.integers(0, 10_000), first=commands(), second=st.none() | commands())
+    @initialize(table=st.integers(0, 10_000), first=commands(), second=commands())
     def begin(self, table, first=None, second=None):
         self.table, self.place = table, Path(tempfile.mkdtemp(dir=self.root, suffix="d"))
         self.world, self.runs, self.begun = World(), [], 0
@@ -340,6 +340,20 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         self.check_command(run, part, status, out, said)
         self.check_whole(run)
 
+    @precondition(whole)
+    @rule(
+        at=st.integers(0, 1),
+        limit=st.sampled_from((12, 24, None)),
+        margin=QUESTION["margin"],
+        fails=st.none() | st.integers(0, 40),
+    )
+    def go_on(self, at, limit, margin, fails):
+        """The latest command asks for more examples; of one cell they may fail."""
+        run = whole(self)[at % len(whole(self))]
+        options = run.last.options | {"limit": limit, "margin": margin}
+        which = [*map(id, self.runs)].index(id(run))
+        self.compare(which, replace(run.last, options=options), fails=fails)
+
     def like(self, run, command, alike):
         """A command with the prompts, or all that decides examples, of the one before it."""
         typo = {"reference": TYPO} if command.options["reference"] == TYPO else {}
@@ -385,7 +399,9 @@ class Sequences(Mishaps, RuleBasedStateMachine):
                 row[TOLD]["clusters"] and row["low"] is not None for row in scores
             ),
             "a difference of two arms": any(row[TOLD]["arms"] > 1 for row in pairs),
-            "a smaller rank is shipped": any(row["rank"] < row["reference"] for row in shipped),
+            "a smaller rank is shipped": any(
+                row["smallest_rank"] < row["reference"] for row in shipped
+            ),
             "a row lacks examples": any(curve.missing for curve in curves),
         }
         self.reached.update({name: int(some) for name, some in found.items()})
@@ -426,40 +442,36 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         assume(there)
         groups, asks = asked(there, **asks)
         asks["margin"] = asks["margin"] or (0.1 if how == "recommend" else None)
-        labels = {there[0]: "La–bel_1"} if how_shown["label"] and how == "report" else {}
-        out = (
-            self.place / f"{run.path.name}-elsewhere"
-            if how_shown["out"] and how == "report"
-            else run.path
-        )
-        rank = how_shown["rank"] if how == "recommend" else None
-        printed = {name: how_shown[name] and how != "report" for name in ("json", "details")}
-        limit = how_shown["limit"]
-        words = question(groups, **asks, rank=rank, limit=limit, **printed)
+        shown, report, out = SimpleNamespace(**how_shown), how == "report", run.path
+        labels = {there[0]: "La–bel_1"} if shown.label and report else {}
+        if shown.out and report:
+            out = self.place / f"{run.path.name}-elsewhere"
+        rank, as_json = shown.rank if how == "recommend" else None, shown.json and not report
+        words = question(groups, **asks, rank=rank, limit=shown.limit, json=as_json)
         words += [f"--label={name}={text}" for name, text in labels.items()]
         words += ["--out", out] if out != run.path else []
-        reads = how != "report" or out != run.path
+        reads = not report or out != run.path
         with untouched(run.path) if reads else contextlib.nullcontext():
-            status, said, error = program(how, run.path, *words, away=how_shown["away"])
+            status, said, error = program(how, run.path, *words, away=shown.away)
         try:
-            expected = self.expected(run, groups, limit, **asks)
+            expected = self.expected(run, groups, shown.limit, **asks)
             labels = labels or run.folder.labels
             if not {*labels} <= {key[1] for key in expected["scores"]}:
                 raise RefusedError("a label of an adapter that stands in no row")
         except RefusedError:
             assert status == 2, f"{how} {words}: exit code {status}"
             return
-        wanted = exit_code(expected, run.folder, rank, limit) if how == "recommend" else 0
+        wanted = exit_code(expected, run.folder, rank, shown.limit) if how == "recommend" else 0
         assert status == wanted, f"{how} {words}: exit code {status}, not {wanted}; {error}"
-        if how == "report":
+        if report:
             check_files(out, expected, labels)
         else:
-            check_printed(expected, said, how, as_json=printed["json"])
+            check_printed(expected, said, how, as_json=as_json)
         if out != run.path:
-            run.reports = {out: (groups, limit, asks, labels)}
-        if how == "report" and out == run.path:
+            run.reports = {out: (groups, shown.limit, asks, labels)}
+        if not reads:
             last = run.folder.question | {k: v for k, v in asks.items() if v is not None}
-            run.folder.ask(groups, limit or run.folder.limit, **last)
+            run.folder.ask(groups, shown.limit or run.folder.limit, **last)
             run.folder.labels, run.reports = labels, {}
 
     @precondition(lambda self: any(run.reports for run in whole(self)))

@@ -188,7 +188,10 @@ def point_texts(point, *, bounds):
 
 
 def check_tables(wanted, tables, where):
-    """Every number stands in its cell, of a difference one of both sides."""
+    """Every number stands in its cell, of a difference one of both sides.
+
+    A page may leave out differences at each rank.
+    """
     [*tasks] = {key[0] for key in wanted}
     met = set()
     for heading, (head, *rows) in tables:
@@ -200,7 +203,8 @@ def check_tables(wanted, tables, where):
                 said = wanted.get(key, {text})
                 assert text in said, f"{where}: {key} is {text!r}, not {said}"
                 met |= {key, (task, " − ".join(name.split(" − ")[::-1]), column)}
-    assert {*wanted} <= met, f"{where}: lacks {sorted({*wanted} - met)[:5]}"
+    lacking = [key for key in wanted if key not in met and not (" − " in key[1] and "=" in key[2])]
+    assert not lacking, f"{where}: lacks {lacking[:5]}"
 
 
 VALUES = ("value", "word_perplexity,none")
