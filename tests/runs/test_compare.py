@@ -7,8 +7,8 @@ import os
 import shutil
 import signal
 import time
-from dataclasses import replace
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
