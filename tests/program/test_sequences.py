@@ -16,4 +16,3 @@ def test_sequences():
     run_state_machine_as_test(Sequences, settings=settings(**limits, phases=[Phase.generate]))
     assert Sequences.reached["computing commands"] >= 120
     assert min(Sequences.reached.values()) > 0, Sequences.reached
-    print(Sequences.reached)
