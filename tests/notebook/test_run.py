@@ -27,14 +27,6 @@ def run():
     return load_run(KEPT)
 
 
-def test_a_run_says_what_it_is(run):
-    assert list(run.scores["adapter"]) == ["lora", "matryoshka", "dylora"]
-    assert [task.name for task in run.tasks] == ["aurac_word_problems"]
-    assert [adapter.trained_rank for adapter in run.adapters] == [16, 16, 16]
-    assert (run.failures, run.folder) == ((), KEPT)
-    assert repr(run).startswith("Run(lora, dylora, matryoshka on aurac_word_problems in ")
-
-
 def test_a_notebook_shows_the_verdict_the_figure_and_the_tables(run):
     """The same numbers as the screen, and an SVG that can be read."""
     page = run._repr_html_()
