@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from program.commands import CUTS, PROMPTS, TYPO, Command
-from program.machine import NO_OPTION, Sequences, check_frames, program
+from program.machine import NO_OPTION, Sequences, program
 from program.oracle import MEAN, frames_of
+from program.shown import check_frames
 from support.table_world import Table
 
 PLAIN = {"margin": None, "reference": None}
