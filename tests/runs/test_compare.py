@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -18,7 +17,6 @@ import aurac
 from aurac.adapters import load_adapter, truncate
 from aurac.cli.results import answered
 from aurac.errors import CheckpointError, RankError, RunFolderError, TaskError, UsageError
-from aurac.exports import export
 from aurac.records.run import read_run
 from aurac.runs.compare import dry_run
 from aurac.runs.inputs import load
@@ -129,10 +127,6 @@ def test_examples_of_ones_own_have_two_scores_from_one_pass(adapters, tmp_path):
     [same] = run_small(adapters["lora"], tmp_path / "hflm", task, ranks="1", model="hflm").curves
     assert np.array_equal(same.outcomes, whole.outcomes)
     assert same.nats == {}
-    export(tmp_path / "run", tmp_path / "out")
-    [log, *_] = (tmp_path / "out").rglob("samples_held_*.jsonl")
-    row = json.loads(log.read_text().splitlines()[0])
-    assert row["arguments"]["gen_args_0"] == {"arg_0": "Question 0", "arg_1": " 0<eos>"}
 
 
 def test_a_chat_template_beside_an_adapter_is_said_where_it_is_not_used(
