@@ -136,7 +136,7 @@ def peft_layers(model: nn.Module, adapter_name: str) -> dict[str, Any]:
 
 
 @contextmanager
-def cuts(model: nn.Module, adapter_name: str) -> Iterator[Callable[[int], None]]:
+def rank_switch(model: nn.Module, adapter_name: str) -> Iterator[Callable[[int], None]]:
     """Yield what sets an adapter of a live ``PeftModel`` to the ranks of its default truncation."""
     layers = peft_layers(model, adapter_name)
     prepared = prepare(adapter_from_peft(model, adapter_name), "auto")

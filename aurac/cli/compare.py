@@ -64,6 +64,11 @@ class TaskNames(click.types.StringParamType):
     help="Folder with the task's splits as files (.jsonl, .json, .parquet, .csv).",
 )  # fmt: skip
 @click.option(
+    "--trained-on", multiple=True, type=click.Path(exists=True, dir_okay=False), metavar="FILE",
+    help="File of examples that the adapters were trained on: those of the tasks that are in it "
+    "are counted.",
+)  # fmt: skip
+@click.option(
     "--include-path",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder with more tasks, as YAML files for lm-eval.",
@@ -177,8 +182,9 @@ def compare(
     from aurac.runs.settings import Settings
 
     given = {name: value for name, value in words.items() if value not in (None, ())}
-    alone = len(words["data"]) == 1 and "=" not in words["data"][0]
-    given["data"] = words["data"][0] if alone else dict(map(shared.pair, words["data"]))
+    folder, *more = words["data"] or ("",)
+    alone = not more and ("=" not in folder or Path(folder).is_dir())
+    given["data"] = (folder or {}) if alone else dict(map(shared.pair, words["data"]))
     for name in ("groups", "cluster"):
         given[name] = dict(given.get(name, ()))
     settings = Settings.of(checkpoints, tasks, **given)

@@ -148,7 +148,8 @@ def print_analysis(analysis: Analysis, run: Any, *, as_json: bool, details: bool
     if as_json:
         from aurac.analysis.schema import FRAMES
 
-        print_json({name: analysis.records(name) for name in FRAMES})
+        told = {"overlaps": run.overlaps} if run and run.overlaps else {}
+        print_json({name: analysis.records(name) for name in FRAMES} | told)
     else:
         from aurac.show import screen
         from aurac.terminal import output_width

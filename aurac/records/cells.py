@@ -18,9 +18,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from aurac.curves.metrics import WHOLE
 from aurac.errors import RunFolderError
 from aurac.files import archive_of, packed, unpack
-from aurac.records.lines import Aggregates, Failed, Head, decode_line, encode_line
+from aurac.records.lines import Aggregates, Failed, Head, Written, decode_line, encode_line
 
 if TYPE_CHECKING:
     from aurac.records.lines import Block, CellIdentity, DocumentKey
@@ -36,6 +37,9 @@ class Cell:
     places: dict[DocumentKey, tuple[Any, int]] = field(default_factory=dict)
     #: hash of a set of examples → lm-eval's aggregates over these
     aggregates: dict[str, dict[str, float]] = field(default_factory=dict)
+    #: example → what greedy decoding writes in the place of its reference
+    written: dict[DocumentKey, str] = field(default_factory=dict)
+    unwritten: str = ""  #: why these texts could not be generated, if they could not the last time
     failed: Failed | None = None  #: why it could not be completed, if nothing was kept since
     failures: int = 0  #: how often it could not be completed
 
@@ -45,6 +49,9 @@ class Cell:
             self.identity = line.identity
         elif isinstance(line, Aggregates):
             self.aggregates[line.examples] = line.values
+        elif isinstance(line, Written):
+            self.written = dict(zip(line.documents, line.texts, strict=True)) | self.written
+            self.unwritten = line.failed
         elif isinstance(line, Failed):
             self.failed, self.failures = line, self.failures + 1
         else:
@@ -83,6 +90,17 @@ class Cell:
     def responses(self, documents: Sequence[DocumentKey]) -> list[Any]:
         """The n answers; of a cell that was read whole."""
         return self._rows(lambda block: block.responses, documents) or []
+
+    def texts(self, documents: Sequence[DocumentKey], references: Sequence[Any]) -> list[Any]:
+        """The n answers as texts, of a user's own examples what greedy decoding writes.
+
+        That is the reference, or another text; None where that was not generated.
+        """
+        whole = self.values(f"{WHOLE},none", documents)
+        if whole is None:
+            return self.responses(documents)
+        rows = zip(documents, references, whole, strict=True)
+        return [right if score == 1 else self.written.get(key) for key, right, score in rows]
 
     def greedy(self, documents: Sequence[DocumentKey]) -> list[list[bool]] | None:
         """Of n examples whether each choice is what greedy decoding gives; None of texts."""
@@ -123,7 +141,7 @@ class CellStore:
                     cell.add(decode_line(line, whole=whole))
         return cell
 
-    def keep(self, identity: CellIdentity, line: Block | Aggregates | Failed) -> None:
+    def keep(self, identity: CellIdentity, line: Block | Aggregates | Written | Failed) -> None:
         """Add a line to a cell.
 
         Raises:

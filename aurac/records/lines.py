@@ -79,6 +79,14 @@ class Aggregates(msgspec.Struct, frozen=True, kw_only=True):
     values: dict[str, float]
 
 
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """What greedy decoding writes in the place of n references, or why it could not be asked."""
+
+    documents: list[DocumentKey]
+    texts: list[str]
+    failed: str = ""
+
+
 class Failed(msgspec.Struct, frozen=True, kw_only=True):
     """Why a cell could not be computed, and when (seconds since 1970)."""
 
@@ -92,14 +100,20 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     identity: CellIdentity
 
 
-Line = Head | Block | Aggregates | Failed
-LINES: dict[str, Any] = {"cell": Head, "block": Block, "aggregates": Aggregates, "failed": Failed}
+Line = Head | Block | Aggregates | Written | Failed
+LINES: dict[str, Any] = {
+    "cell": Head,
+    "block": Block,
+    "aggregates": Aggregates,
+    "written": Written,
+    "failed": Failed,
+}
 _KINDS = {record: kind for kind, record in LINES.items()}
 _SCORES = {**LINES, "block": Scores}
 
 
 class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
-    kind: Literal["cell", "block", "aggregates", "failed"]
+    kind: Literal["cell", "block", "aggregates", "written", "failed"]
     sha256: str
     content: msgspec.Raw
 

@@ -22,6 +22,7 @@ from aurac.records.cells import Cell, CellStore
 from aurac.records.documents import Documents
 from aurac.records.lines import DocumentKey, examples_sha256
 from aurac.records.manifest import REPORT_FILE, RUN_FILE, Manifest, recipe_groups
+from aurac.records.overlap import Overlap, read_overlaps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,6 +169,26 @@ class StoredRun:
         return tuple(found.values())
 
     @cached_property
+    def overlaps(self) -> list[Overlap]:
+        """What tasks share with training data, of the adapters and tasks that are shown."""
+        names = {adapter.sha256: adapter.name for adapter in self.adapters}
+        tasks = {leaf.name for task in self.tasks for leaf in self.leaves(task)}
+        return [
+            msgspec.structs.replace(each, adapter=names[each.adapter])
+            for each in read_overlaps(self.folder)
+            if each.adapter in names and each.task in tasks
+        ]
+
+    @cached_property
+    def unwritten(self) -> list[str]:
+        """Why texts in the place of references could not be generated, each reason once."""
+        keys = [key for cut in self.cuts for cells in cut.cells.values() for key in cells.values()]
+        reasons = (
+            self.store.scores(key).unwritten for key in [*self.manifest.base.values(), *keys]
+        )
+        return [*filter(None, dict.fromkeys(reasons))]
+
+    @cached_property
     def recipes(self) -> dict[str | None, str]:
         """Adapter → the recipe that it is a seed of, else itself."""
         named: dict[str | None, str] = {adapter.name: adapter.name for adapter in self.adapters}
@@ -228,7 +249,8 @@ class StoredRun:
         """Columns example, question, target, choices, score, response, read of each example.
 
         The examples are those of the curve; rank 0 is the base. `read` is what the metric's filter
-        took from a response, None where it takes it as it is.
+        took from a response, None where it takes it as it is. Of a user's own examples a response
+        is what greedy decoding writes, None where that was not generated.
 
         Raises:
             RunFolderError: The run has no such cell, or it lacks examples.
@@ -250,7 +272,7 @@ class StoredRun:
                 "target": told.targets[:count],
                 "choices": (told.choices or [None] * count)[:count],
                 "score": cell.values(metric, keys),
-                "response": cell.responses(keys),
+                "response": cell.texts(keys, told.targets[:count]),
                 "read": [", ".join(map(str, row)) if row else None for row in read],
             }
             frames.append(pd.DataFrame(columns))

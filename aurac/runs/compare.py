@@ -19,16 +19,19 @@ from filelock import FileLock
 from aurac.curves.question import ALL_PAIRS, Key
 from aurac.errors import UsageError
 from aurac.records.documents import Documents
+from aurac.records.lines import Written
 from aurac.records.manifest import Manifest, recipe_groups
 from aurac.runs.check import check
 from aurac.runs.compute import Work, compute
 from aurac.runs.fit import fitted
 from aurac.runs.inputs import Inputs, load
 from aurac.runs.manifest import manifest_of, with_cells, write_documents
+from aurac.runs.overlap import keep_overlaps, overlaps
 from aurac.runs.plan import distinct
 from aurac.runs.progress import Bar, Progress
 from aurac.runs.ray import Cluster, cluster
 from aurac.runs.settings import Settings
+from aurac.runs.written import Ask, Wanted, write_instead, written
 from aurac.show.report import is_written, write_report
 from aurac.show.wording import too_few
 
@@ -84,6 +87,7 @@ def run(
             manifest = manifest_of(inputs, command, began)
             _check_question(inputs, manifest)
             folder.check(manifest, lists)
+            shared = overlaps(inputs)
             connected = cache(lambda: stack.enter_context(cluster(inputs)))
             if settings.ray is None and not folder.path.exists():
                 inputs.backend.load()  # a base that cannot be used leaves no folder behind
@@ -92,7 +96,9 @@ def run(
             manifest = with_cells(manifest, cells)
             leaves = {task.name: task for task in inputs.leaves}
             folder.record(manifest, lists, lambda name: write_documents(folder.path, leaves[name]))
+            keep_overlaps(folder, shared)
             _compute(inputs, distinct(cells), Work(folder, progress), connected)
+            write_instead(distinct(cells), folder, progress, _asks(inputs, connected))
         progress.step("writing the report")
         entry = manifest.log[-1] | {"seconds": round(time.time() - began, 1)}
         manifest = msgspec.structs.replace(manifest, log=[entry])
@@ -146,6 +152,19 @@ def _compute(
             connected().compute(todo, work)
     for cell in cells:
         work.aggregate(cell)  # of examples that were there before it may not be known yet
+
+
+def _asks(inputs: Inputs, connected: Callable[[], Cluster]) -> Ask:
+    """Who generates texts: the backend, or a worker of the cluster."""
+    if inputs.settings.ray:
+        return lambda cell, wanted: connected().write(cell, wanted)
+    backend = inputs.backend
+
+    def ask(cell: PlannedCell, wanted: Wanted) -> Written:
+        backend.begin([cell.cut] if cell.cut else [], logprobs=False)
+        return written(cell, wanted, backend)
+
+    return ask
 
 
 @contextlib.contextmanager

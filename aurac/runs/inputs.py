@@ -134,7 +134,11 @@ def load(settings: Settings, progress: Progress | None = None) -> Inputs:
     progress.step("reading the adapters")
     loaded = load_adapters(settings.checkpoints, settings.base)
     adapters = named(loaded, {})
-    chats = _in_chats(settings, tasks_asked, adapters)
+    from aurac.tasks.own_data import is_conversation
+
+    own = [*filter(is_data, tasks_asked)]
+    messages = any(is_conversation(Path(file)) for file in own)
+    chats = settings.apply_chat_template or messages
     base, tokenizer = _base(settings, adapters, progress, chats=chats)
     progress.step("building the prompts")
     from aurac.tasks.build import build_tasks
@@ -160,6 +164,7 @@ def load(settings: Settings, progress: Progress | None = None) -> Inputs:
     )
     inputs = Inputs(settings, loaded, base, tokenizer, tasks, backend)
     recipes_of(settings.groups, inputs.adapters)
+    _say_chats(inputs, adapters, own, messages=messages)
     return inputs
 
 
@@ -171,29 +176,39 @@ def _continued(settings: Settings) -> Settings:
     return msgspec.structs.replace(settings, dtype=Manifest.read(folder).settings.get("dtype"))
 
 
-def _in_chats(
-    settings: Settings, tasks: Sequence[str], adapters: Mapping[str, Adapter | Family]
-) -> bool:
-    """Whether some prompts are chats; adapters whose folder says otherwise are named."""
-    from aurac.tasks.own_data import is_conversation
+def _say_chats(
+    inputs: Inputs, adapters: Mapping[str, Adapter | Family], own: Sequence[str], *, messages: bool
+) -> None:
+    """Name the adapters whose training may have had other prompts than the tasks have.
 
-    own = [*filter(is_data, tasks)]
-    chats = settings.apply_chat_template or any(is_conversation(Path(task)) for task in own)
-    every = named_members(adapters).items()
-    others = [name for name, adapter in every if has_template(adapter.source) == (not chats)]
-    if others and chats:
-        logger.warning(
-            "%s: the folder has no chat template; the prompts are chats all the same, which lowers "
-            "the scores of an adapter that was trained without them",
-            ", ".join(others),
-        )
-    elif others and len(own) < len(tasks):
-        logger.warning(
-            "%s: the folder has a chat template; if the adapter was trained with it, give "
-            "--apply-chat-template",
-            ", ".join(others),
-        )
-    return chats
+    `own` are files of examples; some of them have messages, or none.
+    """
+    settings, said = inputs.settings, dict[str, list[str]]()
+    special = [str(token) for token in inputs.base.tokenizer.added_tokens_decoder.values()]
+    for name, adapter in named_members(adapters).items():
+        used = has_template(adapter.source)
+        if adapter.recipe is not None:
+            used = any(token in str(adapter.recipe.get("prompt")) for token in special)
+        if used is False and (messages or settings.apply_chat_template):
+            text = (
+                "its training used no chat template, as far as its folder tells; the prompts are "
+                "chats all the same, which lowers its scores"
+            )
+        elif messages:
+            text = (
+                "messages go through the chat template; if the adapter was trained without it, "
+                "give prompts and completions as texts"
+            )
+        elif used and not settings.apply_chat_template and len(own) < len(inputs.leaves):
+            text = (
+                "the folder has a chat template; if the adapter was trained with it, give "
+                "--apply-chat-template"
+            )
+        else:
+            continue
+        said.setdefault(text, []).append(name)
+    for text, names in said.items():
+        logger.warning("%s: %s", ", ".join(names), text)
 
 
 def _base(

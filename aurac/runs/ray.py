@@ -17,19 +17,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from aurac.backends.backend import Backend
 from aurac.errors import AuracError, UsageError, first_line
 from aurac.models.device import WAIT_POLICY
 from aurac.records.folder import MOST_DEATHS
-from aurac.records.lines import Block, examples_sha256
+from aurac.records.lines import Block, Written, examples_sha256
 from aurac.runs.compute import LostDeviceError, Work, blocks, raise_if_lost, reason_of
 from aurac.runs.fit import Fit, fits
 from aurac.runs.inputs import Inputs, load
 from aurac.runs.plan import PlannedCell
 from aurac.runs.settings import Settings
+from aurac.runs.written import Wanted, written
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 
 Job = tuple[bytes, str]
 """Settings, and the folder of the command, to which paths in them and in tasks are relative."""
+Where = tuple[int | None, int, int, str, float | None]
+"""The number of a cell's row (None: the base), its rank, the number of its task, the hash of its
+examples, and its factor."""
 _PATIENCE = 1.0  # seconds between looks at signals and at cells of other processes
 _LOST_AFTER = 5.0  # seconds without an answer of the head; Ray itself waits a minute
 _ANSWERS_IN = 5.0  # seconds
@@ -97,6 +102,7 @@ class Cluster:
         how = {"num_cpus": 1, "num_gpus": int(kind == "GPU"), "max_calls": 0}
         self._find = ray.remote(max_retries=MOST_DEATHS - 1, **how)(find)
         self._answer = ray.remote(num_returns="streaming", max_retries=0, **how)(answer)
+        self._write = ray.remote(max_retries=0, **how)(write)
         changes = {"base": base.name, "dtype": base.dtype, "device": self._device, "ray": None}
         told = msgspec.structs.replace(inputs.settings, **changes)
         self._job = msgspec.json.encode(told), str(Path.cwd())
@@ -109,6 +115,11 @@ class Cluster:
             while not self._ray.wait([found], timeout=_PATIENCE)[0]:
                 self._seen = _seen(self._head, self._seen)
             yield float(_got(self._ray, found))
+
+    def write(self, cell: PlannedCell, wanted: Wanted) -> Written:
+        """What is written in the place of references (`aurac.runs.written`), by a worker."""
+        line = _got(self._ray, self._write.remote(self._job, cell.key, self._where(cell), wanted))
+        return cast("Written", line)
 
     def compute(self, cells: Sequence[PlannedCell], work: Work) -> None:
         """Compute cells until each is done or has failed, as many at once as there is room for."""
@@ -143,13 +154,15 @@ class Cluster:
             self._submit(cell, lock, work)
 
     def _submit(self, cell: PlannedCell, lock: FileLock, work: Work) -> None:
+        places = cell.blocks(work.left(cell), self._device)
+        work.show(cell)
+        self._open[self._answer.remote(self._job, cell.key, self._where(cell), places)] = cell, lock
+
+    def _where(self, cell: PlannedCell) -> Where:
         row = [*self._inputs.cuts].index(cell.row) if cell.row else None
         factor = cell.cut.factor if cell.cut else None
         examples = examples_sha256(cell.task.keys)
-        where = row, cell.rank, self._inputs.leaves.index(cell.task), examples, factor
-        places = cell.blocks(work.left(cell), self._device)
-        work.show(cell)
-        self._open[self._answer.remote(self._job, cell.key, where, places)] = cell, lock
+        return row, cell.rank, self._inputs.leaves.index(cell.task), examples, factor
 
     def _collect(self, stream: Any, work: Work) -> None:
         """Take in a block, the end of a cell, or its failure."""
@@ -225,18 +238,30 @@ def find(job: Job, key: str) -> float:
     return wanted[key].best(inputs.backend)
 
 
-def answer(
-    job: Job,
-    key: str,
-    where: tuple[int | None, int, int, str, float | None],
-    places: list[list[int]],
-) -> Iterator[Block | str]:
+def write(job: Job, key: str, where: Where, wanted: Wanted) -> Written:
+    """In a worker: what is written in the place of references."""
+    cell, backend = _planned(job, key, where)
+    return written(cell, wanted, backend)
+
+
+def answer(job: Job, key: str, where: Where, places: list[list[int]]) -> Iterator[Block | str]:
     """In a worker: the blocks of a cell, and at last why it failed, if it did.
 
-    `where` are the numbers of its row (None: the base) and of its rank, the number of its task, the
-    hash of its examples, and its factor. A worker whose accelerator is lost ends: another one takes
-    the cell.
+    A worker whose accelerator is lost ends: another one takes the cell.
     """
+    cell, backend = _planned(job, key, where)
+    try:
+        yield from blocks(cell, places, backend)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the cell has failed
+        try:
+            raise_if_lost(error, cell)
+        except LostDeviceError:
+            os._exit(1)
+        yield reason_of(error)
+
+
+def _planned(job: Job, key: str, where: Where) -> tuple[PlannedCell, Backend]:
+    """In a worker: the cell of this key, and who answers for it."""
     inputs, _ = _served(*job)
     row, rank, task, examples, factor = where
     about: tuple[Any, ...] = ()
@@ -249,11 +274,4 @@ def answer(
             f"a worker would compute something else ({inputs.identity}): every node needs the same "
             "packages, base, adapters, data and kind of device"
         )
-    try:
-        yield from blocks(cell, places, inputs.backend)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the cell has failed
-        try:
-            raise_if_lost(error, cell)
-        except LostDeviceError:
-            os._exit(1)
-        yield reason_of(error)
+    return cell, inputs.backend

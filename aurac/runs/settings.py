@@ -37,6 +37,8 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             `{1,2,4}` in it.
         tasks: Bundled tasks, names that lm-eval knows, YAML files, or files of examples.
         base: Base model; None: the one that the adapters record.
+        trained_on: Files that the adapters were trained on, in the formats of examples of one's
+            own: examples of the tasks that are in them are counted. They change no cell.
         groups: Recipe → adapters that are its seeds.
         reference, margin: What is asked of the results: all against one adapter, and the loss that
             is tolerable, a fraction. They change no cell.
@@ -57,6 +59,7 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     checkpoints: tuple[str, ...]
     tasks: tuple[str, ...]
     base: str | None = None
+    trained_on: tuple[str, ...] = ()
     groups: dict[str, tuple[str, ...]] = {}
     reference: str | None = None
     margin: Annotated[float, Meta(gt=0, lt=1)] | None = None
@@ -127,9 +130,10 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def several(given: Any) -> tuple[str, ...]:
-    """`a,b`, or a sequence of such."""
+    """`a,b`, or a sequence of such; a path is one word, and so is the name of a file."""
     parts = [given] if isinstance(given, (str, Path, int)) else given
-    words = (word for part in parts for word in str(part).split(","))
+    whole = ((part, isinstance(part, Path) or Path(str(part)).is_file()) for part in parts)
+    words = (word for part, one in whole for word in ([str(part)] if one else str(part).split(",")))
     return tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
 
 
@@ -139,6 +143,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "gen_kwargs": partial(parse_pairs, "--gen-kwargs"),
     "model_args": partial(parse_pairs, "--model-args"),
     "ranks": lambda value: value if value in ("pow2", "all") else several(value),
+    "trained_on": several,
     "basis": several,
     "rescale": several,
     "batch_size": lambda value: None if str(value).partition(":")[0] == "auto" else value,

@@ -12,20 +12,23 @@ from aurac.curves.metrics import TOKENS, WHOLE
 from aurac.errors import RunFolderError
 from aurac.show.escape import shorten
 from aurac.show.views import OWN
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from pandas import DataFrame
 
     from aurac.curves.question import Key
     from aurac.records.run import StoredRun
+    from aurac.show.tabular import Columns
     from aurac.show.views import View
 
 MOST_ADAPTERS: Final = 8
 MOST_EXAMPLES: Final = 200
 MOST_TEXT: Final = 800  # characters of a question or an answer
 MOST_ALL: Final = 400_000  # characters of a task
+LONG: Final = 200  # characters, about fifty tokens: most of such completions have a wrong one
 RIGHT: Final = 0.5
 
 
@@ -127,32 +130,53 @@ def _texts(of: View, cell: DataFrame) -> list[str]:
 def one_answer(of: View, run: StoredRun | None) -> str:
     """A wrong answer of the first adapter at its largest rank, in a sentence, if one is stored.
 
-    Whole completions have none: the sentence names the score that counts tokens.
+    Where a user's own completions are long, there is also the score that counts tokens.
     """
-    if of.metric == f"{WHOLE},none":
-        return (
-            "Long completions are rarely right as a whole: --metric token_accuracy counts tokens, "
-            "with a tenth of the margin."
-        )
     ranks = [point.rank for point in of.of(of.keys[0])][-1:]
     none = of.rolling or of.metric == f"{TOKENS},none"
     cell = _cell(of, run, of.keys[0], ranks[0]) if run and ranks and not none else None
-    wrong = None if cell is None else cell[cell["score"] < RIGHT]
-    if wrong is None or wrong.empty:
+    if cell is None:
         return ""
-    example, response, read, target = wrong.iloc[0][["example", "response", "read", "target"]]
-    said, right = (shorten(repr(answer_text(x)), 200) for x in (response, target))
-    said += "" if read is None else f", {_taken(read)}"
-    where = f"example {row_number(example)} at rank {ranks[0]} counts as wrong"
-    return f"To check how answers are read: {where}; its answer: {said}; its reference: {right}."
+    told, wrong = [], cell[(cell["score"] < RIGHT) & cell["response"].notna()]
+    if not wrong.empty:
+        example, response, read, target = wrong.iloc[0][["example", "response", "read", "target"]]
+        said, right = (shorten(repr(answer_text(x)), 200) for x in (response, target))
+        said += f", {_taken(read)}" if isinstance(read, str) else ""
+        where = f"example {row_number(example)} at rank {ranks[0]} counts as wrong"
+        told.append(
+            f"To check how answers are read: {where}; its answer: {said}; its reference: {right}."
+        )
+    if of.metric == f"{WHOLE},none" and cell["target"].str.len().median() > LONG:
+        told.append(
+            "Long completions are rarely right as a whole: --metric token_accuracy counts tokens, "
+            "with a tenth of the margin."
+        )
+    return " ".join(told)
 
 
-def _cell(of: View, run: StoredRun, key: Key, rank: int) -> DataFrame | None:
+def written_instead(of: View, run: StoredRun | None, most: int) -> Iterator[tuple[str, Columns]]:
+    """Of a user's own examples a table for each adapter, with its caption.
+
+    It shows what the adapter writes at its largest rank in the place of references; texts are cut
+    to `most` characters.
+    """
+    for key in of.keys if run and of.metric in OWN else ():
+        rank = of.of(key)[-1].rank
+        cell = _cell(of, run, key, rank)
+        if cell is None or (wrong := cell[(cell["score"] < 1) & cell["response"].notna()]).empty:
+            continue
+        columns = {"example": [*map(row_number, wrong["example"])]}
+        for head, name in (("reference", "target"), ("written instead", "response")):
+            columns[head] = [one_line(repr(text), most) for text in wrong[name]]
+        yield f"What {of.names[key]} at rank {rank} writes, of its first wrong examples", columns
+
+
+def _cell(of: View, run: Any, key: Key, rank: int) -> DataFrame | None:
     """The answers of an adapter's first seed at a rank, where they are stored as a whole."""
     curve = of.rows[key].curves[0]
     with suppress(RunFolderError):
-        found = run.answers(of.task, curve.adapter, curve.basis, curve.rescale, rank)
-        return found[found["example"].isin({*(curve.doc_ids or ())})]
+        found: DataFrame = run.answers(of.task, curve.adapter, curve.basis, curve.rescale, rank)
+        return found
     return None
 
 
@@ -168,10 +192,13 @@ def _shown(response: Any, choices: Sequence[str] | None, read: str | None) -> st
     return shorten(answer_text(response, choices), MOST_TEXT) + told
 
 
-def _written(score: float, response: Any) -> str:
-    """Whether a completion is what greedy decoding would write, all of its tokens."""
-    said = "the reference" if score == 1 else "another text, which is not generated"
-    return f"greedy decoding writes {said}\n({answer_text(response)})"
+def _written(score: float, text: Any) -> str:
+    """What greedy decoding writes, as far as it is known."""
+    if score == 1:
+        return "greedy decoding writes the reference"
+    if not isinstance(text, str):
+        return "greedy decoding writes another text; those of the first wrong examples are known"
+    return f"greedy decoding writes:\n{shorten(text, MOST_TEXT)}"
 
 
 def answer_text(response: Any, choices: Sequence[str] | None = None) -> str:
@@ -183,8 +210,6 @@ def answer_text(response: Any, choices: Sequence[str] | None = None) -> str:
             best = max(range(len(response)), key=lambda i: response[i])
             named = f": {choices[best]}" if choices and len(choices) == len(response) else ""
             values = ", ".join(f"{value:.2f}" for value in response).replace("-", "\u2212")
-            if not choices:
-                return f"log-likelihood {values}"
             return f"choice {best + 1}{named}\n(log-likelihoods {values})"
         return "\n".join(answer_text(item) for item in response)
     return "" if response is None or response == [] else str(response)

@@ -128,6 +128,7 @@ class Pages:
                 yield from [Code(command)] if command else []
         if text := wording.how_to_ask(self.views, None):
             yield text
+        yield from wording.overlaps(self.run)
 
     def overview(self) -> Iterator[Any]:
         """One task; of several the mean over them and its differences; before, what is primary."""
@@ -198,7 +199,7 @@ class Pages:
 
     def end(self) -> Iterator[Fold]:
         """What else to know, failed cells, and how to make the run again."""
-        if notes := self.analysis.question.notes:
+        if notes := (*self.analysis.question.notes, *wording.unwritten(self.run)):
             yield Fold("What else to know", notes)
         if failures := self.run.failures:
             columns = {

@@ -93,6 +93,7 @@ def _as_json(analysis: Analysis, folder: Path, run: StoredRun) -> str:
         "question": to_builtins(analysis.question),
         **{name: analysis.records(name) for name in FRAMES},
         "failures": [dict(vars(failure)) for failure in run.failures],
+        **({"overlaps": to_builtins(run.overlaps)} if run.overlaps else {}),
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 
 from aurac.show import views, wording
-from aurac.show.browser import one_answer
+from aurac.show.browser import one_answer, written_instead
 from aurac.show.tabular import render_table
 from aurac.show.views import View
 from aurac.terminal import one_line, wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from aurac.analysis import Analysis
     from aurac.records.run import StoredRun
@@ -46,7 +46,11 @@ def screen(
         blocks += _differences(of, width, details=details)
     for of in tasks:
         blocks += _task(of, run, width, details=details)
-    last = [wording.how_to_ask(tasks, run), *wording.other_bases(run)]
+        room = max(20, (width - 20) // 2)  # for a text; the number of an example stands before them
+        for caption, table in written_instead(of, run, room) if details else ():
+            blocks.append(f"{wrapped(caption, width)}\n{fitted(table, width, [*table][1:])}")
+    last = [wording.how_to_ask(tasks, run), *wording.other_bases(run), *wording.unwritten(run)]
+    last += wording.overlaps(run)
     blocks += [wrapped(line, width) for line in last]
     return "\n\n".join(block for block in blocks if block)
 
@@ -78,8 +82,11 @@ def _differences(of: View, width: int, *, details: bool) -> Iterator[str]:
         yield wrapped(wording.verdict(of), width)
 
 
-def fitted(columns: Columns, width: int) -> str:
-    """A table within `width`: long names are cut in the middle, columns go on below."""
+def fitted(columns: Columns, width: int, texts: Sequence[str] = ()) -> str:
+    """A table within `width`: long names are cut in the middle, columns go on below.
+
+    The columns named in `texts` are aligned left.
+    """
     most = max(12, width // 3)
     first, *heads = shortened(list(columns), most)
     names, *cells = columns.values()
@@ -94,7 +101,7 @@ def fitted(columns: Columns, width: int) -> str:
             left = room
         blocks[-1][head] = column
         left -= needed
-    return "\n\n".join(render_table({first: names, **block}) for block in blocks)
+    return "\n\n".join(render_table({first: names, **block}, left=texts) for block in blocks)
 
 
 def shortened(names: list[str], limit: int) -> list[str]:

@@ -235,6 +235,35 @@ def not_above_base(of: View) -> str:
     return f"{which} at any rank{_SURE}."
 
 
+def overlaps(run: StoredRun | None) -> list[str]:
+    """What the tasks share with the training data, as a warning where they share an example."""
+    adapters: dict[Any, list[str]] = {}
+    for each in run.overlaps if run else ():
+        fact = each.task, each.data, each.examples, each.same, each.prompts
+        adapters.setdefault(fact, []).append(each.adapter)
+    return [_overlap(listed(names), *fact) for fact, names in adapters.items()]
+
+
+def _overlap(names: str, task: str, data: str, examples: int, same: int, prompts: int) -> str:
+    there = f"the training data of {names} ({data})"
+    if not same and not prompts:
+        return f"{task}: none of {counted(examples, 'example')} is in {there}."
+    alone = f", {prompts:,} more with another completion" if prompts else ""
+    return (
+        f"{task}: {same:,} of {counted(examples, 'example')} are in {there}{alone}. A score on "
+        "examples that were trained on does not hold for new ones."
+    )
+
+
+def unwritten(run: StoredRun | None) -> list[str]:
+    """Why there are no texts of what is written in the place of references."""
+    return [
+        f"What is written in the place of references could not be generated ({reason}); the same "
+        "command tries again."
+        for reason in (run.unwritten if run else ())
+    ]
+
+
 def how_to_ask(tasks: Sequence[View], run: StoredRun | None) -> str:
     """How a margin that the examples may show is given; the command on a line of its own.
 

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import replace
-from functools import cache, cached_property, lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -24,7 +24,7 @@ from aurac.curves.metrics import ANY_TASK, matching
 from aurac.errors import AuracError, DataError, TaskError, UsageError
 from aurac.tasks import local_data
 from aurac.tasks.bundled import BUNDLED, include_path
-from aurac.tasks.evaltask import EvalTask, Example, TaskGroup, cluster_labels
+from aurac.tasks.evaltask import EvalTask, Example, TaskGroup, cluster_labels, compiled_once
 from aurac.tasks.listing import is_data, is_file, stock_tasks, task_folder
 from aurac.tasks.metrics import choose_metric
 from aurac.tasks.options import TaskOptions
@@ -63,10 +63,9 @@ def build_tasks(
     options = options or TaskOptions()
     if options.apply_chat_template and not getattr(tokenizer, "chat_template", None):
         raise UsageError("The tokenizer has no chat template: leave --apply-chat-template out.")
-    _compile_templates_once()
     stock = not all(name in BUNDLED or is_data(name) for name in names)
     builder = _Builder(options, tokenizer, stock=stock, by_token=by_token)
-    with quiet():
+    with quiet(), compiled_once():
         built = [task for name in dict.fromkeys(names) for task in builder.build(name)]
     _check_names(names, built, options)
     return built
@@ -133,15 +132,15 @@ class _Builder:
         if group is None:
             return list(built)
         pooled = TaskGroup(group.name, str(group.version), tuple(built))
-        pooled = replace(pooled, metric=self._metric(pooled))
-        _check_weights(pooled, group.aggregate_metric_list or ())
-        return [*built, pooled]
+        return [*built, replace(pooled, metric=self._metric(pooled))]
 
     def _load(self, requested: str) -> tuple[dict[str, Any], str]:
         """lm-eval's tasks and groups, with local data in the place of the hub's, and the name."""
+        from lm_eval.tasks._index import TaskIndex
+
         manager, name = self._manager, requested
         if is_file(requested):
-            of_file = _entry(requested)
+            of_file = TaskIndex.entry_from_path(Path(requested))
             manager.task_index[name := of_file.name] = of_file
         factory = manager._factory
         original, files = factory._load_full_config, partial(self._files, requested, name)
@@ -270,27 +269,6 @@ class _Builder:
         return str(stated) if stated is not None else None
 
 
-def _entry(path: str) -> Any:
-    """What lm-eval's index has of a task in a file."""
-    from lm_eval.tasks._index import TaskIndex
-
-    try:
-        return TaskIndex.entry_from_path(Path(path))
-    except ValueError as error:  # it has neither of them
-        raise TaskError(f"{path} needs a line `task: NAME` or `group: NAME`.") from error
-
-
-def _check_weights(group: TaskGroup, aggregates: Sequence[Any]) -> None:
-    """Refuse a group of unequal tasks that lm-eval weighs alike: examples are pooled here."""
-    name = group.metric.partition(",")[0]
-    alike = any(each.metric == name and not each.weight_by_size for each in aggregates)
-    if alike and len({len(member) for member in group.members}) > 1:
-        raise TaskError(
-            f"Group {group.name} weighs its tasks alike (weight_by_size: false), and they have "
-            "unequally many examples: name its tasks, whose mean weighs them alike, too."
-        )
-
-
 def _of_split(config: Mapping[str, Any], split: str) -> dict[str, Any]:
     """With another split to evaluate; where lm-eval draws from it, too, that has to be said.
 
@@ -366,17 +344,6 @@ def quiet() -> Iterator[None]:
 
 def _without_bar(tqdm: Any, *args: object, **kwargs: object) -> Any:
     return tqdm(*args, **{**kwargs, "disable": True})
-
-
-@cache
-def _compile_templates_once() -> None:
-    """Keep lm-eval's compiled templates: it compiles them anew for each example.
-
-    That is most of the time that building and judging take; a compiled template has no state.
-    """
-    from lm_eval.utils import env
-
-    env.from_string = lru_cache(maxsize=1024)(env.from_string)
 
 
 def chat_text(

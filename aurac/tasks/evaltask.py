@@ -6,9 +6,10 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from numbers import Real
 from typing import Any
 from unittest.mock import patch
@@ -22,6 +23,25 @@ from aurac.records.lines import DocumentKey
 from aurac.tasks.metrics import plain, scoring_of, usable_metrics
 from aurac.tasks.options import TaskOptions
 from aurac.tasks.seeds import seeded
+
+
+@lru_cache(maxsize=1024)
+def _compiled(template: str) -> Any:
+    from lm_eval.utils import env
+
+    return type(env).from_string(env, template)
+
+
+@contextmanager
+def compiled_once() -> Iterator[None]:
+    """Keeps lm-eval's compiled templates: it compiles them anew for each example.
+
+    That is most of the time that building and judging take; a compiled template has no state.
+    """
+    from lm_eval.utils import env
+
+    with patch.object(env, "from_string", _compiled):
+        yield
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +168,7 @@ class EvalTask:
                 answers[id(instance)].append(response)
         return [answers[id(instance)] for instance in instances]
 
+    @compiled_once()
     def judge(self, places: Sequence[int], answers: Sequence[Sequence[Any]]) -> Outcome:
         """Filters the answers of `ask` and scores each example, as ``lm_eval.evaluate`` does.
 
@@ -230,6 +251,7 @@ class EvalTask:
                 continue
         return {key: value for key, value in values.items() if math.isfinite(value)}
 
+    @compiled_once()
     def questions(self) -> list[dict[str, Json]]:
         """For each example ``doc_id``, ``question``, ``target`` and ``choices``, for readers."""
         return [_question(self.task, example) for example in self.examples]
@@ -251,10 +273,12 @@ class EvalTask:
         }
         return record
 
+    @compiled_once()
     def rows(self) -> list[dict[str, Json]]:
         """For each example what lm-eval's samples say of an example, whatever the model answers."""
         return [_row(self.task, example) for example in self.examples]
 
+    @compiled_once()
     def held_out(self, count: int) -> list[tuple[str, str]]:
         """(prompt, reference answer) of the last `count` examples that are not evaluated.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import DataError
-from aurac.readers.data_files import SUFFIXES, read_parquet, read_rows, suffix_of
+from aurac.readers.data_files import SUFFIXES, Row, read_rows, suffix_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -98,30 +98,22 @@ def with_local_examples(config: Mapping[str, Any], files: Files, *, fewshot: boo
 
 
 def read_split(paths: Sequence[Path]) -> Dataset:
-    """One split as lm-eval wants it, in memory; all files need the same columns."""
-    from datasets import concatenate_datasets
+    """One split as lm-eval wants it, in memory.
 
-    parts = [_data_set(path) for path in paths]
-    for part, path in zip(parts, paths, strict=True):
-        if not len(part):
-            raise DataError(f"{path} holds no example.")
-        if part.column_names != parts[0].column_names:
-            names = ", ".join(part.column_names)
-            raise DataError(f"{path} has other columns ({names}) than the files before it.")
-    return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
-
-
-def _data_set(path: Path) -> Dataset:
-    """A file's examples; none lacks a column, which the prompt would show as "None"."""
+    All files need the same columns, and no row may lack one: prompts would show it as "None".
+    """
     from datasets import Dataset
 
-    if suffix_of(path) == ".parquet":
-        return Dataset(read_parquet(path))
-    rows = read_rows(path, typed=True)
+    rows: list[Row] = []
+    for path in paths:
+        rows += read_rows(path, typed=True)
+        if rows[-1].keys() != rows[0].keys():
+            names = ", ".join(rows[-1])
+            raise DataError(f"{path} has other columns ({names}) than the files before it.")
     try:
         return Dataset.from_list(rows)
     except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"{path} has a column of mixed types ({error}).") from error
+        raise DataError(f"{paths[0]} has a column of mixed types ({error}).") from error
 
 
 def prompt_columns(config: Any) -> set[str]:
@@ -130,17 +122,16 @@ def prompt_columns(config: Any) -> set[str]:
     lm-eval renders the bare name of a column that is not there as that very word, and an empty cell
     as "None". Templates with a condition may mean to show nothing, and are left alone.
     """
-    from jinja2 import Environment, meta
+    from jinja2 import meta
+    from lm_eval.utils import env
 
-    environment = Environment(autoescape=False)  # noqa: S701 - parsed only, never rendered
-    environment.filters["regex_replace"] = str.replace  # lm-eval's own filter, known by name only
     columns: set[str] = set()
     for key in ("doc_to_text", "doc_to_target", "doc_to_choice"):
         template = getattr(config, key, None)
         if not isinstance(template, str) or _CONDITION.search(template):
             continue
         if _JINJA.search(template):
-            columns |= meta.find_undeclared_variables(environment.parse(template))
+            columns |= meta.find_undeclared_variables(env.parse(template))
         elif template.isidentifier():
             columns.add(template)
     return columns

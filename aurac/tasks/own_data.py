@@ -11,7 +11,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from aurac.readers.data_files import Row, read_rows, suffix_of
 from aurac.tasks.local_data import check_examples
 
 _log = logging.getLogger(__name__)
+
+MOST_TOKENS = 256  # of a text that is generated to be shown
 
 _FORMATS = ("prompt", "completion"), ("messages",)
 _SETTINGS = ("tools", "chat_template_kwargs")  # columns of TRL that a chat template takes
@@ -50,6 +52,7 @@ class OwnData(ConfigurableTask):
     """The examples of a file as a task of lm-eval; with `by_token` whoever answers knows tokens."""
 
     def __init__(self, path: Path, tokenizer: Any, *, by_token: bool) -> None:
+        self._tokenizer = tokenizer
         better = {TOKENS: True, WHOLE: True, LOSS: False}
         super().__init__(
             config={
@@ -77,10 +80,41 @@ class OwnData(ConfigurableTask):
             for at, (before, text) in enumerate(doc["turns"])
         ]
 
+    def continuations(
+        self, wanted: Sequence[tuple[Row, int]], longest: int
+    ) -> tuple[list[Instance], list[str], int]:
+        """Requests for what greedy decoding writes in the place of some texts.
+
+        A text ends with the token that ends its reference, or at a limit: twice the tokens of the
+        longest reference, but not more than `MOST_TOKENS`.
+
+        Args:
+            wanted: n examples, each with the number of the text that is asked for.
+            longest: Most tokens of a prompt and a text together.
+
+        Returns:
+            n requests, the n tokens that end a reference, as text, and the limit.
+        """
+        turns = [doc["turns"][number] for doc, number in wanted]
+        sizes = [
+            len(self._tokenizer(text, add_special_tokens=False).input_ids) for _, text in turns
+        ]
+        limit = min(MOST_TOKENS, 2 * max(sizes), longest // 2)
+        added = self._tokenizer.added_tokens_decoder.values()
+        special = [token.content for token in added if token.special]
+        ends = [next(filter(text.endswith, special), "") for _, text in turns]
+        requests = []
+        for (doc, at), (before, _), end in zip(wanted, turns, ends, strict=True):
+            until = [*dict.fromkeys(filter(None, (end, self._tokenizer.eos_token)))]
+            how = {"until": until, "max_gen_toks": limit, "do_sample": False}
+            about = self.config.task, None, 1
+            requests.append(Instance("generate_until", doc, (before, how), at, about))
+        return requests, ends, limit
+
 
 def task_name(path: Path) -> str:
-    """What the task of a file is called."""
-    return path.name.partition(".")[0]
+    """What the task of a file is called: its name without the ending."""
+    return path.name[: -len(suffix_of(path))]
 
 
 def is_conversation(path: Path) -> bool:
@@ -119,8 +153,19 @@ def _rows(path: Path) -> list[Row]:
     return rows
 
 
-def _examples(path: Path, tokenizer: Any) -> Dataset:
-    """The examples of a file with their `turns`, and the fields by which they can be clustered."""
+def prompts_and_completions(path: Path, tokenizer: Any) -> list[tuple[str, str]]:
+    """The n prompts and completions of a file, those of messages as the chat template has them.
+
+    Raises:
+        DataError: It holds no such examples.
+        UsageError: It has messages, and the tokenizer has no chat template.
+    """
+    docs = [{"turns": turns} for turns in _texts(path, tokenizer)[1]]
+    return [(_question(doc), _completion(doc)) for doc in docs]
+
+
+def _texts(path: Path, tokenizer: Any) -> tuple[list[Row], list[list[list[str]]]]:
+    """The rows of a file, and what counts of each (see `_turns`)."""
     rows = _rows(path)
     there = list(dict.fromkeys(name for row in rows for name in row))
     names = next((each for each in _FORMATS if {*each} <= {*there}), ())
@@ -130,10 +175,14 @@ def _examples(path: Path, tokenizer: Any) -> Dataset:
             "or messages, in the formats of TRL."
         )
     check_examples(str(path), [{k: v for k, v in row.items() if v != ""} for row in rows], names)
-    template = getattr(tokenizer, "chat_template", None)
-    if not template and _converses(rows):
+    if _converses(rows) and not getattr(tokenizer, "chat_template", None):
         raise UsageError(f"{path} has messages, and the tokenizer has no chat template.")
-    turns = [list(_turns(row, number, tokenizer)) for number, row in enumerate(rows, 1)]
+    return rows, [list(_turns(row, number, tokenizer)) for number, row in enumerate(rows, 1)]
+
+
+def _examples(path: Path, tokenizer: Any) -> Dataset:
+    """The examples of a file with their `turns`, and the fields by which they can be clustered."""
+    rows, turns = _texts(path, tokenizer)
     if twice := len(turns) - len({*map(str, turns)}):
         _log.warning(
             "%s: %d of %d examples repeat another one; the intervals take all as independent",
@@ -148,12 +197,8 @@ def _examples(path: Path, tokenizer: Any) -> Dataset:
             "that the last one of each example counts",
             task_name(path),
         )
-    kept = [
-        name
-        for name in there
-        if name not in (*names, *_SETTINGS)
-        and all(isinstance(row.get(name), str | int) for row in rows)
-    ]
+    fields = [name for name in rows[0] if name not in {*chain(*_FORMATS), *_SETTINGS}]
+    kept = [n for n in fields if all(isinstance(row.get(n), str | int) for row in rows)]
     examples = zip(rows, turns, strict=True)
     return Dataset.from_list(
         [{"turns": each} | {name: str(row[name]) for name in kept} for row, each in examples]

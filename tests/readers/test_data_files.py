@@ -30,7 +30,7 @@ from aurac.readers.data_files import read_rows
         ("test.json", "[]", "is empty"),
         ("test.json", '[{"a": 1}, 3]', "entry 2 is a JSON int"),
         ("test.parquet", "not parquet", "cannot be read as parquet"),
-        ("test.csv", "", "cannot be read as csv"),
+        ("test.csv", "", "is empty"),
         ("test.csv", 'a,b\n1,"2\n', "cannot be read as csv"),
         ("test.csv", "a,b\n1,2\n3\n", "line 3 has more or fewer cells"),
         ("test.csv", "a,b\n1,2,3\n", "line 2 has more or fewer cells"),

@@ -133,7 +133,7 @@ def test_names_that_look_like_numbers_are_texts(tmp_path):
         ),
         ("rank,accuracy,bytes\n1,.2,1e30\n", r"column bytes: The number 1e\+30 is no whole number"),
         ("adapter,score\na,1\n", "columns adapter, score"),
-        (HEAD, "no rows"),
+        (HEAD, "is empty"),
         (HEAD + "a,t,1,x,yes\n", "column score: Unable to parse string .yes. at position 0"),
         (HEAD + "a,t,1,x,\n", "1 rows without a score"),
         (HEAD + "a,t,1,x,50\n", "percent"),

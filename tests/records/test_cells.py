@@ -14,7 +14,7 @@ from support.made_runs import make_block, make_identity, make_keys
 from aurac import files
 from aurac.errors import RunFolderError
 from aurac.records.cells import CellStore
-from aurac.records.lines import decode_line, encode_line
+from aurac.records.lines import Written, decode_line, encode_line
 
 KEYS = make_keys(6)
 IDENTITY = make_identity()
@@ -52,6 +52,17 @@ def test_the_first_outcome_of_an_example_counts(tmp_path):
     cell = stored(tmp_path, *blocks(KEYS[:2]), twice).read(IDENTITY.key)
     assert cell.values("acc,none", KEYS[:1]) == [0]
     assert cell.responses(KEYS[:1]) == ["answer 0"]
+
+
+def test_texts_are_the_references_that_are_written_and_the_texts_that_were_generated(tmp_path):
+    whole = make_block(KEYS[:3], {"whole_completion,none": [1, 0, 0]})
+    lines = whole, Written(documents=[], texts=[], failed="no server")
+    store = stored(tmp_path, *lines)
+    assert store.scores(IDENTITY.key).unwritten == "no server"
+    for text in ("other", "later"):
+        store.keep(IDENTITY, Written(documents=KEYS[1:2], texts=[text]))
+    cell = store.scores(IDENTITY.key)
+    assert (cell.texts(KEYS[:3], ["a", "b", "c"]), cell.unwritten) == (["a", "other", None], "")
 
 
 def test_scores_are_read_again_when_the_file_has_grown(tmp_path):

@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from harness_doubles import write_jsonl
 from support.small_runs import SMALL, TASK, assert_clean, cell_files, random_adapter, run_small
 
 import aurac
-from aurac.adapters import load_adapter, truncate
+from aurac.adapters import load_adapter, save_adapter, truncate
 from aurac.cli.results import answered
 from aurac.errors import CheckpointError, RankError, RunFolderError, TaskError, UsageError
 from aurac.records.run import read_run
@@ -108,7 +109,7 @@ def test_examples_of_ones_own_have_two_scores_from_one_pass(adapters, tmp_path):
     task = write_jsonl(tmp_path / "held.out.jsonl", rows)
     given = {"ranks": "1", "metric": "whole_completion"}
     [whole] = run_small(adapters["lora"], tmp_path / "run", task, **given).curves
-    assert (whole.task, whole.metric) == ("held", "whole_completion,none")
+    assert (whole.task, whole.metric) == ("held.out", "whole_completion,none")
     cells = cell_files(tmp_path / "run")
     again = run_small(adapters["lora"], tmp_path / "run", task, ranks="1", metric="token_accuracy")
     assert cell_files(tmp_path / "run") == cells  # nothing is computed
@@ -118,7 +119,7 @@ def test_examples_of_ones_own_have_two_scores_from_one_pass(adapters, tmp_path):
     assert stored.metric == "token_accuracy,none"  # of the last command
     for found in (
         aurac.load_run(tmp_path / "run").ask(metrics="whole_completion").curves,
-        aurac.read_curves(tmp_path / "run", metric="held=whole_completion"),
+        aurac.read_curves(tmp_path / "run", metric="held.out=whole_completion"),
         answered(tmp_path / "run", metric=("whole_completion",), margin=0.1).curves,
     ):
         assert found[0].metric == whole.metric
@@ -129,31 +130,51 @@ def test_examples_of_ones_own_have_two_scores_from_one_pass(adapters, tmp_path):
     assert same.nats == {}
 
 
-def test_a_chat_template_beside_an_adapter_is_said_where_it_is_not_used(
-    adapters, tiny_base_folder, tmp_path, caplog
+CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}"
+NEVER = "used no chat template, as far as its folder tells; the prompts are chats all the same"
+PERHAPS = "messages go through the chat template; if the adapter was trained without it, give"
+HAS_ONE = "the folder has a chat template; if the adapter was trained with it, give --apply-chat"
+
+
+@pytest.mark.parametrize(
+    ("folder", "prompts", "said"),
+    [
+        ("nothing", "a task", None),
+        ("template", "a task", HAS_ONE),
+        ("template", "chats of a task", None),
+        ("template", "texts", None),
+        ("template", "messages", PERHAPS),
+        ("nothing", "messages", PERHAPS),
+        ("plain tokenizer", "messages", NEVER),
+        ("plain recipe", "messages", NEVER),
+        ("plain recipe", "chats of a task", NEVER),
+        ("recipe of chats", "messages", PERHAPS),
+        ("recipe of chats", "a task", HAS_ONE),
+    ],
+)
+def test_prompts_that_the_training_may_not_have_had_are_said(
+    adapters, tiny_base_folder, tmp_path, caplog, folder, prompts, said
 ):
-    mine = shutil.copytree(adapters["lora"], tmp_path / "mine")
-    words = {"ranks": "4", "base": str(tiny_base_folder)}
-    load(Settings.of([mine], TASK, **SMALL, **words))
-    assert "chat template" not in caplog.text
-    (mine / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
-    load(Settings.of([mine], TASK, **SMALL, **words, apply_chat_template=True))
-    write_jsonl(tmp_path / "own.jsonl", [{"prompt": "a b", "completion": " c"}])
-    load(Settings.of([mine], tmp_path / "own.jsonl", **SMALL, **words))
-    assert "the folder has" not in caplog.text
-    load(Settings.of([mine], TASK, **SMALL, **words))
-    said = "mine: the folder has a chat template; if the adapter was trained with it, give --apply-"
-    assert said in caplog.text
-    (mine / "chat_template.jinja").unlink()
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(tiny_base_folder / file, mine)
+    mine, base = tmp_path / "mine", shutil.copytree(tiny_base_folder, tmp_path / "base")
+    (base / "chat_template.jinja").write_text(CHAT)
+    recipes = {"plain recipe": "Q: {q}", "recipe of chats": "user: {q}<eos>"}
+    recipe = {"prompt": recipes[folder]} if folder in recipes else None
+    save_adapter(replace(load_adapter(adapters["lora"]), recipe=recipe), mine)
+    if folder == "template":
+        (mine / "chat_template.jinja").write_text(CHAT)
+    if folder == "plain tokenizer":
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(tiny_base_folder / file, mine)
+    words = {"ranks": "4", "base": str(base), "apply_chat_template": prompts == "chats of a task"}
+    if folder == "plain tokenizer":
+        words["tokenizer"] = "base"
     talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    write_jsonl(tmp_path / "own.jsonl", [{"messages": talk}])
-    with pytest.raises(UsageError, match="no chat template"):
-        load(Settings.of([mine], tmp_path / "own.jsonl", **SMALL, **words))
-    assert (
-        "mine: the folder has no chat template; the prompts are chats all the same" in caplog.text
-    )
+    rows = {"messages": {"messages": talk}, "texts": {"prompt": "a", "completion": "b"}}
+    task = write_jsonl(tmp_path / "own.jsonl", [rows[prompts]]) if prompts in rows else TASK
+    load(Settings.of([mine], task, **SMALL, **words))
+    assert [text for text in (NEVER, PERHAPS, HAS_ONE) if text in caplog.text] == [said][
+        : bool(said)
+    ]
 
 
 def test_the_default_folder_is_by_tasks_prompts_and_settings(adapters):

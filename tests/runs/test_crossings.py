@@ -10,7 +10,7 @@ from support.runs_doubles import Task
 from support.small_runs import TASK, run_small
 
 from aurac.adapters import Adapter, Factors, save_adapter
-from aurac.errors import CellError, RunFolderError
+from aurac.errors import CellError, CheckpointError, RunFolderError
 from aurac.notebook import load_run
 from aurac.records.lines import examples_sha256
 from aurac.records.run import read_run
@@ -93,8 +93,11 @@ def test_a_later_command_extends_the_examples_of_a_task_or_reads_their_beginning
 
 
 def test_a_name_renames_on_the_screen_of_its_command_alone(adapters, tmp_path):
+    """A name that the folder has given to another adapter is refused."""
     first, second = adapters["dylora"], adapters["lora"]
     run_small([f"a={first}", f"b={second}"], tmp_path, ranks="2,4", limit=3)
+    with pytest.raises(CheckpointError, match="another adapter called b"):
+        run_small([f"b={first}", f"a={second}"], tmp_path, ranks="2,4", limit=3)
     again = run_small([f"c={first}", f"d={second}"], tmp_path, ranks="2,4", limit=3, reference="d")
     kept = load_run(tmp_path)
     assert (again.question.reference, kept.question.reference) == ("d", "b")

@@ -41,6 +41,19 @@ def test_values_are_kept_as_one_type():
     assert (given.ranks, given.groups, given.batch_size) == ((1, 2, 4), {"g": ("a",)}, None)
 
 
+def test_a_folder_with_an_equals_sign_is_the_data_of_the_first_task():
+    assert of(data="lang=en").data == {"t": "lang=en"}
+
+
+def test_a_path_with_a_comma_is_one_task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my,file.jsonl").write_text("")
+    for tasks in (Path("my,file.jsonl"), "my,file.jsonl", ["my,file.jsonl"]):
+        assert Settings.of("a", tasks).tasks == ("my,file.jsonl",)
+    assert Settings.of("a", "t,my,file.jsonl").tasks == ("t", "my", "file.jsonl")
+    assert Settings.of("a", Path("x,y.yaml")).tasks == ("x,y.yaml",)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

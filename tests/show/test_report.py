@@ -113,7 +113,7 @@ def test_examples_are_counted_from_1_with_their_reference_and_what_would_be_writ
         shown = text.split("Example 1<" if "<pre>" in text else "Example 1\n")[1]
         assert shown.index("Tom has 0 apples") < shown.index("Reference") < shown.index("right")
         assert "greedy decoding writes the reference" in shown
-        assert "greedy decoding writes another text" in shown
+        assert re.search("greedy decoding writes:\\nThe answer is (lora|other) 0", shown)
 
 
 @pytest.mark.parametrize("tasks", [("maths",), ("maths", "reading")])

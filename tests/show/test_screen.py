@@ -82,6 +82,11 @@ def no_examples():
     return analyse([*both, perplexity()], Question(margin=0.02))
 
 
+def never_right():
+    """Whole completions, which are long."""
+    return one(metric="whole_completion,none", accuracy=(0,) * 5, base=0.0, n=4)
+
+
 def pairs():
     """Two declared comparisons of four that hold together."""
     keys = [Key(f"a{i}", "svd", "keep") for i in range(4)]
@@ -106,6 +111,7 @@ MADE = {
     "cuts": (cuts, {}),
     "unequal": (unequal, {}),
     "own_examples": (own_examples, {"details": True}),
+    "never_right": (never_right, {"details": True, "target": "a long completion " * 20}),
     "no_examples": (no_examples, {}),
     "pairs": (pairs, {}),
 }  # fmt: skip
@@ -115,7 +121,7 @@ MADE = {
 def test_the_screen(name):
     make, about = MADE[name]
     run = stored(found := make())
-    run.read = about.get("read")
+    run.read, run.target = about.get("read"), about.get("target")
     recorded = {"base": about.get("base")}
     run.adapters = tuple(msgspec.structs.replace(each, **recorded) for each in run.adapters)
     shown = screen(found, run, 80, details="details" in about) + "\n"
@@ -189,6 +195,12 @@ def test_of_several_adapters_the_most_unfinished_answers_are_said():
     both = analyse([curve(unfinished={16: 50}), curve("b", unfinished={16: 51})])
     assert "51 of 200 answers of b at rank 16 did not end within the limit of tokens" in said(both)
     assert "max_gen_toks" not in said(one(unfinished={0: 9, 16: 4}))
+
+
+def test_of_short_completions_none_is_said_to_be_too_long():
+    shown = said(found := never_right(), stored(found))
+    assert "example 1 at rank 16 counts as wrong; its answer: 'The answer is lora 0'" in shown
+    assert "token_accuracy" not in shown
 
 
 @pytest.mark.parametrize("width", [50, 120])

@@ -76,20 +76,26 @@ class FakeRun(SimpleNamespace):
     """What `StoredRun` gives, without cells; `text` is what every adapter answers."""
 
     read = None  # what a filter took of each answer
+    target = None  # of all examples; by default the name of each
 
     def answers(self, task, adapter, basis, rescale, rank):
         found = next(c for c in self.curves if (c.adapter, c.task) == (adapter, task))
         scores = found.outcomes[found.ranks.index(rank)] if rank else found.base_scores
-        if scores is None:
+        if scores is None or found.doc_ids is None:
             raise RunFolderError("no such cell")
         ids = found.doc_ids
         asked = [f"Tom has {at} apples. {self.text}" for at in ids]
-        columns = {"example": ids, "question": asked, "target": ids, "choices": [None] * len(ids)}
+        columns = {
+            "example": ids,
+            "question": asked,
+            "target": [self.target or at for at in ids],
+            "choices": [None] * len(ids),
+        }
         answers = [f"{self.text} {adapter} {int(score)}" for score in scores]
         return pd.DataFrame(columns | {"score": scores, "response": answers, "read": self.read})
 
 
-def stored(analysis, folder=Path("runs/x"), *, text="The answer is", failures=()) -> Any:
+def stored(analysis, folder=Path("runs/x"), *, text="The answer is", failures=(), **more) -> Any:
     """A run of the curves of an analysis."""
     curves = [curve for row in analysis.rows for curve in row.curves]
     tasks = tuple(
@@ -115,5 +121,8 @@ def stored(analysis, folder=Path("runs/x"), *, text="The answer is", failures=()
         ),
         failures=tuple(Failure("lora", "svd", "keep", 4, "maths", text) for text in failures),
         groups={},
+        overlaps=[],
+        unwritten=[],
         curves=tuple(curves),
+        **more,
     )

@@ -198,17 +198,6 @@ def test_a_group_brings_its_tasks_along(tmp_path):
         built(["both", "leaf_a"], include_path=tmp_path)
 
 
-def test_a_group_that_weighs_unequal_tasks_alike_is_refused(tmp_path):
-    """Its pooled examples would weigh the larger task more than lm-eval does."""
-    write_choice_task(tmp_path, "leaf_a")
-    write_choice_task(tmp_path, "leaf_b", 20, rows=3)
-    weights = "aggregate_metric_list: [{metric: acc, weight_by_size: false}]"
-    (tmp_path / "both.yaml").write_text(f"group: both\ntask: [leaf_b, leaf_a]\n{weights}\n")
-    with pytest.raises(TaskError, match="both weighs its tasks alike"):
-        built(["both"], include_path=tmp_path)
-    assert len(built(["both"], include_path=tmp_path, limit=3)[-1]) == 6
-
-
 def test_clusters_are_named_by_the_user_or_the_task(tmp_path):
     path = write_choice_task(tmp_path)
     assert built(path).clusters is None
@@ -227,7 +216,7 @@ def test_names_and_files_that_make_no_sense(tmp_path):
     for changed, words in (
         (text.replace("{{question}}", "{{nothing}}"), "'nothing' is undefined"),
         (text.replace("test_split: test", "test_split: tset"), r"tset.* may be misspelt"),
-        (text.replace("task: tiny_text", ""), r"tiny_text.yaml needs a line `task: NAME` or `gro"),
+        (text.replace("task: tiny_text", ""), r"tiny_text.yaml \(ValueError: Unknown config shape"),
         (text.replace("function: regex", "function: regexx"), "Unknown filter 'regexx'"),
         (f"{text}unsafe_code: true\n", "runs code that the model writes"),
         (f"{text}doc_to_image: image\n", "shows images"),
@@ -263,6 +252,14 @@ def test_the_tasks_of_the_pages_score_a_right_answer(page, number, right, wrong,
     task = built(tmp_path / "mine.yaml")
     for answers, score in ((right, 1.0), (wrong, 0.0)):
         assert task.judge([0], answers).metrics[task.metric] == [score]
+
+
+def test_lm_evals_templates_are_its_own_after_a_build(tmp_path):
+    from lm_eval.utils import env
+
+    built(write_text_task(tmp_path))
+    assert env.from_string("{{ a + b }}", globals={"a": 1}).render(b=2) == "3"
+    assert env.from_string("{{ x }}") is not env.from_string("{{ x }}")
 
 
 def test_lm_eval_and_datasets_say_nothing_on_the_terminal(tmp_path, capfd):

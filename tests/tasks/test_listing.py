@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from harness_doubles import write_choice_task
 
-from aurac.cli import cli
 from aurac.errors import TaskError
 from aurac.tasks import listing
 from aurac.tasks.listing import expand, stock_tasks
@@ -74,11 +70,3 @@ def test_names_patterns_and_files_are_expanded(tmp_path):
             expand([name])
     with pytest.raises(TaskError, match="holds no task"):
         expand(["mine"], tmp_path / "mine_data")
-
-
-def test_the_command_lists_the_bundled_tasks():
-    shown = CliRunner().invoke(cli, ["tasks"]).output
-    assert "`lm-eval ls tasks`" in shown
-    rows = json.loads(CliRunner().invoke(cli, ["tasks", "--json"]).output)
-    assert [row["task"] for row in rows] == ["aurac_word_problems", "aurac_word_problems_mc"]
-    assert all(Path(row["test"]).name == "test.jsonl.gz" for row in rows)

@@ -105,7 +105,7 @@ def test_broken_splits_are_named(tmp_path):
     for rows, message in (
         (['{"a": 1}\n{"a": "x"}\n'], "mixed types"),
         (['{"a": 1}\n', '{"b": 1}\n'], "other columns"),
-        (["a,b\n"], "holds no"),
+        (["a,b\n"], "is empty"),
     ):
         kind = "jsonl" if rows[0].startswith("{") else "csv"
         paths = [tmp_path / f"test-{at}-of-{len(rows)}.{kind}" for at in range(len(rows))]

@@ -17,6 +17,7 @@ from aurac.engine.lm import EngineLM
 from aurac.errors import DataError, TaskError, UsageError
 from aurac.tasks.build import build_tasks
 from aurac.tasks.options import TaskOptions
+from aurac.tasks.own_data import task_name
 
 MARKED = (
     "{{ bos_token }}{% for m in messages %}[{{ m.role }}]\n"
@@ -186,6 +187,11 @@ def test_what_is_in_neither_format_is_said_before_anything_is_computed(rows, sen
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(DataError, match=sentence):
         build_tasks([str(tmp_path / "t.jsonl")], tokenizer=chat("bytes", UNMARKED))
+
+
+def test_the_names_of_files_stay_apart(tmp_path):
+    names = ["gsm8k.v2.jsonl", "v1.2.jsonl.gz", "v1.3.JSONL", "plain.json"]
+    assert [task_name(tmp_path / name) for name in names] == ["gsm8k.v2", "v1.2", "v1.3", "plain"]
 
 
 def test_examples_that_repeat_another_one_are_counted(tmp_path, caplog):
