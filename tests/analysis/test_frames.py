@@ -121,8 +121,6 @@ def test_further_cuts_are_rows_of_their_own():
         Key("m", "prefix", "rule"): "m (prefix without P)",
     }
     assert set(found.scores.adapter) == {"lora", "m"}
-    odd = analyse([made("lora, prefix"), made("lora", basis="svd", rescale="keep"), made("lora")])
-    assert {row.name for row in odd.rows} == {"lora, prefix", "lora", "lora (prefix)"}
 
 
 def test_the_mean_is_over_the_tasks_with_an_area():
@@ -216,8 +214,6 @@ def test_rolling_metrics_have_points_and_no_area():
 def test_what_would_be_wrong_in_silence_is_refused():
     with pytest.raises(CurveError, match="two curves of a on gsm8k"):
         analyse([made("a"), made("a", draw=1)])
-    with pytest.raises(UsageError, match="group r names x; there are a"):
-        analyse([made("a")], Question(groups={"r": ["a", "x"]}))
     with pytest.raises(UsageError, match="a is in the groups r and s"):
         analyse([made("a")], Question(groups={"r": ["a"], "s": ["a"]}))
     with pytest.raises(UsageError, match="group a has the name of an adapter"):

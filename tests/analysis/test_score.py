@@ -33,12 +33,8 @@ def test_accuracies_alone_have_an_area_and_no_interval():
 def test_a_score_is_a_number():
     """With the interval of the screen, by hand 46.9 [37.5, 56.3] of the README's run."""
     lora, dylora, best = (aurac.score({1: x, 2: x}) for x in (0.25, 0.125, 0.5))
-    assert lora > dylora
     assert lora - dylora == 0.125
-    assert round(lora, 1) == 0.2
     assert sorted([lora, best, dylora]) == [dylora, lora, best]
-    assert np.mean([lora, best]) == 0.375
-    assert max(lora, best) is best
     assert f"{lora:.2f}" == "0.25"
     assert pickle.loads(pickle.dumps(lora)).weights == (0.5, 0.5)
     curve = next(c for c in aurac.load_run(REPORTS / "word_problems").curves if c.adapter == "lora")
@@ -53,14 +49,6 @@ def test_the_interval_is_that_of_analyse():
     found, row = aurac.score(curve), analyse([curve]).scores.iloc[0]
     assert (found.value, found.low, found.high) == pytest.approx((row.aurac, row.low, row.high))
     assert found.linear == pytest.approx(row.aurac_linear)
-
-
-def test_the_linear_axis_has_weights_and_an_interval_of_its_own():
-    rows = {1: [0, 1, 1, 0] * 20, 2: [1, 1, 1, 0] * 20, 8: [1, 1, 1, 1] * 20}
-    log2, linear = aurac.score(rows), aurac.score(rows, axis="linear")
-    assert log2.linear == linear.value == pytest.approx(linear.linear)
-    assert linear.low < linear.value < linear.high
-    assert log2.weights != linear.weights
 
 
 LONG = [("a", rank, doc, float(doc + rank > 3)) for rank in (1, 2, 4) for doc in range(5)]

@@ -144,20 +144,6 @@ def test_a_look_at_a_member_leaves_its_group_as_it_is(folder):
     assert a.doc_ids == ("t:0", "t:1", "u:0", "u:1", "u:2")
 
 
-def test_the_first_examples_are_read(folder):
-    run = read_run(folder, Question(limit=2))
-    assert [c.outcomes.tolist() for c in run.curves] == [[[0, 1], [1, 1]], [[0, 0], [1, 0]]]
-
-
-def test_a_field_of_the_examples_clusters_them(folder):
-    path = folder / "documents" / "t.json"
-    told = json.loads(path.read_text()) | {"fields": {"passage": ["x", "y", "x"]}}
-    path.write_text(json.dumps(told))
-    assert read_run(folder).curves[0].clusters is None
-    asked = read_run(folder, Question(clusters={"t": "passage"}))
-    assert asked.curves[0].clusters == ("x", "y", "x")
-
-
 def test_another_schema_and_no_run_are_refused(tmp_path, folder):
     with pytest.raises(RunFolderError, match="no run folder"):
         read_run(tmp_path / "nothing")

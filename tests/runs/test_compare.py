@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -19,7 +18,6 @@ import aurac
 from aurac.adapters import load_adapter, save_adapter, truncate
 from aurac.cli.results import answered
 from aurac.errors import CheckpointError, RankError, RunFolderError, TaskError, UsageError
-from aurac.exports import export
 from aurac.records.run import read_run
 from aurac.runs.compare import dry_run
 from aurac.runs.inputs import load
@@ -130,10 +128,6 @@ def test_examples_of_ones_own_have_two_scores_from_one_pass(adapters, tmp_path):
     [same] = run_small(adapters["lora"], tmp_path / "hflm", task, ranks="1", model="hflm").curves
     assert np.array_equal(same.outcomes, whole.outcomes)
     assert same.nats == {}
-    export(tmp_path / "run", tmp_path / "out")
-    [log, *_] = (tmp_path / "out").rglob("samples_held.out_*.jsonl")
-    row = json.loads(log.read_text().splitlines()[0])
-    assert row["arguments"]["gen_args_0"] == {"arg_0": "Question 0", "arg_1": " 0<eos>"}
 
 
 CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}"

@@ -57,14 +57,6 @@ def test_a_failure_stops_its_cell_alone_and_the_same_command_tries_it_again(tmp_
     assert CellStore(tmp_path).read(again.key).failed is None
 
 
-def test_a_failed_cell_is_tried_again_also_where_the_clock_went_back(tmp_path, monkeypatch):
-    cells = planned(Task("a", act=raises(ValueError("no"))), Task("b"))
-    with monkeypatch.context() as patch:
-        patch.setattr("time.time", lambda: 4e9)  # when it failed the clock was years ahead
-        assert compute_all(tmp_path, cells) == [("a", "failed: ValueError: no"), ("b", "done")]
-    assert compute_all(tmp_path, planned(Task("a"))) == [("a", "done")]
-
-
 def test_what_another_process_failed_meanwhile_is_not_tried_again(tmp_path):
     [cell] = planned(Task("a", act=raises(ValueError("no"))))
     work, ended = work_in(tmp_path)
