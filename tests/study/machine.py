@@ -244,24 +244,19 @@ def drawn(rng, root):
 
 def changed(rng, content):
     """Another file: a limit, a label, a recipe, a seed, a rate."""
-    new = copy.deepcopy(content)
-    what = rng.choice(("limit", "search", "label", "recipe", "seed", "rate", "question"))
-    if what == "limit":
-        new["options"]["limit"] = rng.choice((5, 8, 11))
-    elif what == "search" and "search" in new:
-        new["search"]["limit"] = rng.choice((4, 6, 7))
-    elif what == "label":
-        new["labels"]["a"] = f"called {rng.randrange(99)}"
-    elif what == "recipe":
-        name = rng.choice([*RECIPES])
-        new["recipes"].setdefault(name, copy.deepcopy(RECIPES[name]))
-    elif what == "seed":
-        new["seeds"] = sorted({*new["seeds"], rng.randrange(1, 4)})
-    elif what == "rate":
-        new["recipe"]["learning_rate"] = rng.choice((0.25, 0.0625))
-    else:
-        new["question"] = "Which one?"
-    return new
+    name = rng.choice([*RECIPES])
+    changes = {
+        "options": {"limit": rng.choice((5, 8, 11))},
+        "search": {"limit": rng.choice((4, 6, 7))},
+        "labels": {"a": f"called {rng.randrange(99)}"},
+        "recipes": {name: RECIPES[name]},
+        "recipe": {"learning_rate": rng.choice((0.25, 0.0625))},
+        "seeds": sorted({*content["seeds"], rng.randrange(1, 4)}),
+        "question": "Which one?",
+    }
+    key = rng.choice([key for key in changes if key in content])
+    both = content[key] | changes[key] if isinstance(content[key], dict) else changes[key]
+    return copy.deepcopy({**content, key: both})
 
 
 BAD = {  # last key of a path → a value that it does not take, and the path that is named
