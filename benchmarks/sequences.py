@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def batch(number: int, *, shrink: bool) -> dict[str, Any]:
     from program import machine
 
     commands, program, began = [0], machine.program, time.monotonic()
+    machine.Sequences.reached.clear()
 
     def counted(*words: object, **options: Any) -> Any:
         commands[0] += 1
@@ -54,7 +56,8 @@ def batch(number: int, *, shrink: bool) -> dict[str, Any]:
         machine.program = program
     seconds = round(time.monotonic() - began, 1)
     counts = {"sequences": BATCH, "commands": commands[0], "seconds": seconds}
-    return {"seed": number, **counts, "failure": failure}
+    reached = dict(machine.Sequences.reached)
+    return {"seed": number, **counts, "reached": reached, "failure": failure}
 
 
 def kept(path: Path) -> list[dict[str, Any]]:
@@ -91,7 +94,8 @@ def main() -> None:
     failed = [line["seed"] for line in lines if line["failure"]]
     total = {name: sum(line[name] for line in lines) for name in ("sequences", "commands")}
     print(*(line["failure"] for line in lines if line["failure"]), sep="\n", file=sys.stderr)
-    print(json.dumps({**total, "failed": failed}))
+    reached = sum((Counter(line["reached"]) for line in lines), Counter())
+    print(json.dumps({**total, **reached, "failed": failed}))
     sys.exit(bool(failed))
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from aurac.adapters.adapter import Adapter, Factors
-from aurac.adapters.compatibility import check_fits, is_conv1d, model_name
+from aurac.adapters.compatibility import check_fits, model_name
 from aurac.adapters.formats.peft import adapter_from_peft, peft_shapes
 from aurac.adapters.formats.peft_config import PREFIX
 from aurac.adapters.nesting import peft_scale
@@ -136,7 +136,7 @@ def peft_layers(model: nn.Module, adapter_name: str) -> dict[str, Any]:
 
 
 @contextmanager
-def cuts(model: nn.Module, adapter_name: str) -> Iterator[Callable[[int], None]]:
+def rank_switch(model: nn.Module, adapter_name: str) -> Iterator[Callable[[int], None]]:
     """Yield what sets an adapter of a live ``PeftModel`` to the ranks of its default truncation."""
     layers = peft_layers(model, adapter_name)
     prepared = prepare(adapter_from_peft(model, adapter_name), "auto")
@@ -215,7 +215,6 @@ def _lora_config(adapter: Adapter, model: nn.Module) -> LoraConfig:
         target_modules=names,
         exclude_modules="|".join(map(re.escape, beyond)) or None,
         target_parameters=list(adapter.peft_config.get("target_parameters") or ()) or None,
-        fan_in_fan_out=any(is_conv1d(model.get_submodule(name)) for name in names),
         use_dora=adapter.dora,
         inference_mode=True,
     )

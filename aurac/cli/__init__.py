@@ -9,7 +9,6 @@ import logging
 import os
 import sys
 import traceback
-from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -41,22 +40,12 @@ _QUIET = {
 
 
 class Group(click.Group):
-    """The commands by section; a mistyped one is an error that names the nearest."""
+    """The commands by section."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """As click does, with control characters spelled out."""
         with visible_output():
             return super().invoke(ctx)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command; of a mistyped one an error with the nearest."""
-        name = hyphens(args[0])
-        near = get_close_matches(name, COMMANDS, 1)
-        if name not in COMMANDS and near and not ctx.resilient_parsing:
-            ctx.fail(f"there is no command {name!r}; did you mean {near[0]}?")
-        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of their sections."""
@@ -128,23 +117,12 @@ def main() -> None:
 
 def message(error: Exception) -> str:
     """One line of an error; of a library's also its type and how to see where it comes from."""
-    if isinstance(error, click.NoSuchOption):
-        return _no_option(error)
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, AuracError):
         return str(error)
     file = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
     return f"{first_line(error)}{file} ({type(error).__name__}; `aurac --debug …` shows where)"
-
-
-def _no_option(error: click.NoSuchOption) -> str:
-    """The nearest option that there is; of a recipe's setting how to change it."""
-    near = get_close_matches(error.option_name, error.possibilities or (), 1)
-    if error.ctx and error.ctx.info_name == "train":
-        near.append(f"--set {error.option_name.lstrip('-')}=VALUE")
-    meant = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"there is no option {error.option_name}{meant}"
 
 
 class Screen(logging.StreamHandler):  # type: ignore[type-arg]

@@ -175,8 +175,8 @@ def _cell(of: View, run: Any, key: Key, rank: int) -> DataFrame | None:
     """The answers of an adapter's first seed at a rank, where they are stored as a whole."""
     curve = of.rows[key].curves[0]
     with suppress(RunFolderError):
-        found = run.answers(of.task, curve.adapter, curve.basis, curve.rescale, rank)
-        return found[found["example"].isin({*(curve.doc_ids or ())})]
+        found: DataFrame = run.answers(of.task, curve.adapter, curve.basis, curve.rescale, rank)
+        return found
     return None
 
 

@@ -241,10 +241,10 @@ def overlaps(run: StoredRun | None) -> list[str]:
     for each in run.overlaps if run else ():
         fact = each.task, each.data, each.examples, each.same, each.prompts
         adapters.setdefault(fact, []).append(each.adapter)
-    return [_overlap(*fact, listed(names)) for fact, names in adapters.items()]
+    return [_overlap(listed(names), *fact) for fact, names in adapters.items()]
 
 
-def _overlap(task: str, data: str, examples: int, same: int, prompts: int, names: str) -> str:
+def _overlap(names: str, task: str, data: str, examples: int, same: int, prompts: int) -> str:
     there = f"the training data of {names} ({data})"
     if not same and not prompts:
         return f"{task}: none of {counted(examples, 'example')} is in {there}."

@@ -27,7 +27,7 @@ from peft import LoraConfig
 from transformers import TrainerCallback
 
 from aurac.adapters import Adapter, Nesting, adapter_from_peft
-from aurac.adapters.attach import cuts, peft_layers
+from aurac.adapters.attach import peft_layers, rank_switch
 from aurac.adapters.formats.peft import NESTED
 from aurac.adapters.formats.peft_config import NOTE
 from aurac.adapters.formats.sidecar import Sidecar, recorded
@@ -307,9 +307,9 @@ class Nested(TrainerCallback, AbstractContextManager["Nested"]):
             raise UsageError("the trainer calls layers within the model, so dylora draws no ranks")
 
     @contextmanager
-    def cuts(self) -> Iterator[Callable[[int], None]]:
-        """Evaluate cuts inside of a ``with`` block, see `aurac.adapters.attach.cuts`."""
-        with cuts(self.model, self.adapter_name) as set_rank:
+    def rank_switch(self) -> Iterator[Callable[[int], None]]:
+        """Evaluate at ranks inside of a ``with`` block, see `aurac.adapters.attach.rank_switch`."""
+        with rank_switch(self.model, self.adapter_name) as set_rank:
             self.is_cut = True
             try:
                 yield set_rank
@@ -319,7 +319,7 @@ class Nested(TrainerCallback, AbstractContextManager["Nested"]):
     @contextmanager
     def rank(self, r: int) -> Iterator[None]:
         """Evaluate the adapter cut to rank ``r``, as `aurac.truncate` would cut it."""
-        with self.cuts() as set_rank:
+        with self.rank_switch() as set_rank:
             set_rank(r)
             yield
 

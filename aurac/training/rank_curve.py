@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback
 
-from aurac.adapters.attach import cuts, peft_layers
+from aurac.adapters.attach import peft_layers, rank_switch
 from aurac.adapters.formats.peft import NESTED
 from aurac.adapters.nesting import named_ranks
 
@@ -52,7 +52,7 @@ class RankCurve(TrainerCallback):
         # TRL averages what it measures on the way (`_metrics`) into the log that comes next.
         measured = copy.deepcopy(getattr(trainer, "_metrics", None))
         loop = partial(trainer.evaluation_loop, given["eval_dataloader"], prediction_loss_only=True)
-        live = nested.cuts() if nested else cuts(model, name)
+        live = nested.rank_switch() if nested else rank_switch(model, name)
         callbacks = trainer.callback_handler.callbacks
         bars = [each for each in callbacks if hasattr(each, "prediction_bar")]
         with torch.random.fork_rng(devices=[]), live as set_rank:  # a data loader draws a seed

@@ -46,6 +46,7 @@ class Outcomes:
     Attributes:
         scores: Task and the name of a way → scores.
         base: Task → accuracy of the base alone.
+        rates: Recipe → learning rate.
         factors: Task and the name of a way → rank → factors of the fitted scale, one a seed.
         questions: Task → n texts, the same in both runs.
         templates: Task → (n,) numbers of the templates that the questions were made from. On MAWPS
@@ -56,6 +57,7 @@ class Outcomes:
         default_factory=lambda: defaultdict(lambda: defaultdict(dict))
     )
     base: dict[str, float] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
     factors: dict[tuple[str, str], dict[int, list[float]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
@@ -83,6 +85,7 @@ def read() -> Outcomes:
 
 def _add(found: Outcomes, run: aurac.Run) -> None:
     recipes = {each.name: _recipe(each.recipe or {}) for each in run.adapters}
+    found.rates |= {_recipe(x.recipe): x.recipe["learning_rate"] for x in run.adapters if x.recipe}
     for curve in run.curves:
         way = _NAMES[recipes[str(curve.adapter)], str(curve.basis), str(curve.rescale)]
         for rank, factor in curve.factors.items():

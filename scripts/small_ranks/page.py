@@ -37,17 +37,21 @@ def main(out: Path = FOLDER) -> None:
     }
     for name, table in tables.items():
         table.to_csv(out / f"tables/{name}.csv", index=False, float_format="%.6g")
-    draw(accuracies, out / "figures/accuracy.png")
+    draw(stored, accuracies, out / "figures/accuracy.png")
     template = Path(__file__).with_name("readme.md").read_text(encoding="utf-8")
     known = {"/".join(key): each for key, each in by_value.items()}
+    test = by_value[TEST]
     places = {
         "n": {key: _interval(each.found) for key, each in known.items()},
         "p": {key: _interval(each.found, " points") for key, each in known.items()},
+        "t": {key: _interval(each.by_template).partition(" ")[2] for key, each in known.items()},
+        "m": {key: numbers.percent(each.found.value) for key, each in known.items()},
         "s": {key: ASKED["said"][each.word] for key, each in known.items()},
+        "z": {key: ASKED["zero"][each.word] for key, each in known.items()},
         "a": {"/".join(key): numbers.percent(each[0].value) for key, each in accuracies.items()},
-        "excluded": numbers.upper(by_value[TEST].found.high),
+        "rate": stored.rates,
+        "excluded": [numbers.upper(x.high) for x in (test.found, test.by_template)],
         "by_text": _interval(by_text[TEST].found, " points"),
-        "by_template": _interval(by_value[TEST].by_template).partition(" ")[2],
     }
     (out / "README.md").write_text(template.format(**places), encoding="utf-8")
 
@@ -99,7 +103,7 @@ def accuracy_table(of: outcomes.Outcomes, accuracies: Accuracies) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
-def draw(accuracies: Accuracies, path: Path) -> None:
+def draw(of: outcomes.Outcomes, accuracies: Accuracies, path: Path) -> None:
     """Accuracy against rank on each task, with 95 % intervals, of the old seeds."""
     every = (*claims.RANKS, claims.TRAINED)
     with styled():
@@ -117,7 +121,8 @@ def draw(accuracies: Accuracies, path: Path) -> None:
                     look = {"color": COLOURS[colour], "marker": MARKERS[colour], "ls": dashes}
                     beside = [rank * 1.03 ** (at - 2.5) for rank in found]  # bars lie apart
                     around = [value - low, high - value]
-                    ax.errorbar(beside, value, around, label=text, elinewidth=0.8, **look)
+                    label = f"{text} (rate {of.rates[WAYS[way].recipe]})"
+                    ax.errorbar(beside, value, around, label=label, elinewidth=0.8, **look)
             ax.set_xscale("log", base=2)
             ax.set_xticks([*map(int, every)], [*every])
             ax.set_xlabel("Rank")

@@ -19,10 +19,9 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import hypothesis.strategies as st
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import assume
@@ -36,17 +35,24 @@ from program.commands import (
     World,
     asked,
     commands,
+    mostly,
     question,
     recipes,
 )
 from program.folder import Folder
 from program.mishaps import Mishaps, untouched, whole
 from program.oracle import TOLD, frames_of
-from program.pages import screen_blocks
-from program.shown import Shown, check_card, check_pages
+from program.shown import (
+    KEYS,
+    check_card,
+    check_export,
+    check_files,
+    check_frames,
+    check_printed,
+)
 from support import table_world
 from support.ended_writes import EndedError, ending
-from support.table_world import GROUP, MEMBERS, PROSE, TASKS, VERSIONS, Table, leaves_of
+from support.table_world import GROUP, PROSE, TASKS, VERSIONS, Table, leaves_of
 
 import aurac
 from aurac.cli import main
@@ -117,87 +123,6 @@ def a_second_process(words, file):
     Table.asked.update(map(tuple, asked))
 
 
-KEYS = {
-    "scores": "task adapter basis rescale",
-    "points": "task adapter basis rescale rank",
-    "pairs": "task a a_basis a_rescale b b_basis b_rescale",
-    "rank_pairs": "task a a_basis a_rescale b b_basis b_rescale rank",
-    "recommended": "task adapter basis rescale",
-}
-
-
-def check_frames(expected, said, where):
-    """Every row and every number of the frames, and none besides."""
-    for name, rows in expected.items():
-        keys = [
-            [row[x] if pd.notna(row[x]) else None for x in KEYS[name].split()] for row in said[name]
-        ]
-        there = dict(zip(map(tuple, keys), said[name], strict=True))
-        for key, row in rows.items():
-            found, wanted = there.pop(key, None), dict(row)
-            if found is None and row.get("tie"):  # either may stand first
-                found = there.pop((key[0], *key[4:7], *key[1:4], *key[7:]), None)
-                wanted |= {"low": row["high"] and -row["high"], "high": row["low"] and -row["low"]}
-                wanted |= {"wins": row.get("losses"), "losses": row.get("wins")}
-                wanted |= {"difference": -row["difference"]}
-            assert found, f"{where}: {name} lacks {key}, has {[*there]}"
-            for column in wanted.keys() - {"tie", TOLD}:
-                text = f"{where}: {column} of {key} in {name} is {found.get(column)}"
-                assert _same(found.get(column), wanted[column]), f"{text}, not {wanted[column]}"
-        assert not there, f"{where}: {name} has {[*there]}, which should not be there"
-
-
-def _same(a, b):
-    unknown = [bool(pd.isna(x)) for x in (a, b)]
-    if any(unknown) or isinstance(b, str):
-        return all(unknown) or a == b
-    return math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-8)
-
-
-def check_files(path, expected, labels=None):
-    """All files of a report."""
-    check_frames(expected, json.loads((path / "analysis.json").read_text()), "analysis.json")
-    tables = {name: pd.read_csv(path / f"{name}.csv").to_dict("records") for name in KEYS}
-    check_frames(expected, tables, "CSV")
-    check_pages(path, expected, labels)
-
-
-def check_printed(expected, said, where, *, as_json, details=False):
-    """What a command prints: frames as JSON, or a screen."""
-    if as_json:
-        check_frames(expected, json.loads(said), where)
-    else:
-        Shown(expected, where).tables(screen_blocks(said), bounds=False, details=details)
-
-
-def check_export(path, found, pooled):
-    """lm-eval's results and samples of one cut at one rank: task → scores."""
-    rows = json.loads(path.read_text())["results"]
-    pooled &= len({*MEMBERS} & {*found}) == len(MEMBERS)
-    assert {*rows} == {*found} | ({GROUP} if pooled else set()), f"{path}: {sorted(rows)}"
-    for leaf, (examples, scores) in found.items():
-        if leaf == PROSE:
-            said = rows[leaf]["word_perplexity,none"]
-            assert said == pytest.approx(scores[0]), f"{path}: {leaf} {said}, not {scores}"
-            continue
-        words = ("exact_match", "strict-match") if leaf == "sums" else ("acc", "none")
-        n = len(scores)
-        error = pytest.approx(scores.std(ddof=1) / n**0.5) if n > 1 else "N/A"
-        said = [rows[leaf][key] for key in (",".join(words), "_stderr,".join(words))]
-        assert said == [pytest.approx(scores.mean()), error], f"{path}: {leaf} {said}"
-        [log] = path.parent.glob(f"samples_{leaf}_*.jsonl")
-        told = [json.loads(line) for line in log.read_text().splitlines()]
-        assert [(row["doc_id"], row[words[0]]) for row in told] == list(enumerate(scores)), f"{log}"
-        contents = [table_world.row(leaf, *example) for example in examples]
-        assert [row["doc"] for row in told] == contents, f"{log}: other contents"
-    if pooled and all(len(found[member][1]) > 1 for member in MEMBERS):
-        parts = [found[member][1] for member in MEMBERS]
-        n = sum(map(len, parts))
-        error = (sum(((x - x.mean()) ** 2).sum() for x in parts) / (n - len(parts)) / n) ** 0.5
-        said = [rows[GROUP][key] for key in ("acc,none", "acc_stderr,none")]
-        assert said == pytest.approx([np.concatenate(parts).mean(), error]), f"{path}: {said}"
-
-
 def exit_code(expected, folder, rank, limit):
     """Of `recommend`: 4 where an adapter may not be shipped at a rank, 3 where results lack.
 
@@ -227,22 +152,29 @@ NO_OPTION = dict.fromkeys(SHOWN)
 
 
 class Sequences(Mishaps, RuleBasedStateMachine):
-    """Two run folders: `last` is the latest command, which was `ended` so often, and not done.
+    """Two run folders, each begun by a command.
 
-    `asked` is what the model was asked meanwhile.
+    Of a folder `last` is the latest command, which was `ended` so often and is not done yet;
+    `asked` is what the model was asked meanwhile. `reached` counts what all sequences came to.
     """
 
-    @initialize(table=st.integers(0, 10_000))
-    def begin(self, table):
+    reached: ClassVar[Counter] = Counter()
+
+    @initialize(table=st.integers(0, 10_000), first=commands(), second=commands())
+    def begin(self, table, first=None, second=None):
         self.table, self.place = table, Path(tempfile.mkdtemp(dir=self.root, suffix="d"))
-        self.world = World()
-        new = [
-            {"path": self.place / name, "folder": Folder(table, self.root)}
-            for name in ("one", "two")
-        ]
-        self.runs = [
-            SimpleNamespace(**x, last=None, ended=0, asked=Counter(), reports={}) for x in new
-        ]
+        self.world, self.runs, self.begun = World(), [], 0
+        for command in (first, second):
+            self.runs.append(self.new_run())
+            if command:
+                self.compare(which=len(self.runs) - 1, command=command)
+
+    def new_run(self):
+        """A folder in which nothing is yet."""
+        self.begun += 1
+        about = {"last": None, "ended": 0, "asked": Counter(), "reports": {}}
+        path, folder = self.place / f"run{self.begun}", Folder(self.table, self.root)
+        return SimpleNamespace(path=path, folder=folder, **about)
 
     def teardown(self):
         shutil.rmtree(self.place)
@@ -263,7 +195,7 @@ class Sequences(Mishaps, RuleBasedStateMachine):
     @precondition(lambda self: not any(run.ended for run in self.runs))
     @rule(
         task=st.sampled_from([*TASKS]),
-        changes=st.dictionaries(st.integers(0, 9), st.sampled_from(VERSIONS), max_size=3),
+        changes=st.dictionaries(st.integers(0, 39), st.sampled_from(VERSIONS), max_size=2),
     )
     def change_examples(self, task, changes):
         """Some examples of a task change, or are as they were before."""
@@ -278,29 +210,25 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         self.lie(replace(self.world, **change))
 
     @rule(
-        which=st.booleans(),
+        which=st.integers(0, 1),
         command=commands(),
-        alike=st.sampled_from(("view", "view", "prompts", None)),
-        ends=st.one_of(st.none(), st.none(), st.integers(1, 60)),
-        fails=st.one_of(st.none(), st.none(), st.integers(0, 40)),
+        alike=mostly("prompts", "view", None),
+        ends=mostly(None, 5, 12, 20, 40, 60),
+        fails=mostly(None, *range(0, 40, 5)),
         away=SHOWN["away"],
-        twice=st.sampled_from((False, False, False, True)),
+        twice=mostly(False, True),
+        elsewhere=mostly(True, False),
     )
-    def compare(self, which, command, alike, ends, fails, away=0, twice=False):
+    def compare(
+        self, which, command, alike=None, ends=None, fails=None, away=0, twice=False,
+        elsewhere=False,
+    ):  # fmt: skip
         """A command, perhaps with prompts, adapters and tasks of the one before; or that again.
 
-        Most others are refused, as a folder holds one kind of prompts.
+        What this folder refuses may go `elsewhere`, to a new folder.
         """
         run = self.runs[which]
-        typo = {"reference": TYPO} if command.options["reference"] == TYPO else {}
-        if run.last and alike:
-            prompts = {name: run.last.options[name] for name in {*PROMPTS} - {"limit"}}
-            command = replace(command, options=command.options | prompts)
-        if run.last and alike == "view":
-            command = run.last.seen_by(command)
-        if run.ended:
-            command = replace(run.last, options=run.last.options | typo)
-        command = replace(command, world=self.world)
+        command = replace(self.like(run, command, alike), world=self.world)
         Table.asked.clear()
         Table.fails.clear()
         words = command.words(self.root, run.path, self.table, run.folder.called(command))
@@ -310,6 +238,10 @@ class Sequences(Mishaps, RuleBasedStateMachine):
             status, _, said = program(*words)
             assert status == 2, f"should be refused: exit code {status}, {said}"
             assert not Table.asked, "what is refused computes nothing"
+            self.reached["refused"] += 1
+            if elsewhere and run.last and not run.ended:
+                self.runs[which] = self.new_run()
+                self.compare(which, command)
             return
         if fails is not None and needed and not run.ended and not ends:
             kinds = sorted({key[:2] for key in needed})
@@ -323,11 +255,38 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         except EndedError:
             run.ended, run.asked = run.ended + 1, run.asked + Table.asked
             return
-        part = run.folder.part(command)
+        part, before = run.folder.part(command), dict(run.folder.lists)
         run.folder.run(command, Table.fails)
+        self.reached["computing commands"] += bool(needed)
+        longer = any(len(run.folder.lists[leaf]) > len(before[leaf]) for leaf in before)
+        self.reached["a list is extended"] += longer
         self.check_asked(run, needed, said, often=twice)
         self.check_command(run, part, status, out, said)
         self.check_whole(run)
+
+    @precondition(whole)
+    @rule(
+        at=st.integers(0, 1),
+        limit=st.sampled_from((12, 24, None)),
+        margin=QUESTION["margin"],
+        fails=st.none() | st.integers(0, 40),
+    )
+    def go_on(self, at, limit, margin, fails):
+        """The latest command asks for more examples; of one cell they may fail."""
+        run = whole(self)[at % len(whole(self))]
+        options = run.last.options | {"limit": limit, "margin": margin}
+        which = [*map(id, self.runs)].index(id(run))
+        self.compare(which, replace(run.last, options=options), fails=fails)
+
+    def like(self, run, command, alike):
+        """A command with the prompts, or all that decides examples, of the one before it."""
+        typo = {"reference": TYPO} if command.options["reference"] == TYPO else {}
+        if run.ended:
+            return replace(run.last, options=run.last.options | typo)
+        if run.last and alike:
+            prompts = {name: run.last.options[name] for name in {*PROMPTS} - {"limit"}}
+            command = replace(command, options=command.options | prompts)
+        return run.last.seen_by(command) if run.last and alike == "view" else command
 
     def check_asked(self, run, needed, said, *, often):
         """Nothing is computed that is there; an ended command loses one block of a cell."""
@@ -349,11 +308,27 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         except RefusedError:  # it has no result at all
             expected = frames_of(curves, groups, asks["margin"])
         assert status == (3 if part.failures() else 0), f"exit code {status}, {said}"
+        self.count(expected, curves)
         if any(curve.scores for curve in curves):
-            printed = {"as_json": asks["json"], "details": bool(asks["details"])}
-            check_printed(expected, out, "compare", **printed)
+            check_printed(expected, out, "compare", as_json=asks["json"])
         if run.folder.curves():
             check_files(run.path, self.expected(run), run.folder.labels)
+
+    def count(self, frames, curves):
+        """What a command came to."""
+        scores, pairs = frames["scores"].values(), frames["pairs"].values()
+        shipped = [row for row in frames["recommended"].values() if row["rank"]]
+        found = {
+            "clusters in an interval": any(
+                row[TOLD]["clusters"] and row["low"] is not None for row in scores
+            ),
+            "a difference of two arms": any(row[TOLD]["arms"] > 1 for row in pairs),
+            "a smaller rank is shipped": any(
+                row["smallest_rank"] < row["reference"] for row in shipped
+            ),
+            "a row lacks examples": any(curve.missing for curve in curves),
+        }
+        self.reached.update({name: int(some) for name, some in found.items()})
 
     def check_whole(self, run):
         """The folder as Python reads it, under its last question."""
@@ -376,8 +351,7 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         every = recipes(dict.fromkeys(curve.adapter for curve in curves), known | given)
         last = dict(run.folder.question)
         try:
-            adapters = dict.fromkeys(curve.adapter for curve in curves)
-            frames_of(curves, recipes(adapters, run.folder.groups), None, last["reference"])
+            frames_of(curves, every, None, last["reference"])
         except RefusedError:
             last["reference"] = None
         return frames_of(curves, every, **last | {k: v for k, v in asks.items() if v is not None})
@@ -392,41 +366,36 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         assume(there)
         groups, asks = asked(there, **asks)
         asks["margin"] = asks["margin"] or (0.1 if how == "recommend" else None)
-        labels = {there[0]: "La–bel_1"} if how_shown["label"] and how == "report" else {}
-        out = (
-            self.place / f"{run.path.name}-elsewhere"
-            if how_shown["out"] and how == "report"
-            else run.path
-        )
-        rank = how_shown["rank"] if how == "recommend" else None
-        printed = {name: how_shown[name] and how != "report" for name in ("json", "details")}
-        limit = how_shown["limit"]
-        words = question(groups, **asks, rank=rank, limit=limit, **printed)
+        shown, report, out = SimpleNamespace(**how_shown), how == "report", run.path
+        labels = {there[0]: "La–bel_1"} if shown.label and report else {}
+        if shown.out and report:
+            out = self.place / f"{run.path.name}-elsewhere"
+        rank, as_json = shown.rank if how == "recommend" else None, shown.json and not report
+        words = question(groups, **asks, rank=rank, limit=shown.limit, json=as_json)
         words += [f"--label={name}={text}" for name, text in labels.items()]
         words += ["--out", out] if out != run.path else []
-        reads = how != "report" or out != run.path
+        reads = not report or out != run.path
         with untouched(run.path) if reads else contextlib.nullcontext():
-            status, said, error = program(how, run.path, *words, away=how_shown["away"])
+            status, said, error = program(how, run.path, *words, away=shown.away)
         try:
-            expected = self.expected(run, groups, limit, **asks)
+            expected = self.expected(run, groups, shown.limit, **asks)
             labels = labels or run.folder.labels
             if not {*labels} <= {key[1] for key in expected["scores"]}:
                 raise RefusedError("a label of an adapter that stands in no row")
         except RefusedError:
             assert status == 2, f"{how} {words}: exit code {status}"
             return
-        wanted = exit_code(expected, run.folder, rank, limit) if how == "recommend" else 0
+        wanted = exit_code(expected, run.folder, rank, shown.limit) if how == "recommend" else 0
         assert status == wanted, f"{how} {words}: exit code {status}, not {wanted}; {error}"
-        if how == "report":
+        if report:
             check_files(out, expected, labels)
         else:
-            given = {"as_json": printed["json"], "details": bool(printed["details"])}
-            check_printed(expected, said, how, **given)
+            check_printed(expected, said, how, as_json=as_json)
         if out != run.path:
-            run.reports = {out: (groups, limit, asks, labels)}
-        if how == "report" and out == run.path:
+            run.reports = {out: (groups, shown.limit, asks, labels)}
+        if not reads:
             last = run.folder.question | {k: v for k, v in asks.items() if v is not None}
-            run.folder.ask(groups, limit or run.folder.limit, **last)
+            run.folder.ask(groups, shown.limit or run.folder.limit, **last)
             run.folder.labels, run.reports = labels, {}
 
     @precondition(lambda self: any(run.reports for run in whole(self)))

@@ -18,7 +18,7 @@ from support import table_world as world
 from support.table_world import GROUP, MEMBERS, PROSE
 
 MEAN = "mean over tasks"
-TOLD = "told"  # of a row of scores: what only sentences and heads of tables say
+TOLD = "told"  # of a row: what no frame has, such as the name in tables
 
 # The rule of every claim ------------------------------------------------------------------------
 
@@ -168,9 +168,8 @@ def rows_of(curves, groups):
         sets.setdefault(key, []).append(curve)
     for (name, _, cut), some in sets.items():
         rows.append(row := Row(name, some))
-        row.words = words_of(some)
         if cut != first.setdefault(name, cut):
-            row.name = f"{name} ({row.words})"
+            row.name = f"{name} ({words_of(some)})"
     return rows
 
 
@@ -254,21 +253,15 @@ UNTESTED = dict.fromkeys(("reference", "rank", "loss", "bound", "bytes", "slot",
 
 def _unscored(row):
     """What is said of a row that has no mean over tasks."""
-    told = {"name": row.name, "trained": row.trained, "members": {}}
-    told |= {"over": None, "below": False, "rolling": False}
-    return {"seeds": len(row.curves), TOLD: told}
+    return {"seeds": len(row.curves), TOLD: {"name": row.name, "clusters": False, "tasks": []}}
 
 
 def _score(rows):
     """AURAC over one task or several."""
     bases = [None if row.base is None else row.base.mean() for row in rows]
-    first, over = rows[0], rows[0].over if len(rows) == 1 else None
-    told = {"name": first.name, "over": over, "below": first.below, "trained": first.trained}
-    told |= {"rolling": first.rolling, "members": {}}
-    if over and first.task == GROUP:
-        areas = first.areas().mean(axis=0)
-        whose = np.array([member for member, _ in first.curves[0].examples])
-        told["members"] = {member: areas[whose == member].mean() for member in MEMBERS}
+    first = rows[0]
+    shared = any(row.clusters and len({*row.clusters}) < row.n for row in rows)
+    told = {"name": first.name, "clusters": shared, "tasks": [row.task for row in rows]}
     result = {"base": None if None in bases else np.mean(bases), TOLD: told}
     result["seeds"] = min(len(row.curves) for row in rows)
     result["examples"] = None if first.rolling else sum(row.n for row in rows)
@@ -298,6 +291,7 @@ def _family(pairs, task):
         row |= {"wins": sum(ahead > 1e-9), "losses": sum(ahead < -1e-9), "comparisons": count}
         row |= {"p": p and min(1.0, count * p), "examples": sum(a.n for a in ours)}
         row["seeds"] = min(len(each.curves) for each in ours + theirs)
+        row[TOLD] = {"arms": 0 if p is None else max(len(part.arms) for part in parts)}
         result[(task, *ours[0].key, *theirs[0].key)] = row
     return result
 
@@ -323,7 +317,7 @@ def _points(row):
             point |= {"loss": loss.mean(), "loss_bound": claim([row.part(loss)], -1.0, 0.1, 2)[1]}
         if row.curves[0].spec and rank:
             point |= {"bytes": 8 * world.SIDE * rank, "slot": 1 if rank == 1 else 8}
-        points[rank] = point
+        points[rank] = point | {TOLD: row.rolling}
     return points
 
 

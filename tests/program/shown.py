@@ -1,33 +1,106 @@
-"""What people see: the tables and sentences of a screen, a report and a card, against the frames.
+"""What is printed, written and exported, against the frames: each number stands in its cell.
 
-A cell is a set of texts: a number may be rounded either way where the last bits decide.
+Their sentences are held by the stored screens of `tests/show`.
 """
 
 from __future__ import annotations
 
+import html
+import json
 import math
 import re
 from collections import Counter
-from itertools import pairwise, product
+from itertools import product
 
+import lxml.html
+import numpy as np
+import pandas as pd
+import pytest
 from program.oracle import MEAN, TOLD
-from program.pages import Html, latex_tables, markdown_blocks
-from support.table_world import MEMBERS
+from support import table_world
+from support.table_world import GROUP, MEMBERS, PROSE
 
-SLACK = 2e-6  # of a fraction
-NUMBER = r"−?[\d,]*\d(?:\.\d+)?"
+SLACK = 2e-6  # of a fraction: the last bits may decide how a number is rounded
 
-# Numbers as pages say -----------------------------------------------------------------------------
+# Tables as rows of cells --------------------------------------------------------------------------
 
 
-def rounded(value, how=round, digits=1, times=100):
-    """The texts of a number: to the nearest, or of a bound away from the claim."""
+def on_screen(text):
+    """(heading, rows) of each table of a screen; columns are apart by two spaces or more."""
+    heading, found, lines = "", [], []
+    for line in [*text.splitlines(), ""]:
+        if re.search(r"\S {2,}\S", line) and not line.startswith("  aurac "):
+            lines.append(line)
+            continue
+        if lines:
+            width = max(map(len, lines))
+            lines = [each.ljust(width) for each in lines]
+            blank = "".join(
+                "x" if {*column} - {" "} else " " for column in zip(*lines, strict=True)
+            )
+            spans = [span.span() for span in re.finditer(r"x+(?: x+)*", blank)]
+            rows = [[each[a:b].strip() for a, b in spans] for each in lines]
+            found.append((heading, rows))
+        lines = []
+        about = re.match(r"(?:Mean over|(?:.+ on )?(\w+):) .*(?:in percent|lower is better)", line)
+        heading = (about[1] or MEAN) if about else heading
+    return found
+
+
+def in_markdown(text):
+    """(heading, rows) of each table; code is left out."""
+    heading, found = MEAN, []
+    text = re.sub(r"(?ms)^(`{3,})text\n.*?^\1$", "", text)
+    for block in text.split("\n\n"):
+        if block.startswith("## "):
+            heading = unescaped(block[3:])
+        elif block.startswith("|"):
+            head, _, *body = block.strip().splitlines()
+            parts = ([*line.strip("|").split("|")] for line in (head, *body))
+            found.append((heading, [[unescaped(part.strip()) for part in row] for row in parts]))
+    return found
+
+
+def unescaped(text):
+    return re.sub(r"\\(.)", r"\1", html.unescape(text))
+
+
+def in_html(text):
+    """The rows of each table."""
+    tables = lxml.html.fromstring(text).iter("table")
+    return [[[x.text_content().strip() for x in row] for row in t.iter("tr")] for t in tables]
+
+
+LATEX = {r"\ensuremath{-}": "−", r"\textgreater{}": ">", r"\textless{}": "<", "--": "–", "{-}": "-"}
+LATEX |= {r"\textperiodcentered{}": "·", "{}": ""}
+
+
+def in_latex(text):
+    """(heading, rows) of each table; the caption names the task."""
+    for old, new in LATEX.items():
+        text = text.replace(old, new)
+    found = []
+    for block in re.sub(r"\\([%_#&$])", r"\1", text.replace("&", "\0")).split(r"\begin{table*}")[
+        1:
+    ]:
+        caption = re.search(r"\\caption{(.*)}\n", block)[1]
+        of = re.search(r" on (\S+) at each rank", caption) or re.match(r"(\S+): ", caption)
+        body = block.partition(r"\toprule")[2].partition(r"\bottomrule")[0].replace(r"\midrule", "")
+        rows = [line.split("\0") for line in body.split("\\\\") if line.strip()]
+        found.append((of[1], [[part.strip() for part in row] for row in rows]))
+    return found
+
+
+# Numbers as they are said -------------------------------------------------------------------------
+
+
+def rounded(value, how=round):
+    """The texts of a fraction in percent: to the nearest, or of a bound away from the claim."""
     found = set()
     for each in (value - SLACK, value, value + SLACK):
-        x = each * times * 10**digits
+        x = each * 1000
         whole = math.floor(abs(x) + 0.5) * (1 if x > 0 else -1) if how is round else how(x)
-        sign = "−" if whole < 0 else ""
-        found.add(f"{sign}{abs(whole) / 10**digits:.{digits}f}")
+        found.add(f"{'−' * (whole < 0)}{abs(whole) / 10:.1f}")
     return found
 
 
@@ -41,456 +114,211 @@ def cell(value, low=None, high=None, mark=""):
     return {f"{mark}{x} [{y}, {z}]" for x, y, z in ends}
 
 
-def lost(value, bound):
-    """A loss and the most that it may be."""
-    if value is None:
-        return {""}
-    if bound is None:
-        return rounded(value)
-    return {f"{x} ({y})" for x, y in product(rounded(value), rounded(bound, math.ceil))}
-
-
 def p_texts(p):
     """A p value: three places below .1, two above."""
-    if p is None:
-        return {"–"}
     found = set()
-    for each in (p * (1 - 1e-4), p, p * (1 + 1e-4)):
+    for each in () if p is None else (p * (1 - 1e-4), p, p * (1 + 1e-4)):
         text = f"{each:.{3 if each < 0.1 else 2}f}".lstrip("0")
         found.add("< .001" if each < 0.001 else "> .99" if each >= 0.995 else text)
-    return found
+    return found or {"–"}
 
 
-# What they should say -----------------------------------------------------------------------------
+# Every number in its cell -------------------------------------------------------------------------
 
 
-class Task:
-    """The tables of one task, or of the mean over tasks, from the frames."""
+class Numbers(dict):
+    """(task, name of the row, column) → the texts of a number; a difference from either side.
 
-    def __init__(self, frames, task, labels):
-        self.task, self.frames = task, frames
-        told = {key[1:]: row[TOLD]["name"] for key, row in frames["scores"].items()}
-        of = {key: labels.get(key[0], key[0]) + name[len(key[0]) :] for key, name in told.items()}
-        self.names = of
-        take = lambda name: {k[1:]: v for k, v in frames[name].items() if k[0] == task}  # noqa: E731
-        self.scores, self.points, self.pairs = take("scores"), take("points"), take("pairs")
-        self.rank_pairs, self.recommended = take("rank_pairs"), take("recommended")
-        self.ranks = sorted({key[3] for key in self.points} - {0})
-        self.rolling = any(row[TOLD]["rolling"] for row in self.scores.values())
-        self.over = next((r[TOLD]["over"] for r in self.scores.values() if r[TOLD]["over"]), [])
+    Args:
+        frames: The expected ones.
+        labels: Name of an adapter → the name that is shown.
+        bounds: Whether accuracies have intervals, and differences stand at each rank.
+        by_rank: Whether the rows of a task with one adapter are its ranks.
+    """
 
-    def accuracies(self, bounds):
-        """Row → column → texts, of several adapters."""
-        rows = {}
-        some = any(row["low"] is not None for row in self.scores.values())
-        for key, row in self.scores.items():
-            cells = {}
-            if any(each["aurac"] is not None for each in self.scores.values()):
-                head = f"AURAC{' [95 %]' * some}"
-                cells[head] = cell(row["aurac"], row["low"], row["high"])
-            for rank in [0, *self.ranks]:
-                point = self.points.get((*key, rank))
-                cells["base" if rank == 0 else f"r={rank}"] = self.point(point, bounds)
-            rows[self.names[key]] = cells
-        if all(cells["base"] == {"–"} for cells in rows.values()):
-            for cells in rows.values():
-                del cells["base"]
-        return rows
-
-    def point(self, point, bounds):
-        if point is None:
-            return {"–"}
-        if self.rolling:
-            return {f"{point['accuracy'] * (1 + x):.4g}" for x in (-SLACK, 0, SLACK)}
-        ends = [point["low"], point["high"]] if bounds else []
-        return cell(point["accuracy"], *ends, mark="*" * (point["above_base"] is False))
-
-    def at_ranks(self):
-        """Rank → column → texts, of the only adapter."""
-        [key] = self.scores
-        shipped = self.recommended.get(key)
-        known = {rank: point for (*_, rank), point in sorted(self.points.items(), key=by_rank)}
-        some = any(point["low"] is not None for point in known.values())
-        head, rows = f"accuracy{' [95 %]' * some}", {}
-        head = "word_perplexity,none" if self.rolling else head
-        for rank, point in known.items():
-            rows[str(rank)] = cells = {}
-            if shipped and shipped["rank"]:
-                cells["ship"] = {"yes" if rank == shipped["rank"] else ""}
-            cells[head] = self.point(point, True)
-            if any(each["loss"] is not None for each in known.values()):
-                trained = rank == self.scores[key][TOLD]["trained"]
-                cells["loss (at most)"] = (
-                    {"trained"} if trained else lost(point["loss"], point["loss_bound"])
-                )
-            for column, name in (("unfinished", "unfinished"), ("slot", "vLLM rank")):
-                if any(each[column] for each in known.values()):
-                    cells[name] = {"–" if point[column] is None else str(point[column])}
-            if any(each["bytes"] for each in known.values()):
-                cells["size"] = {"–" if point["bytes"] is None else f"{point['bytes']} B"}
-        return rows
-
-    def check_order(self, names, where):
-        """The best AURAC stands first, rows that lack something last."""
-        keys = {name: key for key, name in self.names.items()}
-        rows = [self.scores[keys[name]] for name in names]
-        order = [(r[TOLD]["below"], r["aurac"] is None, -(r["aurac"] or 0)) for r in rows]
-        fine = all(a[:2] < b[:2] or a[2] <= b[2] + 1e-9 for a, b in pairwise(order))
-        assert fine, f"{where}: {names} are in the order {order}"
-
-    def check_verdict(self, text, where):
-        """Which differences are significant, from the one that is in all or one that leads."""
-        level = {k: row for k, row in self.scores.items() if not row[TOLD]["below"]}
-        best = max(row["aurac"] or 0 for row in level.values())
-        about = [k for k, row in level.items() if (row["aurac"] or 0) >= best - 1e-9]
-        common = [k for k in self.names if all(k in (p[:3], p[3:6]) for p in self.pairs)]
-        about = common if len(self.pairs) > 1 and common else about
-        wanted = [self.verdicts(key) for key in about]
-        found = text.partition("No ")[0].partition("Another ")[0]
-        said = {*re.findall(r"(?:^|(?<=\). ))(.+? is better than .+?) \(−?[\d.]+ points", found)}
-        other = re.findall(r"No (other )?difference from (.+?) is significant\.", text)
-        assert any(
-            said == shown and len(other) == rest and (not other or bool(other[0][0]) == bool(said))
-            for shown, rest in wanted
-        ), f"{where}: not {wanted}"
-        several = min(row["seeds"] for row in self.scores.values()) > 1
-        assert ("Another training run may" in text) == (not several), where
-
-    def verdicts(self, key):
-        """What is said to be better than what of a row, and whether some is not significant."""
-        known = {k: row["p"] for k, row in self.pairs.items() if key in (k[:3], k[3:6])}
-        known = {k: p for k, p in known.items() if p is not None}
-        shown = [k for k, p in known.items() if p < 0.05]
-        better = {f"{self.names[k[:3]]} is better than {self.names[k[3:6]]}" for k in shown}
-        return better, int(len(shown) < len(known))
-
-    def check_apart(self, texts, where):
-        """It is said which rows and seeds are not compared, and why."""
-        for key, row in self.scores.items():
-            name, wanted = self.names[key], []
-            if row["aurac"] is None and len(self.scores) > 1 and not self.rolling:
-                wanted.append(f"{name} has no AURAC and is in no difference: ")
-            for start in wanted:
-                assert any(x.startswith(start) for x in texts), f"{where}: nowhere {start!r}"
-
-    def called(self, keys):
-        return {self.names[key] for key in keys}
-
-    def check_shipped(self, found, where):
-        """The rank to ship or the one with the smallest file, and the most that it loses."""
-        [key] = [
-            k
-            for k, name in self.names.items()
-            if k in self.scores and found["name"] in (None, name)
-        ]
-        row = self.recommended[key]
-        wanted = row["smallest_rank"] if found["smallest"] else row["rank"]
-        rank = found["rank"] and int(found["rank"])
-        assert rank == wanted, f"{where}: the rank is {wanted}"
-        trained = int(found["trained"] or found["first"] or rank)
-        assert trained == row["reference"], f"{where}: trained is {row['reference']}"
-        assert found["slot"] in (None, str(row["slot"])), f"{where}: the slot is {row['slot']}"
-        if rank and rank != trained:
-            most = self.points[(*key, rank)]["loss_bound"]
-            bound = rounded(most, math.ceil) if most > -SLACK else {None}
-            bound |= {None} if most < SLACK else set()
-            assert found["bound"] in bound, f"{where}: the bound is {bound}"
-
-    def pair_names(self, key):
-        return f"{self.names[key[:3]]} − {self.names[key[3:6]]}"
-
-    def differences(self, counts=False):
-        """Of AURAC; of equal ones either may stand first."""
-        rows = {}
-        for key, row in self.pairs.items():
-            cells = {"points": cell(row["difference"], row["low"], row["high"])}
-            if any(each["p"] is not None for each in self.pairs.values()):
-                cells["p"] = p_texts(row["p"])
-            if counts:
-                cells |= {name: {f"{row[name]:,}"} for name in ("wins", "losses")}
-            rows[self.pair_names(key)] = cells
-            if row["tie"]:
-                ends = [end and -end for end in (row["high"], row["low"])]
-                other = cells | {"points": cell(row["difference"], *ends)}
-                if counts:
-                    other |= {"wins": cells["losses"], "losses": cells["wins"]}
-                rows[self.pair_names((*key[3:], *key[:3]))] = other
-        return rows
-
-    def rank_differences(self):
-        """Of the pairs that have a difference of AURAC."""
-        both = {*self.pairs, *((*key[3:], *key[:3]) for key in self.pairs)}
-        known = {key: row for key, row in self.rank_pairs.items() if key[:6] in both}
-        rows, ranks = {}, sorted({key[6] for key in known})
-        for key, row in known.items():
-            for a, b, sign in ((key[:3], key[3:6], 1), (key[3:6], key[:3], -1)):
-                ends = [row["low"], row["high"]][::sign]
-                ends = [x if x is None else sign * x for x in ends]
-                cells = rows.setdefault(self.pair_names((*a, *b)), {f"r={r}": {"–"} for r in ranks})
-                cells[f"r={key[6]}"] = cell(sign * row["difference"], *ends)
-        return rows
-
-    def overview(self, tasks):
-        """The mean over tasks, and each task."""
-        rows = {}
-        some = any(row["low"] is not None for row in self.scores.values())
-        for key, row in self.scores.items():
-            head = f"mean AURAC{' [95 %]' * some}"
-            rows[self.names[key]] = {head: cell(row["aurac"], row["low"], row["high"])}
-            each = {task: self.frames["scores"].get((task, *key)) for task in tasks}
-            rows[self.names[key]] |= {t: cell(row and row["aurac"]) for t, row in each.items()}
-        return rows
-
-    def members(self):
-        """AURAC of each row of a group on each of its tasks."""
-        rows = {member: {} for member in MEMBERS}
-        for key, row in self.scores.items():
-            for member, area in row[TOLD]["members"].items():
-                rows[member][self.names[key]] = cell(area)
-        return rows
-
-    def check_figure(self, alt, where):
-        """The ends of each line, as the text beside a figure says them."""
-        keys = {name: key for key, name in self.names.items() if key in self.scores}
-        for part in alt.partition(" against rank. ")[2].rstrip(".").split("; "):
-            name, colon, ends = part.partition(": ")
-            for value, rank in re.findall(r"(\S+?)(?: %)? at rank (\d+)", ends if colon else ""):
-                point = self.points[(*keys[name], int(rank))] | {"above_base": None}
-                wanted = self.point(point, bounds=False)
-                assert value in wanted, f"{where}: {part!r}, not {wanted}"
-
-
-def by_rank(item):
-    return item[0][-1]
-
-
-def check_table(expected, rows, where, some=False):
-    """A table row by row, whatever their order; `some` may lack rows, and columns of dashes."""
-    head, *body = rows
-    found = {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in body}
-    assert len(found) == len(body), f"{where}: a name twice in {[row[0] for row in body]}"
-    assert {*found} <= {*expected}, f"{where}: rows {[*found]}, not {[*expected]}"
-    for name, cells in found.items():
-        wanted = expected[name]
-        empty = {c for c in wanted if some and all(expected[n].get(c) == {"–"} for n in found)}
-        assert {*wanted} - empty <= {*cells} <= {*wanted}, f"{where}: columns {[*cells]}"
-        for column, text in cells.items():
-            said = f"{where}: {column} of {name} is {text!r}"
-            assert text in wanted[column], f"{said}, not {sorted(wanted[column])}"
-    return found if some else _all_rows(expected, found, where)
-
-
-def _all_rows(expected, found, where):
-    """Every row, of two names of a tie one."""
-    lacking = {*expected} - {*found}
-    turned = {" − ".join(name.split(" − ")[::-1]) for name in found}
-    assert not lacking - turned, f"{where}: lacks {lacking - turned}"
-    return found
-
-
-def kind_of(head):
-    """What a table is, by its head."""
-    if head[0] == "difference":
-        return "differences" if "points" in head else "rank differences"
-    marks = {"SHA-256": "checkpoints", "reason": "failures"}
-    found = next((kind for mark, kind in marks.items() if mark in head), None)
-    if found or head[0] in ("rank", "task", "what"):
-        names = {"rank": "ranks", "task": "members", "what": "facts"}
-        return found or names[head[0]]
-    return "overview" if head[1].startswith("mean AURAC") else "accuracies"
-
-
-class Shown:
-    """A screen or a page, block by block, against frames."""
-
-    def __init__(self, frames, where, labels=None):
-        self.frames, self.where, self.met, self.shipped = frames, where, Counter(), {}
-        tasks = dict.fromkeys(key[0] for key in frames["scores"])
-        self.tasks = {task: Task(frames, task, labels or {}) for task in tasks}
-        self.mean = self.tasks.pop(MEAN, None)
-        self.mean = self.mean if self.mean and self.mean.pairs else None
-        self.known = numbers_of(frames)
-
-    def tables(self, blocks, *, bounds, details):
-        """Each table below the heading of its task, each sentence, and none that is missing."""
-        [only] = self.tasks if len(self.tasks) == 1 else [None]
-        at = self.tasks[only] if only else self.mean
-        for kind, content in blocks:
-            if kind == "head":
-                at = self.tasks.get(content, at if only else None)
-            elif kind == "figure":
-                at.check_figure(content, f"{self.where}: a figure")
-            elif kind == "text":
-                at = self.heading(content) or at
-                self.sentence(self.tasks.get(content.partition(": ")[0], at), content)
+    def __init__(self, frames, labels=None, *, bounds, by_rank=True):
+        super().__init__()
+        mean = any(key[0] == MEAN for key in frames["pairs"])
+        scores = {key: row for key, row in frames["scores"].items() if mean or key[0] != MEAN}
+        rows, self.names = Counter(key[0] for key in scores), {}
+        for key, row in scores.items():
+            name = key[1]
+            self.names[key] = (labels or {}).get(name, name) + row[TOLD]["name"][len(name) :]
+            if row["aurac"] is not None and (rows[key[0]] > 1 or not by_rank):
+                area = cell(row["aurac"], row["low"], row["high"])
+                self[key[0], self.names[key], "mean AURAC" if key[0] == MEAN else "AURAC"] = area
+            for task in row[TOLD]["tasks"] if key[0] == MEAN else ():
+                self[MEAN, self.names[key], task] = cell(scores[(task, *key[1:])]["aurac"])
+        for (*key, rank), point in frames["points"].items():
+            if by_rank and rows[key[0]] == 1:
+                self.at_rank(key[0], rank, point, frames["recommended"].get((*key,)))
             else:
-                self.table(at, content, bounds, counts=details and not bounds)
-        self.check_met(bounds)
-        for of in self.tasks.values():
-            of.check_apart([text for kind, text in blocks if kind == "text"], self.where)
-        return self
+                column = f"r={rank}" if rank else "base"
+                self[key[0], self.names[(*key,)], column] = point_texts(point, bounds=bounds)
+        for key, row in frames["pairs"].items():
+            self.difference(key, row, "points")
+        both = {*frames["pairs"], *((key[0], *key[4:], *key[1:4]) for key in frames["pairs"])}
+        for key, row in frames["rank_pairs"].items() if bounds else ():
+            if key[:7] in both:
+                self.difference(key[:7], row, f"r={key[7]}")
 
-    def heading(self, text):
-        """The task of a heading of the screen, whose examples are counted."""
-        found = re.match(r"(?:.+ on )?(\w+): \S+ .*?(?:, ([\d,]+) examples?)?(?:;.*)?$", text)
-        of = (
-            found
-            and ("in percent" in text or "lower is better" in text)
-            and self.tasks.get(found[1])
-        )
-        if of and found[2]:
-            most = max(row["examples"] for row in of.scores.values())
-            assert int(found[2]) == most, f"{self.where}: {text!r}, not {most}"
-        return of
+    def at_rank(self, task, rank, point, advice):
+        """A rank of the only adapter of a task."""
+        self[task, str(rank), "accuracy"] = point_texts(point, bounds=True)
+        if point["loss"] is not None:
+            ends = product(rounded(point["loss"]), rounded(point["loss_bound"], math.ceil))
+            self[task, str(rank), "loss"] = {f"{x} ({y})" for x, y in ends}
+        if advice and advice["rank"]:
+            self[task, str(rank), "ship"] = {"yes" if rank == advice["rank"] else ""}
+        for column, value in (("unfinished", point["unfinished"]), ("vLLM rank", point["slot"])):
+            if value:
+                self[task, str(rank), column] = {str(value)}
 
-    def table(self, of, rows, bounds, counts):
-        """One table of a task."""
-        kind = kind_of(rows[0])
-        where = f"{self.where}: {kind} of {of and of.task}"
-        if kind in ("facts", "checkpoints", "failures"):
-            return
-        assert of, f"{where}: a table of no task, {rows[0]}"
-        self.met[of.task, kind] += 1
-        expected = {
-            "differences": lambda: of.differences(counts),
-            "rank differences": of.rank_differences,
-            "overview": lambda: of.overview(rows[0][2:]),
-            "accuracies": lambda: of.accuracies(bounds),
-            "ranks": of.at_ranks,
-            "members": of.members,
-        }
-        if kind in expected:
-            check_table(expected[kind](), rows, where, some=kind == "rank differences")
-        if kind in ("accuracies", "overview"):
-            of.check_order([row[0] for row in rows[1:]], where)
-
-    def check_met(self, bounds):
-        """All tables that belong there."""
-        wanted = Counter()
-        for of in filter(None, [self.mean, *self.tasks.values()]):
-            main = "ranks" if len(of.scores) == 1 else "accuracies"
-            main = "overview" if of is self.mean else main
-            wanted[of.task, main] = 1
-            wanted[of.task, "differences"] = int(bool(of.pairs))
-            both = {(*k[:6],) for k in of.rank_pairs} | {(*k[3:6], *k[:3]) for k in of.rank_pairs}
-            ranks = any(key in both for key in of.pairs) and bounds and of is not self.mean
-            wanted[of.task, "rank differences"] = int(ranks)
-        met = {key: n for key, n in self.met.items() if key[1] != "members"}
-        assert met == +wanted, f"{self.where}: has tables {met}, not {+wanted}"
-
-    # Sentences
-
-    def sentence(self, of, text):
-        """The numbers and names of a sentence."""
-        where = f"{self.where}: {text!r}"
-        if text.startswith(
-            ("report: ", "the report shows", "aurac ", "The option", "Base ", "two seeds: ")
-        ):
-            return
-        for value in re.findall(r"(?<![\w.])−?\d+\.\d(?!\d| B| kB)", text):
-            assert value in self.known, f"{where}: {value} is no number of the frames"
-        own = text.removeprefix(f"{of and of.task}: ")
-        if re.search(r" is better than |difference from .+ is significant", text):
-            of = self.mean if text.startswith("Mean over") else of
-            own = re.sub("^Mean over .+? tasks: ", "", own)
-            of.check_verdict(own, where)
-        if found := re.search(r"hold for all ([\d,]+) together", text):
-            counts = {row["comparisons"] for row in of.pairs.values()}
-            assert counts == {int(found[1].replace(",", ""))}, f"{where}, not {counts}"
-        if found := re.search(r"[Oo]ver ranks ([\d, ]+), which all have", text):
-            assert [*map(int, found[1].split(", "))] == list(of.over), f"{where}, not {of.over}"
-        if found := re.match(SHIP, own):
-            of.check_shipped(found, where)
-            self.shipped.setdefault(of.task, set()).add(found["name"])
+    def difference(self, key, row, column):
+        """A pair from both sides."""
+        task, (a, b) = key[0], (self.names[(key[0], *key[at : at + 3])] for at in (1, 4))
+        low, high = row["low"], row["high"]
+        turned = (end and -end for end in (high, low))
+        self[task, f"{a} − {b}", column] = cell(row["difference"], low, high)
+        self[task, f"{b} − {a}", column] = cell(-row["difference"], *turned)
+        if row.get("p") is not None:
+            self[task, f"{a} − {b}", "p"] = self[task, f"{b} − {a}", "p"] = p_texts(row["p"])
 
 
-SHIP = (
-    r"(?:(?P<name>.+?): )??"
-    r"(?:In vLLM --max-lora-rank (?P<slot>\d+) is (?:enough instead of \d+|needed as before)\. )?"
-    r"(?:Ship no rank: rank (?P<first>\d+)|"
-    r"(?:Ship|(?P<smallest>The smallest file is that of)) rank (?P<rank>\d+)(?:, as trained|: it "
-    r"loses (?:at most (?P<bound>[\d.]+) points|nothing) against rank (?P<trained>\d+)))"
-)
+def point_texts(point, *, bounds):
+    """An accuracy in percent; a perplexity has four digits, and no interval."""
+    if point[TOLD]:
+        return {f"{point['accuracy'] * (1 + x):.4g}" for x in (-SLACK, 0, SLACK)}
+    ends = [point["low"], point["high"]] if bounds else []
+    return cell(point["accuracy"], *ends, mark="*" * (point["above_base"] is False))
 
 
-def numbers_of(frames):
-    """The texts of all that may be told in points or percent."""
-    found = set()
-    for rows in frames.values():
-        for row in rows.values():
-            for name in ("aurac", "accuracy", "base", "difference", "loss", "low", "high"):
-                if isinstance(value := row.get(name), float):
-                    for x in (value, -value):
-                        found |= rounded(x) | rounded(x, math.floor) | rounded(x, math.ceil)
-            if row.get("loss_bound") is not None:
-                found |= rounded(row["loss_bound"], math.ceil)
-            if row.get("margin") is not None:
-                found |= {f"{100 * row['margin']:.10g}"}
-    return found
+def check_tables(wanted, tables, where):
+    """Every number stands in its cell, of a difference one of both sides.
+
+    A page may leave out differences at each rank.
+    """
+    [*tasks] = {key[0] for key in wanted}
+    met = set()
+    for heading, (head, *rows) in tables:
+        task = tasks[0] if len(tasks) == 1 else heading
+        columns = [re.sub(r" [\[(].*", "", column) for column in head]
+        for name, *cells in rows if "on a linear axis" not in head else ():
+            for column, text in zip(columns[1:], cells, strict=True):
+                key = task, name, column if column not in VALUES else "accuracy"
+                said = wanted.get(key, {text})
+                assert text in said, f"{where}: {key} is {text!r}, not {said}"
+                met |= {key, (task, " − ".join(name.split(" − ")[::-1]), column)}
+    lacking = [key for key in wanted if key not in met and not (" − " in key[1] and "=" in key[2])]
+    assert not lacking, f"{where}: lacks {lacking[:5]}"
 
 
-# Pages --------------------------------------------------------------------------------------------
+VALUES = ("value", "word_perplexity,none")
 
 
 def check_pages(path, frames, labels=None):
-    """report.md against the frames; report.html and table.tex against it."""
-    blocks = markdown_blocks((path / "report.md").read_text())
-    page = Shown(frames, "report.md", labels).tables(blocks, bounds=True, details=True)
-    tables = [rows for kind, rows in blocks if kind == "table"]
-    seen = Html((path / "report.html").read_text())
-    assert seen.tables == tables, f"report.html has {first_other(seen.tables, tables)}"
-    texts = {" ".join(text.split()) for text in seen.texts}
-    for kind, text in blocks:
-        if kind == "text" and not text.startswith(("Example ", "[", "Answers")):
-            judged = re.search(r"(at rank \d+|^base): (right|wrong|score \d[.\d]*)$", text)
-            assert judged or " ".join(text.split()) in texts, f"report.html lacks {text!r}"
-    tex, wanted = latex_tables((path / "table.tex").read_text()), Counter()
-    for caption, rows in tex:
-        found = re.search(r" on (\S+) at each rank", caption) or re.match(r"(\S+): ", caption)
-        of, where = page.tasks[found[1]], f"table.tex, {caption[:40]}"
-        wanted[of.task, rows[0][0]] += 1
-        if rows[0][0] == "difference":
-            check_table(of.differences(), rows, where)
-        else:
-            check_table(of.accuracies(bounds=False), rows, where)
-    each = {(of.task, "adapter"): 1 for of in page.tasks.values()}
-    each |= {(of.task, "difference"): 1 for of in page.tasks.values() if of.pairs}
-    assert wanted == each, f"table.tex has {wanted}, not {each}"
-
-
-def first_other(ours, theirs):
-    """Where two lists of tables differ."""
-    return next(((a, b) for a, b in zip(ours, theirs, strict=False) if a != b), "other tables")
+    """report.md, report.html and table.tex."""
+    tables = in_markdown((path / "report.md").read_text())
+    check_tables(Numbers(frames, labels, bounds=True), tables, "report.md")
+    seen, said = in_html((path / "report.html").read_text()), [rows for _, rows in tables]
+    assert seen == said, "report.html has other tables than report.md"
+    wanted = Numbers(frames | {"rank_pairs": {}}, labels, bounds=False, by_rank=False)
+    wanted = {key: texts for key, texts in wanted.items() if key[0] != MEAN}
+    check_tables(wanted, in_latex((path / "table.tex").read_text()), "table.tex")
 
 
 def check_card(path, frames):
-    """An adapter's card: AURAC over its own ranks, each rank, and what to ship."""
-    page, at, met = Shown(frames, "the card"), None, set()
-    for kind, content in markdown_blocks(path.read_text()):
-        if kind == "head":
-            at = page.tasks.get(content)
-        elif kind == "table":
-            [key] = at.scores
-            for rank, accuracy, _, slot in content[1:]:
-                point = at.points[(*key, int(rank))]
-                wanted = at.point(point, bounds=True) | at.point(point | {"above_base": None}, True)
-                assert accuracy in wanted, f"the card: rank {rank} has {accuracy}, not {wanted}"
-                assert slot == str(point["slot"] or ""), f"the card: rank {rank} has slot {slot}"
-            ranks = [int(row[0]) for row in content[1:]]
-            assert ranks == at.ranks, f"the card has ranks {ranks}, not {at.ranks}"
-            met.add(at.task)
-        elif at and (
-            found := re.search(r"AURAC over ranks ([\d, ]*): (\S+(?: \[.*?\])?) % on", content)
-        ):
-            [row] = at.scores.values()
-            told = [int(rank) for rank in found[1].split(",") if rank.strip()]
-            assert told == list(at.over), f"the card: {content!r}, not over {at.over}"
-            wanted = cell(row["aurac"], row["low"], row["high"])
-            assert found[2] in wanted, f"the card: {content!r}, not {wanted}"
-            assert f"on {row['examples']} example" in content, f"the card: {content!r}"
-            met.add((at.task, "area"))
-        if at and kind == "text" and (found := re.search(SHIP, content)):
-            at.check_shipped(found, f"the card: {content!r}")
-    met |= {(of.task, "area") for of in page.tasks.values() if not of.over}
-    wanted = {*page.tasks} | {(task, "area") for task in page.tasks}
-    assert met == wanted, f"the card has {met}"
+    """An adapter's card: the accuracy and the slot of each rank."""
+    wanted = {
+        key: {text.lstrip("*") for text in texts}
+        for key, texts in Numbers(frames, bounds=True).items()
+        if key[1] != "0" and key[2] in ("accuracy", "vLLM rank")
+    }
+    tables = [
+        (of, [[text.lstrip("*") for text in row] for row in rows])
+        for of, rows in in_markdown(path.read_text())
+    ]
+    check_tables(wanted, tables, f"the card {path}")
+
+
+# Frames, files and exports ------------------------------------------------------------------------
+
+KEYS = {
+    "scores": "task adapter basis rescale",
+    "points": "task adapter basis rescale rank",
+    "pairs": "task a a_basis a_rescale b b_basis b_rescale",
+    "rank_pairs": "task a a_basis a_rescale b b_basis b_rescale rank",
+    "recommended": "task adapter basis rescale",
+}
+
+
+def check_frames(expected, said, where):
+    """Every row and every number of the frames, and none besides."""
+    for name, rows in expected.items():
+        keys = [
+            [row[x] if pd.notna(row[x]) else None for x in KEYS[name].split()] for row in said[name]
+        ]
+        there = dict(zip(map(tuple, keys), said[name], strict=True))
+        for key, row in rows.items():
+            found, wanted = there.pop(key, None), dict(row)
+            if found is None and row.get("tie"):  # either may stand first
+                found = there.pop((key[0], *key[4:7], *key[1:4], *key[7:]), None)
+                wanted |= {"low": row["high"] and -row["high"], "high": row["low"] and -row["low"]}
+                wanted |= {"wins": row.get("losses"), "losses": row.get("wins")}
+                wanted |= {"difference": -row["difference"]}
+            assert found, f"{where}: {name} lacks {key}, has {[*there]}"
+            for column in wanted.keys() - {"tie", TOLD}:
+                text = f"{where}: {column} of {key} in {name} is {found.get(column)}"
+                assert _same(found.get(column), wanted[column]), f"{text}, not {wanted[column]}"
+        assert not there, f"{where}: {name} has {[*there]}, which should not be there"
+
+
+def _same(a, b):
+    unknown = [bool(pd.isna(x)) for x in (a, b)]
+    if any(unknown) or isinstance(b, str):
+        return all(unknown) or a == b
+    return math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-8)
+
+
+def check_files(path, expected, labels=None):
+    """All files of a report."""
+    check_frames(expected, json.loads((path / "analysis.json").read_text()), "analysis.json")
+    tables = {name: pd.read_csv(path / f"{name}.csv").to_dict("records") for name in KEYS}
+    check_frames(expected, tables, "CSV")
+    check_pages(path, expected, labels)
+
+
+def check_printed(expected, said, where, *, as_json):
+    """What a command prints: frames as JSON, or a screen."""
+    if as_json:
+        check_frames(expected, json.loads(said), where)
+    else:
+        check_tables(Numbers(expected, bounds=False), on_screen(said), where)
+
+
+def check_export(path, found, pooled):
+    """lm-eval's results and samples of one cut at one rank: task → scores."""
+    rows = json.loads(path.read_text())["results"]
+    pooled &= len({*MEMBERS} & {*found}) == len(MEMBERS)
+    assert {*rows} == {*found} | ({GROUP} if pooled else set()), f"{path}: {sorted(rows)}"
+    for leaf, (examples, scores) in found.items():
+        if leaf == PROSE:
+            said = rows[leaf]["word_perplexity,none"]
+            assert said == pytest.approx(scores[0]), f"{path}: {leaf} {said}, not {scores}"
+            continue
+        words = ("exact_match", "strict-match") if leaf == "sums" else ("acc", "none")
+        n = len(scores)
+        error = pytest.approx(scores.std(ddof=1) / n**0.5) if n > 1 else "N/A"
+        said = [rows[leaf][key] for key in (",".join(words), "_stderr,".join(words))]
+        assert said == [pytest.approx(scores.mean()), error], f"{path}: {leaf} {said}"
+        [log] = path.parent.glob(f"samples_{leaf}_*.jsonl")
+        told = [json.loads(line) for line in log.read_text().splitlines()]
+        assert [(row["doc_id"], row[words[0]]) for row in told] == list(enumerate(scores)), f"{log}"
+        contents = [table_world.row(leaf, *example) for example in examples]
+        assert [row["doc"] for row in told] == contents, f"{log}: other contents"
+    if pooled and all(len(found[member][1]) > 1 for member in MEMBERS):
+        parts = [found[member][1] for member in MEMBERS]
+        n = sum(map(len, parts))
+        error = (sum(((x - x.mean()) ** 2).sum() for x in parts) / (n - len(parts)) / n) ** 0.5
+        said = [rows[GROUP][key] for key in ("acc,none", "acc_stderr,none")]
+        assert said == pytest.approx([np.concatenate(parts).mean(), error]), f"{path}: {said}"

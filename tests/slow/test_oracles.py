@@ -17,10 +17,9 @@ import numpy as np
 import pytest
 from engine_models import texts
 from harness_doubles import simple_evaluate, stay_offline
-from lm_eval.models.dummy import DummyLM
 from lm_eval.models.huggingface import HFLM
 from peft import PeftModel
-from support.evaltasks import built, prompts
+from support.evaltasks import built
 
 import aurac
 from aurac.adapters import check_fits
@@ -143,34 +142,6 @@ def test_a_rank_equals_lm_eval_with_peft(task, base, tasks, runs, tmp_path, monk
         assert ours.response.tolist() == answers, rank
         distinct.update(answers)
     assert len(distinct) >= len(RANKS)
-
-
-@pytest.mark.parametrize(("task", "shots"), [("gsm8k", None), ("arc_easy", 25)])
-def test_the_prompts_of_many_documents_equal_simple_evaluates(
-    task, shots, shared_data, tmp_path, monkeypatch
-):
-    """With a model that answers nothing: this is about what is asked.
-
-    The reference reads the same local documents by another route: a YAML that includes the stock
-    one and points lm-eval's own JSON reader at them.
-    """
-    stay_offline(monkeypatch, tmp_path / "hf")
-    folder = shared_data / task
-    ours = built(task, num_fewshot=shots, limit=300, data={task: folder})
-    stock = next(Path(lm_eval.tasks.__file__).parent.glob(f"*/{task}.yaml"))
-    path = tmp_path / f"{task}.yaml"
-    path.write_text(
-        f"include: {stock}\ntask: {task}\ndataset_path: json\ndataset_name: null\n"
-        "validation_split: null\n"
-        f"dataset_kwargs:\n  data_files:\n    train: {folder}/train.jsonl\n"
-        f"    test: {folder}/test.jsonl\n"
-    )
-    results = simple_evaluate(path, DummyLM(), num_fewshot=shots, limit=300)
-    rows = results["samples"][task]
-    rows = [row for row in rows if row["filter"] == rows[0]["filter"]]
-    assert len(rows) == len(ours) == 300
-    assert [row["doc_hash"] for row in rows] == [key.content for key in ours.keys]
-    assert prompts(ours) == [a for row in rows for a in row["arguments"]]
 
 
 def test_picks_in_16_bit_differ_from_hflms_only_within_rounding(shared_data):

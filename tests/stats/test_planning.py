@@ -7,12 +7,7 @@ import pytest
 
 from aurac.errors import UsageError
 from aurac.stats.estimate import SIGNED, components, further_examples, interval, one_sided
-from aurac.stats.planning import (
-    Assumptions,
-    examples_for,
-    examples_for_margin,
-    seeds_for,
-)
+from aurac.stats.planning import Assumptions, examples_for, examples_for_margin, seeds_for
 
 
 @pytest.mark.parametrize(("difference", "tests"), [(0.06, 1), (0.08, 6)])
@@ -35,21 +30,17 @@ def test_seeds_that_vary_more_than_the_difference_cannot_be_outnumbered_by_examp
     assert seeds_for(0.02, Assumptions(seed_sd=0.01)) == 6
     assert examples_for(0.02, Assumptions(seeds=6, seed_sd=0.01)) is not None
     assert examples_for(0.02, Assumptions(seeds=5, seed_sd=0.01)) is None
-    more = examples_for(0.05, Assumptions(seeds=5, seed_sd=0.01))
-    assert more is not None
-    assert more > examples_for(0.05, Assumptions(seeds=5, seed_sd=0.001))
+    more, fewer = (examples_for(0.05, Assumptions(seeds=5, seed_sd=sd)) for sd in (0.01, 0.001))
+    assert more > fewer
 
 
 def test_the_examples_that_a_margin_needs_are_the_fewest_that_show_it():
-    n = examples_for_margin(0.02)
-    ends = [one_sided(components(np.zeros((1, m))))[1] for m in (n - 1, n)]
-    assert ends[0] > 0.02 >= ends[1]
-    assert n == 215
-    clusters = examples_for_margin(0.02, cluster=4)
-    codes = np.arange(4 * clusters) // 4
-    ends = [one_sided(components(np.zeros((1, codes.size - x)), codes[x:] - codes[x]))[1]
-            for x in (4, 0)]  # fmt: skip
-    assert ends[0] > 0.02 >= ends[1]
+    assert examples_for_margin(0.02) == 215
+    for size in (1, 4):
+        fewest = examples_for_margin(0.02, cluster=size)
+        codes = [np.arange(size * n) // size for n in (fewest - 1, fewest)]
+        ends = [one_sided(components(np.zeros((1, of.size)), of))[1] for of in codes]
+        assert ends[0] > 0.02 >= ends[1]
 
 
 def test_what_cannot_be_is_refused():

@@ -271,6 +271,10 @@ class Number(NamedTuple):
             return "is better"
         return "is worse" if self.high < 0 else "is not shown to be better"
 
+    @property
+    def zero(self):
+        return {"is better": "is above 0", "is worse": "is below 0"}.get(self.says, "includes 0")
+
 
 def number(a, b, tasks, over, seeds, family, grade="same_value", clustered=False):
     sides = [(WAYS[a], "16" if a == b else over), *([(WAYS[b], over)] if b else [])]
@@ -284,4 +288,27 @@ def test_every_number_and_verdict_of_the_page():
         said = sentence.format(*(number(*each) for each in asked))
         assert text.count(said) == 1, said
         text = text.replace(said, "")
-    assert not re.search(r"\d\.\d(?!\d)|is (better|worse|not shown)", text)  # nothing else is said
+    said = r"\d\.\d(?!\d)|is (better|worse|not shown|above|below)|includes 0"
+    assert not re.search(said, text)  # nothing else is said
+
+
+def test_intervals_by_template_stand_where_they_change_a_statement():
+    said = [tuple(asked) for each in PAGE["said"].values() for asked in each if asked[1]]
+    for asked in said:
+        if len(asked) == 6:
+            by_template = (*asked, "same_value", True)
+            same = number(*asked).says == number(*by_template).says
+            assert same or by_template in said, asked
+
+
+def test_digits_behind_a_decimal_point_hardly_matter():
+    """The appendix says for how many stored answers they do."""
+    gained = 0
+    for run in RUNS:
+        wanted = grader.references(run, TASKS["word problems"])
+        for answers in grader.answers(run).values():
+            for key in answers.keys() & wanted.keys():
+                right = grader.same_number(answers[key], wanted[key])
+                gained += right and bool(re.search(r"#### -?\d+\.\d", answers[key]))
+    assert gained == 6
+    assert "Six of all stored answers" in (STUDY / "appendix.md").read_text("utf-8")

@@ -1,11 +1,11 @@
 """Grades the stored answers of the study of small ranks from their texts, without aurac.
 
 Written from the format of a run folder (docs/design/run-folder.md) and the two tasks alone, by
-somebody who had not read `scripts/small_ranks`. A word problem is right where the first number
-behind "####" is the reference's. A MAWPS equation is what stands before the last equals sign. It is
-right where its value is that of the reference's equation, to a millionth of it: answers end after
-48 tokens, in the middle of some decimal fractions. One reference of 200 has an unknown and no
-value, which no answer has.
+somebody who had not read `scripts/small_ranks`. A word problem is right where the first whole
+number behind "####" is the reference's: of 5.2 it is 5. A MAWPS equation is what stands before the
+last equals sign. It is right where its value is that of the reference's equation, to a millionth of
+it: answers end after 48 tokens, in the middle of some decimal fractions. One reference of 200 has
+an unknown and no value, which no answer has.
 """
 
 import ast
@@ -65,7 +65,7 @@ def same_value(answer: str, reference: str) -> bool:
 
 
 def same_number(answer: str, reference: str) -> bool:
-    """Whether the first numbers behind "####" are the same."""
+    """Whether the first whole numbers behind "####" are the same."""
     found, wanted = (re.search(r"#### (-?[0-9]+)", text) for text in (answer, reference))
     return bool(found and wanted and found[1] == wanted[1])
 

@@ -120,12 +120,14 @@ def kind_of(cut):
 def outcomes(table, kind, task, prompts):
     """The table: whether a cut's answer to each example of a task is right."""
     recipe = _updates()[0][kind].rstrip("0123456789") if kind >= 0 else "base"
-    common, draw = (random.Random(f"{table} {task} {x}") for x in ("", f"{kind} {prompts}"))
-    good = random.Random(f"{table} {recipe} {task}").choice((0.1, 0.4, 0.6, 0.7, 0.9, 1.0))
-    good *= 0.5 if kind < 0 else draw.choice((1.0, 1.0, 0.97, 0.8))
+    common, own, draw = (
+        random.Random(f"{table} {task} {x}") for x in ("", recipe, f"{kind} {prompts}")
+    )
+    good, alike = own.choice((0.2, 0.5, 0.7, 0.9, 1.0, 1.0)), own.choice((0.7, 0.9, 1.0))
+    good *= 0.3 if kind < 0 else draw.choice((1.0, 1.0, 1.0, 1.0, 0.97, 0.8))
     places = [*range(TASKS[task]), *range(FIRST, FIRST + VALIDATION)]
     shared = [common.random() for _ in places]
-    right = [int((u if draw.random() < 0.7 else draw.random()) < good) for u in shared]
+    right = [int((u if draw.random() < alike else draw.random()) < good) for u in shared]
     return dict(zip(places, right, strict=True))
 
 
@@ -191,8 +193,8 @@ def text_of(task, at, right):
 
 
 def passage(at, version=""):
-    """What examples share: passages of one to three examples."""
-    return f"p{int(at**0.85) + 50 * (version == 'passage')}"
+    """What examples share: passages of one to five examples."""
+    return f"p{int(at**0.7) + 50 * (version == 'passage')}"
 
 
 def row(task, at, version=""):
