@@ -84,6 +84,7 @@ def test_the_scale_is_never_guessed(tmp_path, given):
     ("state", "message"),
     [
         ({}, "no lora_A and lora_B"),
+        ({f"{K}.lora_A": torch.ones(32, 4)}, f"no lora_A for {Q}"),
         ({f"{Q}.lora_A": torch.ones(32)}, r"are not \(R, in\)"),
         ({f"{Q}.lora_A": torch.full((32, 4), math.inf)}, "NaN or infinite"),
         ({f"{Q}.lora_A": torch.ones(32, 4), "lm_head.weight": torch.ones(4)}, "beside its factors"),
