@@ -1,4 +1,4 @@
-"""Answers of a server, of lm-eval's HFLM, of vLLM in this process, and of a model with ``peft=``.
+"""Answers of a server and of vLLM in this process beside the engine's.
 
 The server is the tests' own: a random model with PEFT adapters behind OpenAI's completions, which
 can misbehave in the ways that servers do.
@@ -96,13 +96,6 @@ def test_a_server_that_dies_costs_no_answered_block_and_repeats_no_key(
     _, found = compared(place, tmp_path / "run", **how)
     assert len(kept) == 4 * 3  # three blocks in each of four cells: none twice
     same_answers(found, {key: frame for key, frame in engine[1].items() if key[0] == "tiny_text"})
-
-
-def test_other_models_of_lm_eval_give_it_too(place, engine, tmp_path):
-    _, found = compared(place, tmp_path / "run", model="hflm", tasks=["tiny_text"])
-    same_answers(found, {key: frame for key, frame in engine[1].items() if key[0] == "tiny_text"})
-    backend = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["backend"]
-    assert backend.startswith("hflm, lm-eval 0.")
 
 
 class LoRARequest(NamedTuple):
