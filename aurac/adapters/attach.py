@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from aurac.adapters.adapter import Adapter, Factors
-from aurac.adapters.compatibility import check_fits, is_conv1d, model_name
+from aurac.adapters.compatibility import check_fits, model_name
 from aurac.adapters.formats.peft import adapter_from_peft, peft_shapes
 from aurac.adapters.formats.peft_config import PREFIX
 from aurac.adapters.nesting import peft_scale
@@ -215,7 +215,6 @@ def _lora_config(adapter: Adapter, model: nn.Module) -> LoraConfig:
         target_modules=names,
         exclude_modules="|".join(map(re.escape, beyond)) or None,
         target_parameters=list(adapter.peft_config.get("target_parameters") or ()) or None,
-        fan_in_fan_out=any(is_conv1d(model.get_submodule(name)) for name in names),
         use_dora=adapter.dora,
         inference_mode=True,
     )

@@ -79,14 +79,9 @@ def served_by_vllm(adapter: Adapter | Family) -> bool:
 def features_of(module: nn.Module) -> tuple[int, int] | None:
     """(in, out) of a linear or embedding layer (the vocabulary is in); ``None`` for any other."""
     inside, out = getattr(module, "in_features", None), getattr(module, "out_features", None)
-    if isinstance(module, nn.Embedding) or is_conv1d(module):
+    if isinstance(module, nn.Embedding) or type(module).__name__ == "Conv1D":
         inside, out = module.get_parameter("weight").shape  # which both keep as (in, out)
     return (inside, out) if isinstance(inside, int) and isinstance(out, int) else None
-
-
-def is_conv1d(module: nn.Module) -> bool:
-    """Whether a module is transformers' ``Conv1D``, which keeps its weight as (in, out)."""
-    return type(module).__name__ == "Conv1D"
 
 
 def module_in_model(module: str) -> str:

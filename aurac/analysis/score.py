@@ -9,7 +9,6 @@ from aurac.analysis.gather import Row
 from aurac.analysis.points import ends
 from aurac.curves.area import quadrature_weights
 from aurac.curves.checks import check_level
-from aurac.curves.coerce import as_curve
 from aurac.curves.numbers import interval
 from aurac.curves.question import Key
 from aurac.errors import CurveError
@@ -73,7 +72,7 @@ def score(curve: Any, *, axis: Axis = "log2", level: float = 0.95) -> Score:
         UsageError: A level that is no coverage.
     """
     check_level(level)
-    known, *others = curves_of(curve) or [as_curve({})]
+    known, *others = curves_of(curve) or curves_of({})
     if others:
         labels = "; ".join(each.label for each in [known, *others][:4])
         raise CurveError(f"There are several curves ({labels}): give one of them.")

@@ -37,7 +37,8 @@ def in_one_order(curves: Sequence[Curve]) -> list[Curve]:
         placed = [_placed(curve, _identities(curve, also), first, wanted) for curve in curves]
     clustered = [curve for curve in placed if curve.clusters is not None]
     for other in clustered[1:]:
-        _check_clusters(clustered[0], other)
+        if other.clusters != clustered[0].clusters:
+            raise CurveError(f"{clustered[0].label} and {other.label} have other clusters.")
     return placed
 
 
@@ -60,12 +61,3 @@ def _placed(
             f"{every} are in one of them alone."
         )
     return curve.in_order(np.array([place[example] for example in wanted], dtype=np.intp))
-
-
-def _check_clusters(first: Curve, other: Curve) -> None:
-    if first.clusters == other.clusters:
-        return
-    both = zip(first.clusters or (), other.clusters or (), strict=True)
-    where = next(at for at, (one, two) in enumerate(both) if one != two)
-    doc = first.doc_ids[where] if first.doc_ids else where
-    raise CurveError(f"Example {doc!r} has other clusters in {first.label} than in {other.label}.")

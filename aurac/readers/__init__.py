@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aurac.curves.coerce import as_curve
+import numpy as np
+
+from aurac.curves.checks import whole_rank
 from aurac.curves.curve import Curve
 from aurac.curves.metrics import asked_metrics
-from aurac.errors import DataError
+from aurac.errors import CurveError, DataError
 
 
 def curves_of(source: Any) -> list[Curve]:
@@ -35,8 +37,16 @@ def curves_of(source: Any) -> list[Curve]:
     if isinstance(source, Mapping) and source and all(map(_is_source, source.values())):
         named = [(name, curve) for name, each in source.items() for curve in curves_of(each)]
         return [replace(curve, adapter=str(name)) for name, curve in named]
-    if isinstance(source, Mapping) or not isinstance(source, Iterable):
-        return [as_curve(source)]
+    if isinstance(source, Curve):
+        return [source]
+    if isinstance(source, Mapping):
+        return [_of_mapping(source)]
+    if not isinstance(source, Iterable):
+        raise CurveError(
+            f"A value of type {type(source).__name__} is no curve: give a mapping rank -> accuracy "
+            "or rank -> scores, a DataFrame with columns rank and accuracy, or rank, example and "
+            "score, a path, or a run."
+        )
     return [curve for each in source for curve in curves_of(each)]
 
 
@@ -44,6 +54,17 @@ def _is_source(value: Any) -> bool:
     """Whether it has curves of its own, and is neither an accuracy nor a row of scores."""
     known = isinstance(value, (Curve, Mapping, str, Path))
     return known or hasattr(value, "columns") or hasattr(value, "curves")
+
+
+def _of_mapping(source: Mapping[Any, Any]) -> Curve:
+    """The curve of rank -> accuracy or rank -> (n,) scores; rank 0 is the base model."""
+    rows = {whole_rank(rank): row for rank, row in source.items()}
+    if len(rows) < len(source):
+        raise CurveError("A rank appears twice.")
+    base = rows.pop(0, None)
+    if rows and all(np.iterable(row) and not isinstance(row, str) for row in rows.values()):
+        return Curve.from_outcomes(rows, [*rows.values()], base_scores=base)
+    return Curve(tuple(rows), tuple(rows.values()), baseline=base)
 
 
 def read_curves(

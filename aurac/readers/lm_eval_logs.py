@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -170,7 +171,7 @@ def _place(root: Path, file: Path) -> tuple[str, int]:
 
 def _rows(log: _Log) -> Iterator[tuple[Any, ...]]:
     """The numbers of each example: `_COLUMNS`."""
-    kinds = list[str]()
+    answers = list[Any]()
     try:
         with log.path.open(encoding="utf-8") as stream:
             for row in (json.loads(line) for line in stream if line.strip()):
@@ -182,10 +183,16 @@ def _rows(log: _Log) -> Iterator[tuple[Any, ...]]:
                     if isinstance(value := row.get(name), (int, float)):
                         metric = f"{name},{row.get('filter', 'none')}"
                         yield *log[:3], metric, doc, float(value), text, label
-                kinds.append(_likelihoods(row.get("resps")))
+                answers.append(row.get("resps"))
+        known = _are_known(answers)
     except (UnicodeDecodeError, ValueError, KeyError, AttributeError, OSError) as error:
         raise DataError(f"{log.path} is no lm-eval sample log ({error}).") from error
-    _check_likelihoods(kinds, log.path)
+    if not known:
+        raise DataError(
+            f"{log.path}: log-likelihoods are missing or all 0.0. A server that returns no "
+            "log-probabilities of the prompt makes accuracies chance, so evaluate with one that "
+            "does (vLLM, by prompt_logprobs)."
+        )
 
 
 def _label(doc_id: str, example: Mapping[str, Any], field: str, file: Path) -> str:
@@ -196,29 +203,13 @@ def _label(doc_id: str, example: Mapping[str, Any], field: str, file: Path) -> s
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _likelihoods(responses: Any) -> str:
-    """What a row's answers are: "text", "known" log-likelihoods, all "zero", or some "missing".
+def _are_known(answers: Sequence[Any]) -> bool:
+    """Whether answers are texts, or log-likelihoods that are all numbers and not all 0.
 
     From a server without log-probabilities of the prompt lm-eval takes 0.0 for every choice.
     """
-    requests = [request if request not in ([], None) else [[None]] for request in responses or ()]
-    pairs = [pair for answers in requests for pair in answers]
+    pairs = [pair for row in answers for request in row or () for pair in request or [[None]]]
     if not pairs or not all(isinstance(pair, list) and pair for pair in pairs):
-        return "text"
-    values = {str(pair[0]).lower() for pair in pairs}
-    if values & {"none", "nan", "null"}:
-        return "missing"
-    return "known" if any(float(value) for value in values) else "zero"
-
-
-def _check_likelihoods(kinds: Sequence[str], file: Path) -> None:
-    zero, missing = kinds.count("zero"), kinds.count("missing")
-    what = f"without a number in {missing}" if missing else f"0.0 for every choice in {zero}"
-    text = (
-        f"{file}: log-likelihoods are {what} of {len(kinds)} rows; a server that returns no "
-        "log-probabilities of the prompt makes accuracies chance"
-    )
-    if missing or zero == len(kinds):
-        raise DataError(f"{text}, so evaluate with one that does (vLLM, by prompt_logprobs).")
-    if zero:
-        logger.warning("%s", text)
+        return True
+    values = [math.nan if pair[0] in (None, "None") else float(pair[0]) for pair in pairs]
+    return any(values) and not any(map(math.isnan, values))

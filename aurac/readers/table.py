@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aurac.curves.checks import MOST
+from aurac.curves.checks import whole_rank
 from aurac.curves.curve import Curve
 from aurac.curves.metrics import wanted_metrics
 from aurac.errors import AuracError, CurveError, DataError, first_line
@@ -94,23 +94,15 @@ def _typed(frame: pd.DataFrame, columns: list[str], name: str, value: str) -> pd
         elif column in NUMBERS:
             try:
                 table[column] = pd.to_numeric(frame[column]).astype("float64")
-            except (TypeError, ValueError) as error:
-                text = f"{name}, column {column}: a cell is no number ({first_line(error)})."
-                raise DataError(text) from error
+                for number in table[column].dropna().unique().tolist() if column in WHOLE else ():
+                    whole_rank(number, "The number")
+            except (TypeError, ValueError, CurveError) as error:
+                raise DataError(f"{name}, column {column}: {first_line(error)}") from error
     for column in ("rank", *(["score", "doc_id"] if value == "score" else [])):
         empty = pd.isna(table[column]).to_numpy()
         if empty.any():
             text = f"{name} has {int(empty.sum())} rows without a {column}, the first in data row "
             raise DataError(f"{text}{int(empty.argmax()) + 1}.")
-    for column in (column for column in WHOLE if column in table):
-        values = table[column]
-        wrong = values.notna() & ~(values.between(0, MOST) & (values % 1 == 0))
-        if wrong.any():
-            at = int(wrong.to_numpy().argmax())
-            raise DataError(
-                f"{name}, data row {at + 1} has {column} {values.iloc[at]:g}, which is no whole "
-                "number from 0 up."
-            )
     return pd.DataFrame(table).astype({"rank": "int64"})
 
 

@@ -97,8 +97,9 @@ def run(
             leaves = {task.name: task for task in inputs.leaves}
             folder.record(manifest, lists, lambda name: write_documents(folder.path, leaves[name]))
             keep_overlaps(folder, shared)
-            _compute(inputs, distinct(cells), Work(folder, progress), connected)
-            write_instead(distinct(cells), folder, progress, _asks(inputs, connected))
+            each = distinct(cells)
+            _compute(inputs, each, Work(folder, progress), connected)
+            write_instead(each, folder, progress, _asks(inputs, each, connected))
         progress.step("writing the report")
         entry = manifest.log[-1] | {"seconds": round(time.time() - began, 1)}
         manifest = msgspec.structs.replace(manifest, log=[entry])
@@ -154,14 +155,14 @@ def _compute(
         work.aggregate(cell)  # of examples that were there before it may not be known yet
 
 
-def _asks(inputs: Inputs, connected: Callable[[], Cluster]) -> Ask:
+def _asks(inputs: Inputs, cells: Sequence[PlannedCell], connected: Callable[[], Cluster]) -> Ask:
     """Who generates texts: the backend, or a worker of the cluster."""
     if inputs.settings.ray:
         return lambda cell, wanted: connected().write(cell, wanted)
-    backend = inputs.backend
+    backend, cuts = inputs.backend, [cell.cut for cell in cells if cell.cut]
 
     def ask(cell: PlannedCell, wanted: Wanted) -> Written:
-        backend.begin([cell.cut] if cell.cut else [], logprobs=False)
+        backend.begin(cuts, logprobs=False)  # where nothing was left to compute, it has not begun
         return written(cell, wanted, backend)
 
     return ask

@@ -59,8 +59,8 @@ def _recorded(adapter: Adapter) -> tuple[str, Texts] | None:
 
     if adapter.recipe is None or str(adapter.recipe.get("data")).startswith("hub:"):
         return None
-    recipe = make_recipe({key: adapter.recipe[key] for key in SETTINGS if key in adapter.recipe})
     try:
+        recipe = make_recipe({k: adapter.recipe[k] for k in SETTINGS if k in adapter.recipe})
         rows = source_rows(recipe)
         identified(recipe, rows)
     except (DataError, RecipeError) as error:

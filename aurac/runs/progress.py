@@ -51,7 +51,6 @@ class Progress:
             transient=True,
         )
         self._task = self._bar.add_task("", total=None, told="")
-        self._weight: dict[str, float] = {}
         self._there: dict[str, float] = {}
         self._settled = self._cells = self._tasks = 0
 
@@ -74,19 +73,15 @@ class Progress:
         """These are the cells, and how many of their examples are missing."""
         self._settled = sum(count == 0 for count in left)
         self._cells, self._tasks = len(cells), len({cell.task.name for cell in cells})
-        first = {cell.key: cell.task.instances([0]) for cell in cells}
-        # about how long an example takes beside those of other tasks: the characters that are read
-        self._weight = {k: 1.0 + sum(len(str(r.args[0])) for r in rs) for k, rs in first.items()}
         self._there = {c.key: len(c.task) - n for c, n in zip(cells, left, strict=True)}
-        total = sum(self._weight[cell.key] * len(cell.task) for cell in cells)
-        start = sum(self._weight[key] * there for key, there in self._there.items())
-        self._bar.reset(self._task, total=total, completed=int(start))
+        total, there = sum(len(cell.task) for cell in cells), sum(self._there.values())
+        self._bar.reset(self._task, total=total, completed=int(there))
 
     def at(self, cell: PlannedCell, there: float) -> None:
         """So many examples of a cell that is being computed are there."""
         more = there - self._there.get(cell.key, 0.0)
         self._there[cell.key] = there
-        self._bar.advance(self._task, self._weight.get(cell.key, 1.0) * more)
+        self._bar.advance(self._task, more)
         task = f" of {one_line(cell.task.name)}" if self._tasks > 1 else ""
         self._tell(f"{one_line(cell.who)}: {there:.0f}/{len(cell.task)}{task}")
 

@@ -32,6 +32,7 @@ FIELDS = [
     "megatron_config",
 ]
 KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+NORMS = KEY.replace("lora_A.weight", "lora_magnitude_vector")
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,12 @@ KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
         ({"init_lora_weights": "pissa_niter_4"}, "'pissa_niter_4', which changes the base"),
         ({"peft_type": "ADALORA"}, "of PEFT's type ADALORA, and only LORA"),
         ({"r": 3}, "whose rank is 3 by its config"),
-        ({"use_dora": True}, "lacks its factors or magnitudes"),
+        ({"use_dora": False}, "lora_magnitude_vector that does not fit"),
+        (lambda t: t.pop(NORMS), "q_proj lacks its factors or magnitudes"),
+        (
+            lambda t: t.update({NORMS.replace("q_", "x_"): torch.ones(4)}),
+            "x_proj lacks",
+        ),
         ({"r": 0}, "r`"),
         ({"rank_pattern": {"q_proj": "4"}}, "rank_pattern"),
         (lambda t: t.pop(KEY), "no lora_A for model.layers.0.self_attn.q_proj"),
@@ -55,7 +61,7 @@ KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
     ],
 )
 def test_what_cannot_be_cut_is_refused(tmp_path, changes, message):
-    save_with_peft(tiny_llama(), tmp_path, **LORA)
+    save_with_peft(tiny_llama(), tmp_path, use_dora=True, **LORA)
     if isinstance(changes, dict):
         edit(tmp_path / "adapter_config.json", **changes)
     else:

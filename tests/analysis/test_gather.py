@@ -161,10 +161,10 @@ def test_a_later_look_at_a_seed_leaves_its_recipe_as_it_is():
 
 
 def test_a_rank_that_a_row_lacks_is_its_reason():
-    known = analyse([made("a"), made("b")], Question(ranks=(1, 2, 64)))
-    assert known.scores.aurac.isna().all()
-    assert {*known.scores.reason} == {"no result at rank 64"}
-    known = analyse([made("a"), made("b")], Question(ranks=(64,)))
-    assert {*known.scores.reason} == {"no result at rank 64"}
-    known = analyse([made("a"), made("b")], Question(ranks=(2,)))
-    assert {*known.scores.reason} == {"rank 2 alone was asked for, and AURAC needs two ranks"}
+    for ranks, reason in (
+        ((1, 2, 64), "no result at rank 64"),
+        ((2,), "rank 2 alone was asked for, and AURAC needs two ranks"),
+    ):
+        scores = analyse([made("a"), made("b")], Question(ranks=ranks)).scores
+        assert scores.aurac.isna().all()
+        assert {*scores.reason} == {reason}

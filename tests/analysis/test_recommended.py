@@ -100,11 +100,6 @@ def test_in_vllm_the_largest_rank_of_the_smallest_slot_and_elsewhere_the_smalles
         assert (found["slot"], found["rank"], found["smallest_rank"]) == (None, smallest, smallest)
 
 
-def test_nothing_to_ship_has_no_slot():
-    found = named(curve({8: 0.0, 16: 0.0}, right=0.3, base=0.3, width=100))
-    assert (found["rank"], found["slot"], found["smallest_rank"]) == (None, None, None)
-
-
 def test_an_unmeasured_trained_rank_or_base_has_no_recommendation():
     known = curve({2: 0.0, 4: 0.0, 16: 0.0})
     needs = "a recommendation needs the base, and every outcome at the trained rank"
@@ -114,6 +109,7 @@ def test_an_unmeasured_trained_rank_or_base_has_no_recommendation():
     ):
         found = named(untested)
         assert (found["rank"], found["reference"], found["reason"]) == (None, None, needs)
-    low = named(curve({8: 0.0, 16: 0.0}, right=0.3, base=0.3))
+    low = named(curve({8: 0.0, 16: 0.0}, right=0.3, base=0.3, width=100))
+    assert (low["rank"], low["slot"], low["smallest_rank"]) == (None, None, None)
     assert low["reason"] == "rank 16 is not shown to be above the base"
     assert named(known)["reason"] is None

@@ -10,15 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import aurac
 from aurac.analysis import Question, analyse
 from aurac.curves.curve import Curve
-from aurac.curves.numbers import interval
 from aurac.errors import CurveError, DataError, UsageError
-from aurac.readers import read_curves
 
 REPORTS = Path(__file__).parents[2] / "reports"
 
@@ -37,25 +33,13 @@ def test_accuracies_alone_have_an_area_and_no_interval():
 def test_a_score_is_a_number():
     """With the interval of the screen, by hand 46.9 [37.5, 56.3] of the README's run."""
     lora, dylora, best = (aurac.score({1: x, 2: x}) for x in (0.25, 0.125, 0.5))
-    assert lora > dylora
     assert lora - dylora == 0.125
-    assert round(lora, 1) == 0.2
     assert sorted([lora, best, dylora]) == [dylora, lora, best]
-    assert np.mean([lora, best]) == 0.375
-    assert max(lora, best) is best
     assert f"{lora:.2f}" == "0.25"
     assert pickle.loads(pickle.dumps(lora)).weights == (0.5, 0.5)
     curve = next(c for c in aurac.load_run(REPORTS / "word_problems").curves if c.adapter == "lora")
     assert str(aurac.score(curve)) == f"{aurac.score(curve)}" == "46.9 % [37.5, 56.3]"
     assert repr(aurac.score(curve)) == "Score(46.9 % [37.5, 56.3])"
-
-
-@given(
-    st.lists(st.lists(st.sampled_from([0.0, 1.0]), min_size=9, max_size=9), min_size=2, max_size=2)
-)
-def test_the_text_of_a_score_is_that_of_the_screen(rows):
-    found = aurac.score({1: rows[0], 2: rows[1]})
-    assert str(found) == interval(found.value, found.low, found.high, " %")
 
 
 def test_the_interval_is_that_of_analyse():
@@ -67,33 +51,18 @@ def test_the_interval_is_that_of_analyse():
     assert found.linear == pytest.approx(row.aurac_linear)
 
 
-def test_the_linear_axis_has_weights_and_an_interval_of_its_own():
-    rows = {1: [0, 1, 1, 0] * 20, 2: [1, 1, 1, 0] * 20, 8: [1, 1, 1, 1] * 20}
-    log2, linear = aurac.score(rows), aurac.score(rows, axis="linear")
-    assert log2.linear == linear.value == pytest.approx(linear.linear)
-    assert linear.low < linear.value < linear.high
-    assert log2.weights != linear.weights
-
-
-def test_a_file_is_read_first(tmp_path):
-    path = tmp_path / "one.csv"
-    pd.DataFrame({"rank": [1, 2, 4], "accuracy": [0.2, 0.3, 0.4]}).to_csv(path, index=False)
-    (curve,) = read_curves(path)
-    assert aurac.score(curve).value == pytest.approx(0.3)
-    assert aurac.score(path) == aurac.score(str(path)) == pytest.approx(0.3)
-    assert aurac.analyse(path).scores.aurac.tolist() == pytest.approx([0.3])
-
-
 LONG = [("a", rank, doc, float(doc + rank > 3)) for rank in (1, 2, 4) for doc in range(5)]
 
 
-def test_data_frames():
+def test_data_frames(tmp_path):
     long = pd.DataFrame(LONG, columns=["adapter", "rank", "example", "score"])
     rows = {rank: [x[3] for x in LONG if x[1] == rank] for rank in (1, 2, 4)}
     found, same = aurac.score(long), aurac.score(rows)
     assert (found.value, found.low, found.high) == (same.value, same.low, same.high)
     means = long.groupby("rank")["score"].mean()
     assert aurac.score(means.reset_index(name="accuracy")) == pytest.approx(found.value)
+    long.to_csv(path := tmp_path / "one.csv", index=False)
+    assert aurac.score(path) == aurac.score(str(path)) == found
     with pytest.raises(CurveError, match=r"several curves \(a; b\)"):
         aurac.score(pd.concat([long, long.assign(adapter="b")]))
     for frame in (long.pivot(index="rank", columns="example", values="score"), long[["score"]]):
@@ -101,32 +70,18 @@ def test_data_frames():
             aurac.score(frame)
 
 
-def test_the_base_of_a_frame_may_name_no_adapter():
-    long = pd.DataFrame(LONG, columns=["adapter", "rank", "example", "score"])
-    base = long[long["rank"] == 1].assign(adapter=None, rank=0, score=0.0)
-    both = pd.concat([base, long, long.assign(adapter="b")])
-    curves = aurac.analyse(both).rows
-    assert [row.key.adapter for row in curves] == ["a", "b"]
-    assert [row.baseline() for row in curves] == [0.0, 0.0]
-
-
 def test_numbers_alone_load_no_heavy_library():
     code = (
-        "import resource, sys, numpy\n"
-        "def used(): return sum(resource.getrusage(resource.RUSAGE_SELF)[:2])\n"
-        "began = used()\n"
-        "import aurac\n"
+        "import sys, aurac\n"
         "aurac.score({1: .3, 2: .4})\n"
         "assert not {'pandas', 'scipy', 'torch'} & set(sys.modules)\n"
-        "print(used() - began)\n"
         "assert dir(aurac) == sorted(aurac.__all__)\n"
         "assert not hasattr(aurac, 'nothing')\n"
         "aurac.load_run\n"
         "assert not {'torch', 'transformers', 'peft', 'matplotlib'} & set(sys.modules)\n"
         "assert all(callable(getattr(aurac, name)) for name in aurac.__all__)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert float(done.stdout) < 0.15
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_adapters_have_names_whatever_these_look_like():
@@ -145,12 +100,8 @@ def test_adapters_have_names_whatever_these_look_like():
     ("source", "message"),
     [
         (pd.DataFrame({1: [0.2, 0.3], 2: [0.3, 0.4]}, index=[7, 8]), "a table has rank and"),
-        (pd.DataFrame({"accuracy": [0.2, 0.3]}, index=[7, 8]), "a table has rank and"),
         (pd.Series([0.2, 0.3], index=[1, 2]), "type float is no curve"),
-        (7, "type int is no curve"),
         ([0.1, 0.2, 0.3], "type float is no curve"),
-        ({1e30: 0.1, 2: 0.2}, r"Rank 1e\+30 is no whole number"),
-        ({1: 0.1, 2.5: 0.2}, r"Rank 2\.5 is no whole number"),
         ({float("inf"): 0.1, 2: 0.2}, "Rank inf is no whole number"),
     ],
 )
@@ -166,11 +117,6 @@ def test_what_may_be_misread_is_refused(source, message):
 def test_what_only_a_run_can_answer_is_not_asked_of_curves(asked):
     with pytest.raises(UsageError, match=f"{min(asked)} can be asked of a run"):
         aurac.analyse({1: 0.2, 2: 0.3}, Question(**asked))
-
-
-def test_a_seed_is_a_whole_number():
-    with pytest.raises(CurveError, match=r"Seed 1\.5 is no whole number"):
-        Curve((1, 2), (0.1, 0.2), seed=1.5)
 
 
 def test_what_has_no_area_is_refused():

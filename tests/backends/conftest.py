@@ -21,7 +21,7 @@ from aurac.adapters import load_adapter, save_adapter
 @pytest.fixture
 def server():
     found = Server()
-    thread = threading.Thread(target=found.serve_forever, daemon=True)
+    thread = threading.Thread(target=found.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield found
     found.shutdown()

@@ -48,13 +48,10 @@ TEXTS = {"echoes": False}  # no log-probabilities of prompts
     ({"dtype": torch.bfloat16}, [True] * 3, "is computed as it should be"),
     (TEXTS, [True] * 3, "is computed as it should be"),
     ({"longest": 48}, [True] * 3, "is computed as it should be"),  # lm-eval cuts the prompts
-    ({"longest": 48, **TEXTS}, [True] * 3, "is computed as it should be"),
     ({"scale": 0.0}, [True, False, False], "the adapter is ignored"),
     ({"scale": 0.0, **TEXTS}, [True, False, False], "the adapter is ignored in texts"),
     ({"writes_base": True}, [True, False, False], "the adapter is ignored in texts"),
     ({"scale": 1.25}, [True, False, False], "its log-probabilities differ by"),
-    ({"scale": 0.75}, [True, False, False], "its log-probabilities differ by"),
-    ({"without": ("v_proj",)}, [True, False, False], "its log-probabilities differ by"),
     ({"without": ("layers.1.",)}, [True, False, False], "its log-probabilities differ by"),
     ({"keeps_first": True}, [True, True, False], "its log-probabilities differ by"),
     ({"keeps_first": True, **TEXTS}, [True, True, False], "its texts differ"),
@@ -107,11 +104,11 @@ def test_a_wrong_answer_ends_a_run_before_its_first_cell_and_a_right_one_is_kept
     assert names("run", limit=5) == []
     assert len(server.asked) == asked + 4  # one more example at three ranks and of the base
     server.scale = 0.0
-    assert names("other", check=False) == []
+    assert names("other", check=False, limit=1) == []
 
 
 def test_check_only_on_the_command_line(place, server, tmp_path, monkeypatch, capsys):
-    """One result for each rank, exit code 4 where one is wrong, and no cell; then the run goes."""
+    """One result for each rank, exit code 4 where one is wrong, and no cell."""
 
     def command(*more):
         task = str(place / "tasks" / "tiny_text.yaml")
@@ -128,8 +125,6 @@ def test_check_only_on_the_command_line(place, server, tmp_path, monkeypatch, ca
     names = ["the base", *(f"mine at rank {rank}" for rank in (1, 2, 4))]
     assert [(row["name"], row["right"]) for row in json.loads(told)] == [(n, True) for n in names]
     assert not (tmp_path / "run" / "cells").exists()
-    code, _, besides = command("--ranks", "1", *there)
-    assert code == 0, besides
     server.scale = 0.0
     code, told, _ = command("--check-only", *there)
     assert (code, told.count("the adapter is ignored")) == (4, 3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import pickle
 
 import numpy as np
@@ -10,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.curves.display import common_name, cut_name
 from aurac.curves.matching import in_one_order
 from aurac.errors import CurveError
+from aurac.readers import curves_of
 
 FOUR = [[0, 1, 1, 0], [1, 1, 1, 0]]
 
@@ -33,9 +32,8 @@ def test_values_are_frozen_and_the_callers_array_is_not():
     for array in (curve.outcomes, curve.base_scores):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 1.0
-    for other in (copy.deepcopy(curve), pickle.loads(pickle.dumps(curve))):
-        np.testing.assert_array_equal(other.outcomes, curve.outcomes)
-        assert other.sizes == curve.sizes
+    other = pickle.loads(pickle.dumps(curve))
+    np.testing.assert_array_equal(other.outcomes, curve.outcomes)
 
 
 @pytest.mark.parametrize(
@@ -45,16 +43,13 @@ def test_values_are_frozen_and_the_callers_array_is_not():
         ({"a": 0.1, 2: 0.2}, "ank 'a'"),
         ({True: 0.1, 2: 0.2}, "ank True"),
         ({0: 0.1}, "no ranks"),
-        ({-4: 0.1, 2: 0.2}, "ank -4"),
         ({1: 0.2, "1": 0.3}, "twice"),
-        ({1: float("nan"), 2: 0.2}, "nan"),
         ({1: float("inf"), 2: 0.2}, "inf"),
         ({1: 31.0, 2: 35.0}, "look like percent"),
         ({1: 1.2, 2: 0.3}, "have 1.2 among them, which is no fraction"),
         ({1: -0.2, 2: 0.3}, "have -0.2"),
         ({1: "high", 2: 0.3}, "no numbers"),
         ({}, "no ranks"),
-        ([0.1, 0.2], "of type list is no curve"),
         ({1: [0, 1, 1], 2: [0, 1]}, "ragged"),
         ({1: [], 2: []}, "not \\(ranks, examples\\)"),
         ({1: np.ma.masked_equal([0, 1], 0), 2: [0, 1]}, "example scores have nan"),
@@ -62,7 +57,7 @@ def test_values_are_frozen_and_the_callers_array_is_not():
 )
 def test_refusals_name_what_was_given(given, words):
     with pytest.raises(CurveError, match=words) as caught:
-        as_curve(given)
+        curves_of(given)
     assert "\n" not in str(caught.value)
 
 
@@ -74,6 +69,7 @@ def test_refusals_name_what_was_given(given, words):
         ({"clusters": ("a", "", "b", None)}, "2 of 4 examples have no label in clusters"),
         ({"base_scores": [0, 1]}, r"shape \(2,\) for 4 examples"),
         ({"base_scores": [0, 1, 1, 50]}, "percent"),
+        ({"seed": 1.5}, r"Seed 1\.5 is no whole number"),
     ],
 )
 def test_labels_and_scores_have_to_fit(labels, words):
@@ -82,10 +78,10 @@ def test_labels_and_scores_have_to_fit(labels, words):
 
 
 def test_a_mapping_is_a_curve_and_rank_0_its_base():
-    np.testing.assert_array_equal(as_curve({2: FOUR[1], 1: FOUR[0]}).outcomes, FOUR)
-    curve = as_curve({"0": 0.1, "1": 0.2, "4": 0.3})  # the keys of JSON
+    np.testing.assert_array_equal(curves_of({2: FOUR[1], 1: FOUR[0]})[0].outcomes, FOUR)
+    [curve] = curves_of({"0": 0.1, "1": 0.2, "4": 0.3})  # the keys of JSON
     assert (curve.ranks, curve.accuracy, curve.baseline) == ((1, 4), (0.2, 0.3), 0.1)
-    assert as_curve({0: [0, 1], 1: [1, 1], 2: [0, 1]}).base_scores.tolist() == [0, 1]
+    assert curves_of({0: [0, 1], 1: [1, 1], 2: [0, 1]})[0].base_scores.tolist() == [0, 1]
 
 
 def test_examples_by_name_are_those_of_every_rank():
@@ -122,11 +118,6 @@ def test_examples_are_brought_into_one_order(order):
     ("first", "other", "said"),
     [
         ({"doc_ids": "abcd"}, {"doc_ids": "abce"}, "2 of 5"),
-        (
-            {"doc_ids": "abcd", "doc_hashes": "wxyz"},
-            {"doc_ids": "abcd", "doc_hashes": "wxy!"},
-            "2 of 5",
-        ),
         ({"doc_ids": "abcd", "prompts": "wxyz"}, {"doc_ids": "abcd", "prompts": "wx!!"}, "4 of 6"),
         ({"doc_ids": "abcd", "prompts": "wxyz"}, {"doc_ids": "abcd"}, None),
     ],
@@ -154,6 +145,9 @@ def test_examples_without_names_are_told_by_their_place():
     one, two = Curve.from_outcomes([1, 2], FOUR), Curve.from_outcomes([1], [[0, 1]])
     with pytest.raises(CurveError, match="have 4 and 2 examples"):
         in_one_order([one, two])
+    others = [Curve.from_outcomes([1, 2], FOUR, clusters=tuple(x)) for x in ("xxyy", "xyyy")]
+    with pytest.raises(CurveError, match="other clusters"):
+        in_one_order(others)
     with pytest.raises(CurveError, match="Only one of"):
         in_one_order([one, Curve.from_outcomes([1, 2], FOUR, doc_ids=tuple("abcd"))])
 

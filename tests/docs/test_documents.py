@@ -57,8 +57,8 @@ def test_options_that_are_named_in_text_exist():
 def test_the_screen_of_the_readme_is_what_the_command_prints(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     monkeypatch.setenv("COLUMNS", "80")
-    margin = re.search(r"--margin (0\.\d+)", README.read_text(encoding="utf-8"))[1]
-    words = ["recommend", "reports/lora", "--margin", margin]
+    asked = re.search(r"(--limit \d+) (--margin 0\.\d+)", README.read_text(encoding="utf-8"))
+    words = ["recommend", "reports/lora", *" ".join(asked.groups()).split()]
     done = CliRunner().invoke(cli, words, standalone_mode=False)
     texts = [text for block in blocks(README) for text in (block.text, block.said or "")]
     [screen] = [text for text in texts if text.startswith("Base ")]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 import math
 import random
 from typing import TYPE_CHECKING, Any
@@ -34,13 +33,14 @@ from aurac.engine import decoding, running
 from aurac.engine.probe import probe
 from aurac.errors import CellError
 from aurac.models.device import pick_dtype
-from aurac.training import job, make_recipe
+from aurac.training import job
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 accelerator.install(devices=2)
+pytest_plugins = ("training.conftest",)  # for its recipe
 
 
 @functools.cache
@@ -52,13 +52,12 @@ def requests(seed: int = 0) -> tuple[list[tuple[str, str]], list[tuple[str, dict
     """Pairs, half of them behind a header, and prompts that all have one."""
     rng = random.Random(seed)
     header = words(rng, 60) + " "
-    pairs = [
-        (header * (i % 2) + words(rng, rng.randint(1, 9)), " x" + words(rng, 3)) for i in range(12)
-    ]
-    limits = (1, 5, 12)
+    texts = [words(rng, rng.randint(1, 9)) for _ in range(12)]
+    pairs = [(header * (i % 2) + text, " x" + words(rng, 3)) for i, text in enumerate(texts)]
+    limits = 2 * (1, 5, 12)
     return pairs, [
-        (header + words(rng, rng.randint(1, 9)), {"until": ["the"], "max_gen_toks": limits[i % 3]})
-        for i in range(6)
+        (header + text, {"until": ["the"], "max_gen_toks": limit})
+        for text, limit in zip(texts, limits, strict=False)
     ]
 
 
@@ -73,26 +72,9 @@ def test_every_family_answers_as_on_the_cpu(kind: str) -> None:
     assert_as_on_the_cpu(packed_alone(budgeted(on_device(kind))), kind)
 
 
-@pytest.fixture
-def recipe(tiny_base_folder: Path, tmp_path: Path) -> Callable[[str], Any]:
-    rows = [
-        {"question": f"how many apples {a} + {b}", "answer": f"{a} + {b}"}
-        for a in range(6)
-        for b in range(6)
-    ]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-    def make(method: str) -> Any:
-        settings = {"name": "tiny", "rank": 4, "steps": 4, "batch_size": 4, "learning_rate": 1e-2}
-        files = {"base": str(tiny_base_folder), "data": str(tmp_path / "train.jsonl")}
-        return make_recipe({**settings, **files, "method": method, "dtype": "float32"})
-
-    return make
-
-
 @pytest.mark.parametrize("method", ["lora", "dylora", "matryoshka", "nested_loss"])
 def test_training_has_the_losses_of_the_cpu(
-    recipe: Callable[[str], Any], tmp_path: Path, method: str
+    recipe: Callable[..., Any], tmp_path: Path, method: str
 ) -> None:
     here = job.train(recipe(method), tmp_path / "cpu", device="cpu")
     there = job.train(recipe(method), tmp_path / "cuda", device="cuda")
@@ -205,16 +187,15 @@ def test_a_memory_error_repeats_a_pass_and_not_the_call(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(running, "forward", forward)
     monkeypatch.setattr(decoding, "forward", forward)
-    computed = {}
-    for after in (10**9, 1500):
-        for ask, asked in ((scores, pairs), (texts, prompts)):
+    for ask, asked in ((scores, pairs), (texts, prompts)):
+        computed = []
+        for after in (10**9, 1500):
             lm = packed_alone(budgeted(model, tokens=256, sequences=8))
             seen.clear()
             with failing(after):
                 ask(lm, asked)
-            computed[after, ask] = sum(seen)
-    for ask in (scores, texts):
-        assert computed[1500, ask] < 1.3 * computed[10**9, ask]
+            computed.append(sum(seen))
+        assert computed[1] < 1.3 * computed[0]
 
 
 def test_the_cache_takes_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

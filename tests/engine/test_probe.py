@@ -16,28 +16,21 @@ from aurac.engine.lm import EngineLM
 from aurac.engine.probe import probe
 
 
-def test_the_probe_rejects_a_model_whose_positions_are_not_the_given_ones() -> None:
-    model = copy.deepcopy(tiny("llama"))
-    original = model.model.forward
+def test_the_probe_rejects_positions_of_its_own_and_layers_that_mix_neighbouring_tokens() -> None:
+    """As a recurrent or convolutional layer does: packed neighbours are strangers."""
+    own, mixing = copy.deepcopy(tiny("llama")), copy.deepcopy(tiny("llama"))
+    whole, norm = own.model.forward, mixing.model.layers[1].input_layernorm
+    usual = norm.forward
 
     def ignoring(_self: Any, *args: Any, position_ids: Any = None, **kwargs: Any) -> Any:
-        return original(*args, **kwargs)
+        return whole(*args, **kwargs)
 
-    model.model.forward = MethodType(ignoring, model.model)
-    with torch.inference_mode():
-        result = probe(model)
-    assert result.longest == 0
-    assert "differs" in result.reason
-
-
-def test_the_probe_rejects_a_layer_that_mixes_neighbouring_tokens() -> None:
-    """What a recurrent or convolutional layer does: packed neighbours are strangers."""
-    model = copy.deepcopy(tiny("llama"))
-    norm = model.model.layers[1].input_layernorm
-    original = norm.forward
-    norm.forward = lambda x: original(x) + 0.5 * torch.roll(original(x), 1, dims=1)
-    with torch.inference_mode():
-        assert probe(model).longest == 0
+    own.model.forward = MethodType(ignoring, own.model)
+    norm.forward = lambda x: usual(x) + 0.5 * torch.roll(usual(x), 1, dims=1)
+    for model in (own, mixing):
+        with torch.inference_mode():
+            result = probe(model)
+        assert (result.longest, "differs" in result.reason) == (0, True)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e30])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from statistics import median
+from typing import Any
 
 import pytest
 import torch
@@ -102,27 +103,19 @@ def test_scores_are_log_softmax_and_hits_are_argmax_with_ties(
     assert hit.tolist() == (logits.argmax(dim=-1)[row] == token).tolist()
 
 
+def up_to(**most: int) -> dict[str, Any]:
+    return {name: st.integers(1, value) for name, value in most.items()}
+
+
+SIZES = up_to(align=9, queries=99, scores=9999, width=40, rows=40)
+SIZES |= {"tokens": st.sampled_from([64, 999]), "similar": st.sampled_from([0.01, 0.5, 1.0])}
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     kind=st.sampled_from(["llama", "gemma2", "gpt2"]),
-    sizes=st.builds(
-        Sizes,
-        tokens=st.sampled_from([64, 999]),
-        similar=st.sampled_from([0.01, 0.5, 1.0]),
-        align=st.integers(1, 9),
-        queries=st.integers(1, 99),
-        scores=st.integers(1, 9999),
-        width=st.integers(1, 40),
-        rows=st.integers(1, 40),
-    ),
-    budgets=st.fixed_dictionaries(
-        {},
-        optional={
-            "cached": st.integers(1, 400),
-            "sequences": st.integers(1, 8),
-            "tokens": st.integers(1, 200),
-        },
-    ),
+    sizes=st.builds(Sizes, **SIZES),
+    budgets=st.fixed_dictionaries({}, optional=up_to(cached=400, sequences=8, tokens=200)),
     seed=st.integers(0, 10**6),
 )
 def test_how_work_is_cut_changes_no_answer(
@@ -133,13 +126,10 @@ def test_how_work_is_cut_changes_no_answer(
     Tiny budgets force eviction, refilling and resizing.
     """
     rng, model = random.Random(seed), tiny(kind)
-    header = words(rng, 30) + " "  # no context is blank, which HFLM refuses
-    pairs = [
-        (header * (i % 2) + "a " + words(rng, 1 + 3 * i), " x" + words(rng, 2)) for i in range(6)
-    ]
-    prompts = [
-        (header + words(rng, 1 + 3 * i), {"until": ["the"], "max_gen_toks": 9}) for i in range(5)
-    ]
+    header = words(rng, 30) + " "
+    contexts = ["a " + words(rng, 1 + 3 * i) for i in range(6)]  # HFLM refuses a blank one
+    pairs = [(header * (i % 2) + text, " x" + words(rng, 2)) for i, text in enumerate(contexts)]
+    prompts = [(header + text, {"until": ["the"], "max_gen_toks": 9}) for text in contexts]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "CPU", sizes)
         lm = packed_alone(budgeted(model, **budgets))

@@ -30,19 +30,6 @@ from aurac.engine.tokens import StopTable, decodes_greedily, encode_prompts
 from aurac.errors import TaskError
 
 
-@pytest.mark.parametrize("kind", PACKED)
-def test_packed_models_write_as_hflm(kind: str) -> None:
-    model = tiny(kind)
-    for header in (False, True):
-        requests, seen = make_requests(1, header=header), []
-        theirs = reference_texts(model, requests)
-        assert len(set(theirs)) > 5
-        lm = packed_alone(budgeted(model))
-        lm.progress = seen.append
-        assert texts(lm, requests) == theirs
-        assert sum(seen) == len(requests)
-
-
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     **ANY_MODEL,
@@ -154,19 +141,24 @@ def test_a_text_stops_where_hflms_own_test_does(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("kind", PACKED)
-def test_drafts_save_passes_and_change_no_text(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packed_models_write_as_hflm_and_drafts_save_passes(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Tiny random models soon write in loops; each attention takes several tokens at once."""
-    model, rng, passes = tiny(kind), random.Random(7), []
-    requests: list[Request] = [
-        (words(rng, 20), {"until": [], "max_gen_toks": limit}) for limit in (9, 60, 60, 60, 100)
-    ]
-    whole = decoding.forward
+    model, rng, passes, seen = tiny(kind), random.Random(7), [], []
+    limits = (9, 60, 60, 60, 100)
+    requests = [(words(rng, 20), {"until": [], "max_gen_toks": limit}) for limit in limits]
+    whole, lm = decoding.forward, packed_alone(budgeted(model))
+    lm.progress = seen.append
     monkeypatch.setattr(decoding, "forward", lambda *a: passes.append(len(a[1])) or whole(*a))
-    drafted, with_drafts = texts(packed_alone(budgeted(model)), requests), len(passes)
+    drafted, with_drafts = texts(lm, requests), len(passes)
+    assert sum(seen) == len(requests)
+    stops = make_requests(1, header=True)
+    assert texts(lm, stops) == reference_texts(model, stops)
+    passes.clear()
     monkeypatch.setattr(decoding, "_ROWS", 0)
-    plain, without = texts(packed_alone(budgeted(model)), requests), len(passes) - with_drafts
-    assert drafted == plain == reference_texts(model, requests)
-    assert with_drafts < 0.9 * without
+    assert texts(lm, requests) == drafted == reference_texts(model, requests)
+    assert with_drafts < 0.9 * len(passes)
 
 
 class Wild(PromptLookup):

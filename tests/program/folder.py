@@ -21,7 +21,7 @@ class Folder:
         lists: Task (no group) → its examples.
         reads: Task or group → how many examples of each of its tasks it reads.
         cuts: (adapter, basis, rescale) → task or group → ranks.
-        stored: `key` of a cell → its examples; `wanted`: (cell, task) → those that were asked for.
+        stored: `key` of a cell → its examples; `wanted`: (cell, task) → how many were asked for.
         failed: (cell, task) of which some could not be computed.
         clustered, metrics: Of each task, as it was asked last.
         groups, question, labels, limit: What was asked last.
@@ -82,7 +82,7 @@ class Folder:
         question["reference"] = command.said(question["reference"], self.names)
         self.ask(command.said_groups(self.names), None, **question)
         for key, examples in cells_of(command).items():
-            self.wanted.setdefault(key, set()).update(examples)
+            self.wanted[key] = max(self.wanted.get(key, 0), len(examples))
         shared_ones = {leaf for task in command.clusters for leaf in leaves_of(task)}
         for leaf in command.leaves:
             self.fixed[leaf] = command.fixed(leaf)
@@ -134,12 +134,9 @@ class Folder:
         """What decides the answers of a cell."""
         return cell, leaf, self.base, self.fixed[leaf]
 
-    def there(self, cell, leaf):
-        """The examples of which there is an outcome."""
-        return self.stored.get(self.key(cell, leaf), set())
-
     def whole(self, cell, leaf, examples):
-        return self.there(cell, leaf) >= {*examples}
+        """Whether there is an outcome of all these examples."""
+        return self.stored.get(self.key(cell, leaf), set()) >= {*examples}
 
     def lose(self, cell, leaf):
         """The outcomes of a cell are lost."""
@@ -164,7 +161,8 @@ class Folder:
     def failures(self):
         """(cell, task) of what could not be computed."""
         known = self.failed & {*self.wanted}
-        return {key for key in known if self.wanted[key] - self.there(*key)}
+        asked = {key: self.lists[key[1]][: self.wanted[key]] for key in known}
+        return [key for key, examples in asked.items() if not self.whole(*key, examples)]
 
     def logged(self, cut, leaf):
         """Rank → examples and scores that a cut, or the base, has whole: the most of a task."""
@@ -197,7 +195,7 @@ class Folder:
             if all(self.whole(cell, *part) for part in parts):
                 scores = [self.scores(cell, *part, self.metrics[task]) for part in parts]
                 found[rank] = np.concatenate(scores)
-            elif rank and all(self.wanted[cell, leaf] >= {*some} for leaf, some in parts):
+            elif rank and all(self.wanted[cell, leaf] >= len(some) for leaf, some in parts):
                 missing.add(rank)
         about = {"adapter": self.names[cut[0]], "cut": cut[1:], "spec": world.ADAPTERS[cut[0]]}
         about |= {"clusters": self.clusters(examples), "examples": examples, "cut_off": {}}

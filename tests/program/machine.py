@@ -22,8 +22,6 @@ from types import SimpleNamespace
 from typing import ClassVar
 
 import hypothesis.strategies as st
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import assume
@@ -44,10 +42,17 @@ from program.commands import (
 from program.folder import Folder
 from program.mishaps import Mishaps, untouched, whole
 from program.oracle import TOLD, frames_of
-from program.shown import Numbers, check_card, check_pages, check_tables, on_screen
+from program.shown import (
+    KEYS,
+    check_card,
+    check_export,
+    check_files,
+    check_frames,
+    check_printed,
+)
 from support import table_world
 from support.ended_writes import EndedError, ending
-from support.table_world import GROUP, MEMBERS, PROSE, TASKS, VERSIONS, Table, leaves_of
+from support.table_world import GROUP, PROSE, TASKS, VERSIONS, Table, leaves_of
 
 import aurac
 from aurac.cli import main
@@ -118,87 +123,6 @@ def a_second_process(words, file):
     Table.asked.update(map(tuple, asked))
 
 
-KEYS = {
-    "scores": "task adapter basis rescale",
-    "points": "task adapter basis rescale rank",
-    "pairs": "task a a_basis a_rescale b b_basis b_rescale",
-    "rank_pairs": "task a a_basis a_rescale b b_basis b_rescale rank",
-    "recommended": "task adapter basis rescale",
-}
-
-
-def check_frames(expected, said, where):
-    """Every row and every number of the frames, and none besides."""
-    for name, rows in expected.items():
-        keys = [
-            [row[x] if pd.notna(row[x]) else None for x in KEYS[name].split()] for row in said[name]
-        ]
-        there = dict(zip(map(tuple, keys), said[name], strict=True))
-        for key, row in rows.items():
-            found, wanted = there.pop(key, None), dict(row)
-            if found is None and row.get("tie"):  # either may stand first
-                found = there.pop((key[0], *key[4:7], *key[1:4], *key[7:]), None)
-                wanted |= {"low": row["high"] and -row["high"], "high": row["low"] and -row["low"]}
-                wanted |= {"wins": row.get("losses"), "losses": row.get("wins")}
-                wanted |= {"difference": -row["difference"]}
-            assert found, f"{where}: {name} lacks {key}, has {[*there]}"
-            for column in wanted.keys() - {"tie", TOLD}:
-                text = f"{where}: {column} of {key} in {name} is {found.get(column)}"
-                assert _same(found.get(column), wanted[column]), f"{text}, not {wanted[column]}"
-        assert not there, f"{where}: {name} has {[*there]}, which should not be there"
-
-
-def _same(a, b):
-    unknown = [bool(pd.isna(x)) for x in (a, b)]
-    if any(unknown) or isinstance(b, str):
-        return all(unknown) or a == b
-    return math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-8)
-
-
-def check_files(path, expected, labels=None):
-    """All files of a report."""
-    check_frames(expected, json.loads((path / "analysis.json").read_text()), "analysis.json")
-    tables = {name: pd.read_csv(path / f"{name}.csv").to_dict("records") for name in KEYS}
-    check_frames(expected, tables, "CSV")
-    check_pages(path, expected, labels)
-
-
-def check_printed(expected, said, where, *, as_json):
-    """What a command prints: frames as JSON, or a screen."""
-    if as_json:
-        check_frames(expected, json.loads(said), where)
-    else:
-        check_tables(Numbers(expected, bounds=False), on_screen(said), where)
-
-
-def check_export(path, found, pooled):
-    """lm-eval's results and samples of one cut at one rank: task → scores."""
-    rows = json.loads(path.read_text())["results"]
-    pooled &= len({*MEMBERS} & {*found}) == len(MEMBERS)
-    assert {*rows} == {*found} | ({GROUP} if pooled else set()), f"{path}: {sorted(rows)}"
-    for leaf, (examples, scores) in found.items():
-        if leaf == PROSE:
-            said = rows[leaf]["word_perplexity,none"]
-            assert said == pytest.approx(scores[0]), f"{path}: {leaf} {said}, not {scores}"
-            continue
-        words = ("exact_match", "strict-match") if leaf == "sums" else ("acc", "none")
-        n = len(scores)
-        error = pytest.approx(scores.std(ddof=1) / n**0.5) if n > 1 else "N/A"
-        said = [rows[leaf][key] for key in (",".join(words), "_stderr,".join(words))]
-        assert said == [pytest.approx(scores.mean()), error], f"{path}: {leaf} {said}"
-        [log] = path.parent.glob(f"samples_{leaf}_*.jsonl")
-        told = [json.loads(line) for line in log.read_text().splitlines()]
-        assert [(row["doc_id"], row[words[0]]) for row in told] == list(enumerate(scores)), f"{log}"
-        contents = [table_world.row(leaf, *example) for example in examples]
-        assert [row["doc"] for row in told] == contents, f"{log}: other contents"
-    if pooled and all(len(found[member][1]) > 1 for member in MEMBERS):
-        parts = [found[member][1] for member in MEMBERS]
-        n = sum(map(len, parts))
-        error = (sum(((x - x.mean()) ** 2).sum() for x in parts) / (n - len(parts)) / n) ** 0.5
-        said = [rows[GROUP][key] for key in ("acc,none", "acc_stderr,none")]
-        assert said == pytest.approx([np.concatenate(parts).mean(), error]), f"{path}: {said}"
-
-
 def exit_code(expected, folder, rank, limit):
     """Of `recommend`: 4 where an adapter may not be shipped at a rank, 3 where results lack.
 
@@ -236,7 +160,7 @@ class Sequences(Mishaps, RuleBasedStateMachine):
 
     reached: ClassVar[Counter] = Counter()
 
-    @initialize(table=st.integers(0, 10_000), first=commands(), second=st.none() | commands())
+    @initialize(table=st.integers(0, 10_000), first=commands(), second=commands())
     def begin(self, table, first=None, second=None):
         self.table, self.place = table, Path(tempfile.mkdtemp(dir=self.root, suffix="d"))
         self.world, self.runs, self.begun = World(), [], 0
@@ -340,6 +264,20 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         self.check_command(run, part, status, out, said)
         self.check_whole(run)
 
+    @precondition(whole)
+    @rule(
+        at=st.integers(0, 1),
+        limit=st.sampled_from((12, 24, None)),
+        margin=QUESTION["margin"],
+        fails=st.none() | st.integers(0, 40),
+    )
+    def go_on(self, at, limit, margin, fails):
+        """The latest command asks for more examples; of one cell they may fail."""
+        run = whole(self)[at % len(whole(self))]
+        options = run.last.options | {"limit": limit, "margin": margin}
+        which = [*map(id, self.runs)].index(id(run))
+        self.compare(which, replace(run.last, options=options), fails=fails)
+
     def like(self, run, command, alike):
         """A command with the prompts, or all that decides examples, of the one before it."""
         typo = {"reference": TYPO} if command.options["reference"] == TYPO else {}
@@ -385,7 +323,9 @@ class Sequences(Mishaps, RuleBasedStateMachine):
                 row[TOLD]["clusters"] and row["low"] is not None for row in scores
             ),
             "a difference of two arms": any(row[TOLD]["arms"] > 1 for row in pairs),
-            "a smaller rank is shipped": any(row["rank"] < row["reference"] for row in shipped),
+            "a smaller rank is shipped": any(
+                row["smallest_rank"] < row["reference"] for row in shipped
+            ),
             "a row lacks examples": any(curve.missing for curve in curves),
         }
         self.reached.update({name: int(some) for name, some in found.items()})
@@ -426,40 +366,36 @@ class Sequences(Mishaps, RuleBasedStateMachine):
         assume(there)
         groups, asks = asked(there, **asks)
         asks["margin"] = asks["margin"] or (0.1 if how == "recommend" else None)
-        labels = {there[0]: "La–bel_1"} if how_shown["label"] and how == "report" else {}
-        out = (
-            self.place / f"{run.path.name}-elsewhere"
-            if how_shown["out"] and how == "report"
-            else run.path
-        )
-        rank = how_shown["rank"] if how == "recommend" else None
-        printed = {name: how_shown[name] and how != "report" for name in ("json", "details")}
-        limit = how_shown["limit"]
-        words = question(groups, **asks, rank=rank, limit=limit, **printed)
+        shown, report, out = SimpleNamespace(**how_shown), how == "report", run.path
+        labels = {there[0]: "La–bel_1"} if shown.label and report else {}
+        if shown.out and report:
+            out = self.place / f"{run.path.name}-elsewhere"
+        rank, as_json = shown.rank if how == "recommend" else None, shown.json and not report
+        words = question(groups, **asks, rank=rank, limit=shown.limit, json=as_json)
         words += [f"--label={name}={text}" for name, text in labels.items()]
         words += ["--out", out] if out != run.path else []
-        reads = how != "report" or out != run.path
+        reads = not report or out != run.path
         with untouched(run.path) if reads else contextlib.nullcontext():
-            status, said, error = program(how, run.path, *words, away=how_shown["away"])
+            status, said, error = program(how, run.path, *words, away=shown.away)
         try:
-            expected = self.expected(run, groups, limit, **asks)
+            expected = self.expected(run, groups, shown.limit, **asks)
             labels = labels or run.folder.labels
             if not {*labels} <= {key[1] for key in expected["scores"]}:
                 raise RefusedError("a label of an adapter that stands in no row")
         except RefusedError:
             assert status == 2, f"{how} {words}: exit code {status}"
             return
-        wanted = exit_code(expected, run.folder, rank, limit) if how == "recommend" else 0
+        wanted = exit_code(expected, run.folder, rank, shown.limit) if how == "recommend" else 0
         assert status == wanted, f"{how} {words}: exit code {status}, not {wanted}; {error}"
-        if how == "report":
+        if report:
             check_files(out, expected, labels)
         else:
-            check_printed(expected, said, how, as_json=printed["json"])
+            check_printed(expected, said, how, as_json=as_json)
         if out != run.path:
-            run.reports = {out: (groups, limit, asks, labels)}
-        if how == "report" and out == run.path:
+            run.reports = {out: (groups, shown.limit, asks, labels)}
+        if not reads:
             last = run.folder.question | {k: v for k, v in asks.items() if v is not None}
-            run.folder.ask(groups, limit or run.folder.limit, **last)
+            run.folder.ask(groups, shown.limit or run.folder.limit, **last)
             run.folder.labels, run.reports = labels, {}
 
     @precondition(lambda self: any(run.reports for run in whole(self)))

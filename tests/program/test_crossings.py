@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from program.commands import CUTS, PROMPTS, TYPO, Command
-from program.machine import NO_OPTION, Sequences, check_frames, program
+from program.machine import NO_OPTION, Sequences, program
 from program.oracle import MEAN, frames_of
+from program.shown import check_frames
 from support.table_world import Table
 
 PLAIN = {"margin": None, "reference": None}
@@ -27,7 +28,7 @@ def state(root):
 
 def asks(adapters, tasks, groups=None, renamed=None, **options):
     """A command."""
-    every = dict.fromkeys((*PROMPTS, *CUTS, "json", "details")) | PLAIN | options
+    every = dict.fromkeys((*PROMPTS, *CUTS, "json")) | PLAIN | options
     return Command(
         tuple(adapters.split()), tuple(tasks.split()), every, groups or {}, (), renamed or {}
     )
@@ -79,10 +80,6 @@ def test_seeds_of_other_checkpoints(root, tmp_path):
     groups = {f"r{r}": [f"r{r}-{task}-{seed}" for task, seed in np.ndindex(2, 3)] for r in range(2)}
     words = [f"--group={name}={','.join(members)}" for name, members in groups.items()]
     check_frames(frames_of(curves, groups), scored(tmp_path, rows, *words), "score")
-
-
-def test_a_group_and_then_its_member(state):
-    run(state, asks("lora dylora", "both"), asks("lora dylora", "left"))
 
 
 def test_the_export_of_a_group(state):

@@ -10,5 +10,9 @@ from program.machine import Sequences
 
 @pytest.mark.usefixtures("root")
 def test_sequences():
+    """They agree with the oracle, and come to what they are for."""
+    Sequences.reached.clear()
     limits = {"max_examples": 60, "stateful_step_count": 6, "derandomize": True, "database": None}
     run_state_machine_as_test(Sequences, settings=settings(**limits, phases=[Phase.generate]))
+    assert Sequences.reached["computing commands"] >= 120
+    assert min(Sequences.reached.values()) > 0, Sequences.reached

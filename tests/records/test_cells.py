@@ -113,37 +113,39 @@ def test_a_metric_that_is_no_number_is_refused(tmp_path):
         stored(tmp_path, make_block(KEYS[:1], {"acc,none": [float("nan")]}))
 
 
-def test_the_first_line_that_is_added_to_a_packed_run_unpacks_it(tmp_path):
+@pytest.fixture
+def packed(tmp_path):
+    """A run with two examples of a cell, in an archive."""
     stored(tmp_path, *blocks(KEYS[:2]))
     with tarfile.open(tmp_path / "cells.tar.xz", "w:xz") as archive:
         archive.add(tmp_path / "cells", "cells")
     shutil.rmtree(tmp_path / "cells")
-    assert CellStore(tmp_path).read(IDENTITY.key).missing(KEYS) == [2, 3, 4, 5]
-    store = CellStore(tmp_path)
+    return tmp_path
+
+
+def test_the_first_line_that_is_added_to_a_packed_run_unpacks_it(packed):
+    assert CellStore(packed).read(IDENTITY.key).missing(KEYS) == [2, 3, 4, 5]
+    store = CellStore(packed)
     store.keep(make_identity(rank=1), blocks(KEYS)[0])
-    assert not (tmp_path / "cells.tar.xz").exists()
+    assert not (packed / "cells.tar.xz").exists()
     store.keep(IDENTITY, blocks(KEYS[2:])[0])
     assert store.read(IDENTITY.key).missing(KEYS) == []
 
 
 @pytest.mark.parametrize("moment", ["before the archive is looked for", "once it was found"])
-def test_a_cell_that_another_process_unpacks_at_that_moment_is_read(tmp_path, monkeypatch, moment):
-    stored(tmp_path, *blocks(KEYS[:2]))
-    with tarfile.open(tmp_path / "cells.tar.xz", "w:xz") as archive:
-        archive.add(tmp_path / "cells", "cells")
-    shutil.rmtree(tmp_path / "cells")
+def test_a_cell_that_another_process_unpacks_at_that_moment_is_read(packed, monkeypatch, moment):
     name = "archive_of" if moment.startswith("before") else "_members"
     real = getattr(files, name)
 
     def unpacked_meanwhile(*given):
         monkeypatch.setattr(files, name, real)
-        files.unpack(tmp_path / "cells")
+        files.unpack(packed / "cells")
         files._members.cache_clear()
         return real(*given)
 
     files._members.cache_clear()
     monkeypatch.setattr(files, name, unpacked_meanwhile)
-    assert CellStore(tmp_path).read(IDENTITY.key).missing(KEYS) == [2, 3, 4, 5]
+    assert CellStore(packed).read(IDENTITY.key).missing(KEYS) == [2, 3, 4, 5]
 
 
 def test_a_folder_that_cannot_be_written_says_that_what_is_in_it_is_whole(tmp_path):

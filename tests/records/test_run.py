@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 
 import msgspec
@@ -145,32 +144,6 @@ def test_a_look_at_a_member_leaves_its_group_as_it_is(folder):
     assert a.doc_ids == ("t:0", "t:1", "u:0", "u:1", "u:2")
 
 
-def test_a_longer_list_wins_and_a_shorter_one_never_shortens_it():
-    def info(n):
-        return Manifest(
-            settings={}, adapters=[], asked=["t"], cuts=[], base={}, cells={"k": n},
-            tasks=[TaskInfo(name="t", metric="acc,none", examples={"t": n})],
-        )  # fmt: skip
-
-    for one, other in ((3, 9), (9, 3)):
-        grown = info(one).grown(info(other))
-        assert (grown.tasks[0].examples, grown.cells) == ({"t": 9}, {"k": 9})
-
-
-def test_the_first_examples_are_read(folder):
-    run = read_run(folder, Question(limit=2))
-    assert [c.outcomes.tolist() for c in run.curves] == [[[0, 1], [1, 1]], [[0, 0], [1, 0]]]
-
-
-def test_a_field_of_the_examples_clusters_them(folder):
-    path = folder / "documents" / "t.json"
-    told = json.loads(path.read_text()) | {"fields": {"passage": ["x", "y", "x"]}}
-    path.write_text(json.dumps(told))
-    assert read_run(folder).curves[0].clusters is None
-    asked = read_run(folder, Question(clusters={"t": "passage"}))
-    assert asked.curves[0].clusters == ("x", "y", "x")
-
-
 def test_another_schema_and_no_run_are_refused(tmp_path, folder):
     with pytest.raises(RunFolderError, match="no run folder"):
         read_run(tmp_path / "nothing")
@@ -183,15 +156,9 @@ def test_another_schema_and_no_run_are_refused(tmp_path, folder):
         read_run(folder)
 
 
-RECIPE = {
-    **dict.fromkeys(("base", "task", "data", "prompt", "prompt_without", "target"), 1),
-    **dict.fromkeys(("documents", "max_tokens", "steps", "epochs", "batch_size"), 1),
-}
-
-
 def test_seeds_of_one_recipe_are_a_group():
     def adapter(name, seed, **more):
-        recipe = {**RECIPE, "seed": seed, **more}
+        recipe = {"base": "x", "steps": 1, "seed": seed, **more}
         return AdapterInfo(name=name, trained_rank=4, method="lora", seed=seed, recipe=recipe)
 
     every = [adapter("x-seed1", 1), adapter("x-seed2", 2), adapter("y", 1, steps=2)]
@@ -199,20 +166,3 @@ def test_seeds_of_one_recipe_are_a_group():
     named = [*every, adapter("x", 1, steps=3)]  # is no seed of theirs
     assert recipe_groups(named, {}) == {"x-seed1 + x-seed2": ("x-seed1", "x-seed2")}
     assert recipe_groups(every, {"mine": ["y", "x-seed1", "gone"]}) == {"mine": ("y", "x-seed1")}
-
-
-def test_prompts_are_parsed_once_for_all_ranks(folder, monkeypatch):
-    with gzip.open(folder / "documents" / "t.jsonl.gz", "wt") as lines:
-        lines.write("{}\n" * 4)
-    opened, read = [], gzip.open
-    monkeypatch.setattr(gzip, "open", lambda *given: opened.append(given) or read(*given))
-    run = read_run(folder)
-    logged = [run.logged("t", cut, rank) for cut in run.cuts for rank in cut.ranks]
-    assert [len(each.rows) for each in logged] == [4] * 4
-    assert len(opened) == 1
-
-
-def test_keys_of_examples_tell_prompts_apart(folder):
-    """A cell whose examples were asked otherwise counts for nothing."""
-    keys = make_keys(3, "another")
-    assert CellStore(folder).scores(make_identity(adapter="a").key).missing(keys) == [0, 1, 2]

@@ -56,21 +56,6 @@ def test_a_failure_stops_its_cell_alone_and_the_same_command_tries_it_again(tmp_
     assert CellStore(tmp_path).read(again.key).failed is None
 
 
-def test_a_lost_accelerator_ends_the_process(tmp_path):
-    cells = planned(Task("a", act=raises(RuntimeError("CUDA error: unspecified"))), Task("b"))
-    with pytest.raises(LostDeviceError, match="lost since the base on a") as lost:
-        compute_all(tmp_path, cells)
-    assert lost.value.exit_code == 3
-
-
-def test_a_failed_cell_is_tried_again_also_where_the_clock_went_back(tmp_path, monkeypatch):
-    cells = planned(Task("a", act=raises(ValueError("no"))), Task("b"))
-    with monkeypatch.context() as patch:
-        patch.setattr("time.time", lambda: 4e9)  # when it failed the clock was years ahead
-        assert compute_all(tmp_path, cells) == [("a", "failed: ValueError: no"), ("b", "done")]
-    assert compute_all(tmp_path, planned(Task("a"))) == [("a", "done")]
-
-
 def test_what_another_process_settled_meanwhile_is_counted_and_not_tried_again(tmp_path):
     cells = planned(Task("a", act=raises(ValueError("no"))), Task("b"))
     work, ended = work_in(tmp_path)
@@ -87,14 +72,16 @@ class EngineDeadError(Exception):
     """vLLM's, by its name."""
 
 
-def test_an_engine_that_has_died_ends_the_process_and_the_same_command_goes_on(tmp_path):
-    def dies(_places):
-        try:
-            raise EngineDeadError("EngineCore encountered an issue. See stack trace (above)")
-        except EngineDeadError as error:
-            raise RuntimeError("generation failed") from error
+def engine_dies(_places):
+    try:
+        raise EngineDeadError("EngineCore encountered an issue. See stack trace (above)")
+    except EngineDeadError as error:
+        raise RuntimeError("generation failed") from error
 
-    cells = planned(Task("a", act=dies), Task("b"))
+
+@pytest.mark.parametrize("act", [engine_dies, raises(RuntimeError("CUDA error: unspecified"))])
+def test_a_lost_engine_or_accelerator_ends_the_process_and_the_same_command_goes_on(tmp_path, act):
+    cells = planned(Task("a", act=act), Task("b"))
     with pytest.raises(LostDeviceError, match=r"the base on a.*the same command goes on") as lost:
         compute_all(tmp_path, cells)
     assert lost.value.exit_code == 3

@@ -10,9 +10,8 @@ from support.runs_doubles import Task
 from support.small_runs import TASK, run_small
 
 from aurac.adapters import Adapter, Factors, save_adapter
-from aurac.errors import CellError, RunFolderError
+from aurac.errors import CellError, CheckpointError, RunFolderError
 from aurac.notebook import load_run
-from aurac.records.folder import RunFolder
 from aurac.records.lines import examples_sha256
 from aurac.records.run import read_run
 from aurac.runs import compute, fit, ray
@@ -41,18 +40,6 @@ def raises(error):
         raise error
 
     return act
-
-
-def test_each_task_has_its_own_prompts_and_one_set_of_them(adapters, tmp_path):
-    run_small(adapters["dylora"], tmp_path, ranks="4", limit=3)
-    more = {"ranks": "4", "limit": 3, "num_fewshot": 1}
-    run_small(adapters["dylora"], tmp_path, (WORDS,), gen_kwargs="max_gen_toks=4", **more)
-    shots = {task.name: task.num_fewshot for task in read_run(tmp_path).tasks}
-    assert shots == {TASK: 0, WORDS: 1}
-    with pytest.raises(RunFolderError, match=f"of task {TASK} num_fewshot was 0, is 1"):
-        run_small(adapters["dylora"], tmp_path, **more)
-    with pytest.raises(RunFolderError, match=f"of task {WORDS} gen_kwargs was"):
-        run_small(adapters["dylora"], tmp_path, (WORDS,), gen_kwargs="max_gen_toks=8", **more)
 
 
 def test_a_task_with_other_filters_needs_a_folder_of_its_own(adapters, tmp_path):
@@ -96,32 +83,27 @@ def test_a_later_command_extends_the_examples_of_a_task_or_reads_their_beginning
     run_small(adapters["dylora"], tmp_path, ranks="2,4", limit=4)
     look = run_small(adapters["lora"], tmp_path, ranks="2,4", limit=0.002)  # of 1,000
     assert [curve.n_docs for curve in look.curves] == [2]
-    both = load_run(tmp_path)
-    assert both.scores.reason.tolist() == [None, "it was asked 2 of 4 examples"]
-    assert both.scores.examples.tolist() == [4, 4]
-    assert len(both.ask(limit=2).pairs) == 1
     more = run_small(adapters["lora"], tmp_path, ranks="2,4", limit=6)
     both = load_run(tmp_path)
     assert both.scores.adapter.tolist() == ["lora", "dylora"]
     assert both.scores.reason.tolist() == [None, "it was asked 4 of 6 examples"]
     own = both.points[(both.points["adapter"] == "lora") & (both.points["rank"] == 4)]
     assert own["accuracy"].item() == more.curves[0].outcomes[-1].mean()
-    assert len(both.ask(limit=4).pairs) == 1
+    assert len(both.ask(limit=4).pairs) == len(both.ask(limit=2).pairs) == 1
 
 
 def test_a_name_renames_on_the_screen_of_its_command_alone(adapters, tmp_path):
-    """The names are swapped: `b` is the first command's `a`."""
+    """A name that the folder has given to another adapter is refused."""
     first, second = adapters["dylora"], adapters["lora"]
     run_small([f"a={first}", f"b={second}"], tmp_path, ranks="2,4", limit=3)
-    again = run_small([f"b={first}", f"a={second}"], tmp_path, ranks="2,4", limit=3, reference="a")
-    assert [(adapter.name, adapter.method) for adapter in again.adapters] == [
-        ("b", "dylora"), ("a", "lora"),
-    ]  # fmt: skip
+    with pytest.raises(CheckpointError, match="another adapter called b"):
+        run_small([f"b={first}", f"a={second}"], tmp_path, ranks="2,4", limit=3)
+    again = run_small([f"c={first}", f"d={second}"], tmp_path, ranks="2,4", limit=3, reference="d")
     kept = load_run(tmp_path)
-    assert [(adapter.name, adapter.method) for adapter in kept.adapters] == [
-        ("a", "dylora"), ("b", "lora"),
-    ]  # fmt: skip
-    assert kept.question.reference == "b"
+    assert (again.question.reference, kept.question.reference) == ("d", "b")
+    for run, names in ((again, "cd"), (kept, "ab")):
+        methods = [(adapter.name, adapter.method) for adapter in run.adapters]
+        assert methods == [*zip(names, ("dylora", "lora"), strict=True)]
 
 
 @pytest.mark.usefixtures("plain_figures", "reports")
@@ -190,40 +172,23 @@ def test_rows_that_another_adapter_adds_to_the_base_are_in_the_identity_of_all_c
     assert alone.isdisjoint(beside)
 
 
-def test_a_process_that_ends_takes_nothing_from_one_that_writes(adapters, tmp_path):
-    run = run_small(adapters["dylora"], tmp_path / "run", ranks="4")
-    folder = RunFolder(run.folder)
-    before = (run.folder / "locks" / "run.lock").stat().st_ino
-    held = folder.take("k")
-    run_small(adapters["dylora"], tmp_path / "run", ranks="4")
-    assert (run.folder / "locks" / "run.lock").stat().st_ino == before
-    assert folder.take("k") is None
-    held.release()
-
-
-def test_a_worker_without_its_accelerator_ends_and_fails_no_cell(monkeypatch):
-    ended = []
+def test_a_worker_ends_without_its_accelerator_and_computes_no_other_examples(monkeypatch):
+    task, ended = Task("t"), []
+    [cell] = plan({}, [task], "s")
+    inputs = {"leaves": [task], "cuts": {}, "digest": "s", "tokens": {}, "identity": {}}
+    monkeypatch.setattr(ray, "_served", lambda *_: (SimpleNamespace(**inputs, backend=None), {}))
     monkeypatch.setattr(ray.os, "_exit", lambda code: ended.append(code) or raises(SystemExit)())
     monkeypatch.setattr(ray, "blocks", raises(RuntimeError("CUDA error: unspecified")))
-    [task] = tasks = [Task("t")]
-    [cell] = plan({}, tasks, "s")
-    inputs = SimpleNamespace(backend=None, leaves=[task], cuts={}, digest="s", tokens={})
-    monkeypatch.setattr(ray, "_served", lambda *_: (inputs, {}))
-    hashed = examples_sha256(task.keys)
-    with pytest.raises(SystemExit):
-        list(ray.answer((b"", ""), cell.key, (None, 0, 0, hashed, None), [[0]]))
-    assert ended == [1]
 
+    def answer(keys):
+        where = None, 0, 0, examples_sha256(keys), None
+        return list(ray.answer((b"", ""), cell.key, where, [[0]]))
 
-def test_a_worker_with_other_examples_computes_nothing(monkeypatch):
-    [task] = tasks = [Task("t")]
-    [cell] = plan({}, tasks, "s")
-    inputs = {"leaves": [task], "cuts": {}, "digest": "s", "tokens": {}, "identity": {}}
-    monkeypatch.setattr(ray, "_served", lambda *_: (SimpleNamespace(**inputs), {}))
-    others = None, 0, 0, examples_sha256(task.keys[:4]), None
     with pytest.raises(ray.ClusterError, match=r"every node needs the same .*data"):
-        list(ray.answer((b"", ""), cell.key, others, [[0]]))
-    assert not task.blocks
+        answer(task.keys[:4])
+    with pytest.raises(SystemExit):
+        answer(task.keys)
+    assert ended == [1]
 
 
 def written(folder, adapter, tokens):
@@ -237,9 +202,7 @@ def written(folder, adapter, tokens):
 
 def test_answers_that_reach_the_token_limit_are_counted(adapters, tmp_path):
     """An answer that goes on with a larger limit was cut off; one that was not is the same."""
-    for name in adapters:
-        short = written(tmp_path / f"{name}-3", adapters[name], 3)
-        long = written(tmp_path / f"{name}-40", adapters[name], 40)
-        longer = [a != b for a, b in zip(short.responses, long.responses, strict=True)]
-        assert all(cut for cut, more in zip(short.unfinished, longer, strict=True) if more)
-        assert any(longer)
+    short, long = (written(tmp_path / f"{n}", adapters["dylora"], n) for n in (3, 40))
+    longer = [a != b for a, b in zip(short.responses, long.responses, strict=True)]
+    assert all(cut for cut, more in zip(short.unfinished, longer, strict=True) if more)
+    assert any(longer)

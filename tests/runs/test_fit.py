@@ -101,21 +101,11 @@ def test_a_factor_is_one_of_a_task_or_group_that_was_asked_for(adapters, three_t
     factors = {name: cell.identity.factor for name, cell in cells.items()}
     found = factors_of(together, "both")[4]
     assert factors["both:leaf_a"] == factors["both:leaf_b"] == found
-
-
-def test_a_later_look_at_a_member_leaves_the_factor_of_its_group(adapters, three_tasks, tmp_path):
-    def run(task):
-        out = tmp_path / "run"
-        run_small(adapters["dylora"], out, (task,), include_path=three_tasks, **FIT)
-        return read_run(out)
-
-    before = run("both")
-    [group] = before.curves
-    after = run("leaf_a")
-    again, alone = after.curves
-    assert factors_of(after, "both") == factors_of(before, "both") != factors_of(after, "leaf_a")
-    assert again.outcomes.tolist() == group.outcomes.tolist()
-    assert alone.task == "leaf_a"
+    run_small(adapters["dylora"], together.folder, ("leaf_a",), include_path=three_tasks, **FIT)
+    group, _, member = read_run(together.folder).curves  # a later look at a member
+    assert (group.task, member.task) == ("both", "leaf_a")
+    assert group.factors[4] == found != member.factors[4]
+    assert group.outcomes.tolist() == together.curves[0].outcomes.tolist()
 
 
 @pytest.mark.parametrize(("tasks", "shares"), [(1, [48]), (5, [10, 10, 10, 9, 9]), (50, [1] * 48)])

@@ -6,15 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from support.runs_doubles import Task
 
 from aurac.adapters import Adapter, Factors, Nesting, load_adapter
 from aurac.adapters.cut import cuts_of
 from aurac.curves.question import Key
 from aurac.errors import UsageError
-from aurac.runs.plan import coarse_levels, plan
+from aurac.runs.plan import plan
 
 
 @pytest.fixture(scope="module")
@@ -68,15 +66,6 @@ def test_the_order_is_base_ends_middles(loaded):
         ("base", 0),
         *(("lora", 4), ("dylora", 4), ("lora", 1), ("dylora", 1), ("lora", 2), ("dylora", 2)),
     ]
-
-
-@given(st.sets(st.integers(1, 64), min_size=1))
-def test_levels_bisect_the_ranks(ranks):
-    ordered = sorted(ranks)
-    levels = coarse_levels(ordered)
-    assert sorted(levels) == ordered
-    first = sorted(ordered, key=levels.__getitem__)[: 2 if len(ordered) > 1 else 1]
-    assert set(first) == {ordered[-1], ordered[0]}
 
 
 def test_blocks_are_those_of_a_fixed_grid(monkeypatch):

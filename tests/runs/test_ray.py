@@ -35,12 +35,9 @@ class FakeRay:
     exceptions = exceptions
 
     def __init__(self, cells, dying=None, failing=None, dies_of=None):
-        self._cells, self._dying, self._failing, self._dies_of = (
-            {cell.key: cell for cell in cells},
-            dict(dying or {}),
-            failing,
-            dies_of or exceptions.WorkerCrashedError(),
-        )
+        self._cells = {cell.key: cell for cell in cells}
+        self._dying, self._failing = dict(dying or {}), failing
+        self._dies_of = dies_of or exceptions.WorkerCrashedError()
 
     def remote(self, **_):
         return lambda _function: SimpleNamespace(remote=self.answer)
@@ -103,13 +100,6 @@ def test_streams_of_blocks_make_whole_cells(tmp_path):
         assert found == [f"{cell.task.name}{k}" for k in range(cell.task.n)]
 
 
-def test_a_block_that_is_lost_with_its_node_is_computed_again(tmp_path):
-    cells = planned(Task("a", n=4), Task("b", n=2))
-    lost = exceptions.ObjectLostError("0" * 56, None, "")
-    ended = compute(tmp_path, cells, dying={"a": 2}, dies_of=lost)
-    assert ended == [("a", "done"), ("b", "done")]
-
-
 def test_a_worker_finds_what_is_named_relative_to_the_folder_of_the_command(
     adapters, tmp_path, monkeypatch
 ):
@@ -140,17 +130,8 @@ def test_a_worker_finds_what_is_named_relative_to_the_folder_of_the_command(
 
 def test_the_base_is_not_loaded_where_workers_find_the_factors(adapters, tmp_path, monkeypatch):
     """Each is found once, by its hash."""
-    settings = Settings.of(
-        adapters["dylora"],
-        TASK,
-        ray="local",
-        ranks="1,4",
-        rescale="fit",
-        basis="prefix",
-        out=tmp_path,
-        **SMALL,
-    )
-    inputs = load(settings)
+    words = {"ray": "local", "ranks": "1,4", "rescale": "fit", "basis": "prefix", **SMALL}
+    inputs = load(Settings.of(adapters["dylora"], TASK, out=tmp_path, **words))
     monkeypatch.setattr(EngineBackend, "load", lambda _: pytest.fail("the base is loaded"))
     monkeypatch.setattr(EngineBackend, "lm", lambda *_: pytest.fail("the base is asked"))
     (tmp_path / "locks").mkdir()
@@ -169,8 +150,9 @@ def test_the_base_is_not_loaded_where_workers_find_the_factors(adapters, tmp_pat
 def test_a_cell_whose_workers_die_again_and_again_is_a_failure(tmp_path):
     """A death costs a block."""
     cells = planned(Task("a", n=4), Task("b", n=2))
-    dying = {"a": MOST_DEATHS - 1}
-    assert compute(tmp_path / "less", cells, dying=dying) == [("a", "done"), ("b", "done")]
+    less, lost = {"a": MOST_DEATHS - 1}, exceptions.ObjectLostError("0" * 56, None, "")
+    ended = compute(tmp_path / "less", cells, dying=less, dies_of=lost)
+    assert ended == [("a", "done"), ("b", "done")]
     [(name, how), other] = compute(tmp_path, cells, dying={"a": MOST_DEATHS})
     assert (name, other) == ("a", ("b", "done"))
     assert how.startswith(f"failed: {MOST_DEATHS} workers died")

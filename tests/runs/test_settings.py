@@ -15,49 +15,33 @@ def of(**words):
     return Settings.of("a", "t", **words)
 
 
-def test_texts_are_read_as_python_has_them():
-    typed = Settings.of(
-        ["a", "b"],
-        "t",
-        limit="20",
-        metric=["acc", "u=exact_match,none"],
-        data="/x",
-        groups={"g": ("a", "b")},
-        cluster={"t": "passage"},
-        ranks="1,4,2",
-        basis="prefix,svd",
-        batch_size="auto:4",
-        gen_kwargs="temperature=0.5,until=['Q:']",
-        base="x/y",
-        dtype="float32",
-        trust_remote_code="True",
-        device_map='{"": "cpu"}',
-        margin="0.02",
-    )
-    given = Settings.of(
-        ("a", "b"),
-        ["t"],
-        limit=20,
-        metric={"*": "acc", "u": "exact_match,none"},
-        data={"t": "/x"},
-        groups={"g": ["a", "b"]},
-        cluster={"t": "passage"},
-        ranks=[4, 1, 2],
-        basis=["prefix", "svd"],
-        batch_size=None,
-        gen_kwargs={"temperature": 0.5, "until": ["Q:"]},
-        base="x/y",
-        dtype="float32",
-        trust_remote_code=True,
-        device_map={"": "cpu"},
-        margin=0.02,
-    )
-    assert typed == given
-    assert (given.ranks, given.groups) == ((1, 2, 4), {"g": ("a", "b")})
+@pytest.mark.parametrize(
+    ("name", "typed", "given"),
+    [
+        ("limit", "20", 20),
+        ("margin", "0.5", np.float64(0.5)),
+        ("metric", ["acc", "u=exact_match,none"], {"*": "acc", "u": "exact_match,none"}),
+        ("data", "/x", {"t": "/x"}),
+        ("ranks", "1,4,2", [4, 1, 2]),
+        ("ranks", "1,2", range(1, 3)),
+        ("ranks", "2,4", np.array([4, 2])),
+        ("basis", "prefix,svd", ["prefix", "svd"]),
+        ("gen_kwargs", "temperature=0.5,until=['Q:']", {"temperature": 0.5, "until": ["Q:"]}),
+        ("trust_remote_code", "True", True),
+        ("device_map", '{"": "cpu"}', {"": "cpu"}),
+        ("out", "/y", Path("/y")),
+    ],
+)
+def test_texts_are_read_as_python_has_them(name, typed, given):
+    assert of(**{name: typed}) == of(**{name: given}) != of()
 
 
-def test_a_folder_alone_is_the_data_of_the_first_task():
-    assert of(data="/x").data == {"t": "/x"}
+def test_values_are_kept_as_one_type():
+    given = of(ranks="1,4,2", groups={"g": ["a"]}, batch_size="auto:4")
+    assert (given.ranks, given.groups, given.batch_size) == ((1, 2, 4), {"g": ("a",)}, None)
+
+
+def test_a_folder_with_an_equals_sign_is_the_data_of_the_first_task():
     assert of(data="lang=en").data == {"t": "lang=en"}
 
 
@@ -110,12 +94,3 @@ def test_nothing_to_compare_is_refused():
     for checkpoints, tasks in (((), "t"), ("a", "")):
         with pytest.raises(UsageError, match="at least one checkpoint and one task"):
             Settings.of(checkpoints, tasks)
-
-
-def test_paths_ranges_and_arrays_are_what_they_hold(tmp_path):
-    given = Settings.of(
-        [tmp_path / "a"], "t", ranks=range(1, 3), out=tmp_path, margin=np.float64(0.5)
-    )
-    assert (given.checkpoints, given.out) == ((str(tmp_path / "a"),), str(tmp_path))
-    assert (given.ranks, given.margin) == ((1, 2), 0.5)
-    assert Settings.of("a", "t", ranks=np.array([4, 2])).ranks == (2, 4)

@@ -25,9 +25,10 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from lm_eval.api.registry import register_model
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from support.ended_writes import EndedError, ending
 from support.table_world import MODULE, SIDE, Table
 
@@ -107,24 +108,12 @@ class Trainer:
         self.trained[json.dumps(decides, sort_keys=True)] += 1
         if recipe.learning_rate >= 1:
             raise DivergedError("The training diverged: its loss is nan")
-        A, B = factors(*decides)
-        temporary = folder.with_name(f"{folder.name}.part")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        self._write(temporary, recipe, A, B)
-        temporary.rename(folder)
+        A, B = map(torch.tensor, factors(*decides))
+        modules = {MODULE: aurac.adapters.Factors(A, B, alpha=1.0, rule="sqrt")}
+        made_by = {"recipe": recipe.to_dict() | {"sha256": recipe.sha256}, "seed": recipe.seed}
+        about = {"nesting": recipe.nesting, "base": recipe.base, **made_by}
+        aurac.save_adapter(aurac.adapters.Adapter(recipe.name, modules, **about), folder)
         return SimpleNamespace(seconds=0.0, tokens=1, memory=None, losses=())
-
-    def _write(self, folder, recipe, A, B):
-        tensors = {f"base_model.model.{MODULE}.lora_{x}.weight": y for x, y in (("A", A), ("B", B))}
-        save_file(tensors, folder / "adapter_model.safetensors")
-        config = {"peft_type": "LORA", "r": len(A), "lora_alpha": 1.0, "use_rslora": True}
-        config |= {"base_model_name_or_path": recipe.base, "target_modules": [MODULE]}
-        (folder / "adapter_config.json").write_text(json.dumps(config))
-        made_by = recipe.to_dict() | {"sha256": recipe.sha256}
-        about = {"aurac_adapter": 1, "method": recipe.method, "nested_ranks": recipe.nesting.ranks}
-        about |= {"seed": recipe.seed, "recipe": made_by, "base": recipe.base}
-        (folder / "aurac.json").write_text(json.dumps(about))
 
 
 # The oracle -------------------------------------------------------------------------------------
@@ -246,11 +235,8 @@ def drawn(rng, root):
         "options": {"model": "drawn", "include_path": str(root / "tasks"), "limit": 8},
     }
     if rng.random() < 0.4:
-        content["search"] = {
-            "learning_rate": rng.choice(([0.25, 0.5], [0.5, 1.0], [1.0])),
-            "seed": 7,
-        }
-        content["search"] |= {"split": "test", "limit": 6}
+        rates = rng.choice(([0.25, 0.5], [0.5, 1.0], [1.0]))
+        content["search"] = {"learning_rate": rates, "seed": 7, "split": "test", "limit": 6}
     if rng.random() < 0.3 and {"same", "c"} & {*names} and names[1] in ("same", "c"):
         content["primary"].append({"a": names[1], "b": "a", "cut": ["svd", "keep"]})
     return content
@@ -258,24 +244,19 @@ def drawn(rng, root):
 
 def changed(rng, content):
     """Another file: a limit, a label, a recipe, a seed, a rate."""
-    new = copy.deepcopy(content)
-    what = rng.choice(("limit", "search", "label", "recipe", "seed", "rate", "question"))
-    if what == "limit":
-        new["options"]["limit"] = rng.choice((5, 8, 11))
-    elif what == "search" and "search" in new:
-        new["search"]["limit"] = rng.choice((4, 6, 7))
-    elif what == "label":
-        new["labels"]["a"] = f"called {rng.randrange(99)}"
-    elif what == "recipe":
-        name = rng.choice([*RECIPES])
-        new["recipes"].setdefault(name, copy.deepcopy(RECIPES[name]))
-    elif what == "seed":
-        new["seeds"] = sorted({*new["seeds"], rng.randrange(1, 4)})
-    elif what == "rate":
-        new["recipe"]["learning_rate"] = rng.choice((0.25, 0.0625))
-    else:
-        new["question"] = "Which one?"
-    return new
+    name = rng.choice([*RECIPES])
+    changes = {
+        "options": {"limit": rng.choice((5, 8, 11))},
+        "search": {"limit": rng.choice((4, 6, 7))},
+        "labels": {"a": f"called {rng.randrange(99)}"},
+        "recipes": {name: RECIPES[name]},
+        "recipe": {"learning_rate": rng.choice((0.25, 0.0625))},
+        "seeds": sorted({*content["seeds"], rng.randrange(1, 4)}),
+        "question": "Which one?",
+    }
+    key = rng.choice([key for key in changes if key in content])
+    both = content[key] | changes[key] if isinstance(content[key], dict) else changes[key]
+    return copy.deepcopy({**content, key: both})
 
 
 BAD = {  # last key of a path → a value that it does not take, and the path that is named
@@ -408,10 +389,8 @@ class Sequence:
         oracle = Oracle(self.content, self.rows)
         status, told, said = program("study", self.file, "--out", self.out, "--dry-run")
         assert status == 0, said
-        adapters = [
-            line for line in told.splitlines() if "=" not in line and " of them" not in line
-        ]
-        states = Counter(line.split()[0] for line in adapters)
+        lines = [line for line in told.splitlines() if "=" not in line and " of them" not in line]
+        states = Counter(line.split()[0] for line in lines)
         assert oracle.whole == (states.keys() <= {"done"}), f"{states}; oracle: {oracle.whole}"
         missing = oracle.trained - self.train.trained.keys()
         assert not missing, f"not trained: {sorted(missing)[:3]}"
@@ -424,12 +403,9 @@ class Sequence:
             self.check_report(oracle)
 
     def check_report(self, oracle):
-        scores = pd.read_csv(self.out / "scores.csv").to_dict("records")
-        found = {
-            tuple(row[x] for x in ("task", "adapter", "basis", "rescale")): row["aurac"]
-            for row in scores
-            if row["task"] in self.content["tasks"]
-        }
+        scores = pd.read_csv(self.out / "scores.csv").query("task in @self.content['tasks']")
+        rows = scores.set_index(["task", "adapter", "basis", "rescale"])["aurac"]
+        found = rows.to_dict()
         assert found == pytest.approx(oracle.scores), f"{found}, not {oracle.scores}"
         run = aurac.load_run(self.out)
         primary, pairs = run.question.primary, self.content["primary"]
@@ -443,26 +419,21 @@ class Sequence:
             rows, difference = oracle.difference(pair)
             assert [tuple(key) for key in keys] == rows
             frame = run.ask(pairs=(keys,), primary=(), reference=None).pairs
-            told = frame[
-                frame["task"]
-                == ("mean over tasks" if len(self.content["tasks"]) > 1 else "colours")
-            ]
+            over = "mean over tasks" if len(self.content["tasks"]) > 1 else "colours"
+            told = frame[frame["task"] == over]
             signs = np.where(told["a"] == rows[0][0], 1, -1)  # the better one stands first
             assert [*told["difference"] * signs] == pytest.approx([difference]), f"{frame}"
         if oracle.chosen:
-            known = json.loads((self.out / "search.json").read_text())
-            chosen = {
-                (t, g): x["chosen"] for g, won in known.items() for t, x in won["tasks"].items()
-            }
-            assert chosen == oracle.chosen
+            known = json.loads((self.out / "search.json").read_text()).items()
+            tried = ((t, group, x) for group, won in known for t, x in won["tasks"].items())
+            assert {(t, group): x["chosen"] for t, group, x in tried} == oracle.chosen
         page = (self.out / "report.md").read_text().replace("\\", "")
         assert self.content["question"] in page
         assert (self.content["labels"]["a"] in page) == any(row[1] == "a" for row in oracle.scores)
         assert ("The training diverged" in page) == bool(oracle.diverged)
         assert ("comparisons are not made yet" in page) == (not primary)
-        files = {
-            path: path.read_bytes() for path in self.out.glob("*.*") if path.suffix != ".jsonl"
-        }
+        paths = (path for path in self.out.glob("*.*") if path.suffix != ".jsonl")
+        files = {path: path.read_bytes() for path in paths}
         status, _, said = program("report", self.out)
         assert status == 0, said
         different = [path.name for path, content in files.items() if path.read_bytes() != content]

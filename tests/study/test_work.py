@@ -104,19 +104,12 @@ def test_each_base_and_number_of_examples_has_a_folder(written, tmp_path, tiny_b
     assert {job.state for job in left(Work(loaded, out))} == {"done"}
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"base": "smollm2-135m-instruct-q4_2"}, "base 'smollm2-135m-instruct-q4_2' is no"),
-        ({"search": {"dropout": [0, 0.1], "split": "validaton"}}, r"tasks\.aurac_word_problems: "),
-        ({"tasks": {"no_task": {}}}, r"tasks\.no_task: lora-seed1: "),
-        ({"tasks": {"tiny_text.yaml": {}}}, "the task stands for tiny_text: name"),
-        (
-            {"recipes": {"lora": {"method": "lora", "data": "none.jsonl"}}},
-            r"recipes\.lora on .*none\.jsonl cannot be read",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("change", "said"), [
+    ({"base": "smollm2-135m-instruct-q4_2"}, "base 'smollm2-135m-instruct-q4_2' is no"),
+    ({"search": {"dropout": [0, 0.1], "split": "validaton"}}, r"tasks\.aurac_word_problems: "),
+    ({"tasks": {"no_task": {}}}, r"tasks\.no_task: lora-seed1: "),
+    ({"tasks": {"tiny_text.yaml": {}}}, "the task stands for tiny_text: name"),
+])  # fmt: skip
 def test_what_is_not_there_is_said_before_a_training(written, tmp_path, monkeypatch, change, said):
     monkeypatch.chdir(tmp_path)
     write_text_task(tmp_path)

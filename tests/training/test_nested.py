@@ -82,10 +82,7 @@ def step(model, x, forward):
 
 
 def assert_same(got, wanted, atol=1e-10):
-    assert torch.allclose(got[0], wanted[0], rtol=0, atol=atol)
-    assert got[1].keys() == wanted[1].keys()
-    for name, gradient in wanted[1].items():
-        assert torch.allclose(got[1][name], gradient, rtol=0, atol=atol), name
+    torch.testing.assert_close(got, wanted, rtol=0, atol=atol)
 
 
 @pytest.fixture
@@ -133,10 +130,10 @@ def test_a_layer_of_another_rank_or_alpha_has_its_own_scales(method, x):
     assert_same(got, step(model, x, wanted))
     p = aurac.load_adapter(model).rank_weights("b")
     third = 2 / math.sqrt(3)
-    if method == "matryoshka":  # ranks 4 and 8 are rank 3 there
+    if method == "dylora":
+        assert p is None  # the scale alone
+    else:  # ranks 4 and 8 are rank 3 there
         assert p == pytest.approx([2 + 2**0.5 + 2 * third, 2**0.5 + 2 * third, 2 * third])
-    else:
-        assert p == pytest.approx([third] * 3)
 
 
 def test_dylora_draws_for_each_training_pass_alone(x):
@@ -164,24 +161,19 @@ def test_dylora_draws_for_each_training_pass_alone(x):
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("update", ["prefix", "frozen"])
 def test_a_recomputed_pass_has_the_rank_of_the_first(update, reentrant, x):
-    model = peft_model()
-    found = []
+    model, found = peft_model(), []
+
+    def twice(x):
+        out = model(x)
+        with torch.no_grad():
+            model(x)  # between a pass and its backward
+        return out
+
     for kind in (None, reentrant):
         model.get_base_model().checkpoint = kind
-        with aurac.nested(
-            model, "dylora", ranks=S, update=update, seed=2, accumulation=2
-        ) as handle:
-            results = []
-            for _ in range(6):
-
-                def forward(x):
-                    out = model(x)
-                    with torch.no_grad():
-                        model(x)  # between a pass and its backward
-                    return out
-
-                results.append(step(model, x, forward))
-            found.append(results)
+        how = {"ranks": S, "update": update, "seed": 2, "accumulation": 2}
+        with aurac.nested(model, "dylora", **how) as handle:
+            found.append([step(model, x, twice) for _ in range(6)])
             assert handle.micro_batch == 6
     for got, wanted in zip(*found, strict=True):
         assert_same(got, wanted, atol=0)
@@ -280,15 +272,14 @@ def test_nested_loss_is_the_weighted_mean_of_the_losses_at_each_rank(scaling, x)
     expected = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     nested = Nested(model, setup("nested_loss", weights=weights), scaling, 1.3)
-    total = 0.0
+    total = torch.zeros((), dtype=x.dtype)
     for each in nested.passes():
         nested.forced = each
         loss = model(x).square().sum() * each.share
         loss.backward()
-        total += loss.item()
-    assert total == pytest.approx(wanted.item(), abs=1e-10)
-    for name, gradient in expected.items():
-        assert torch.allclose(model.get_parameter(name).grad, gradient, rtol=0, atol=1e-10), name
+        total += loss.detach()
+    found = {name: model.get_parameter(name).grad for name in expected}
+    assert_same((total, found), (wanted.detach(), expected))
 
 
 def test_sampled_nested_losses_have_the_same_expectation():
@@ -384,15 +375,6 @@ def test_a_rank_is_what_the_cut_file_computes(method, dtype, tmp_path):
         trained = [n for n, p in model.named_parameters() if p.requires_grad]
         assert trained
         assert all(".default." in name for name in trained)
-
-
-def test_generation_is_by_the_whole_adapter():
-    model = llama()
-    settings = {"do_sample": False, "max_new_tokens": 8, "pad_token_id": 0}
-    wanted = model.eval().generate(input_ids=IDS, **settings)
-    with aurac.nested(model, "dylora", ranks=S, weights=(1, 0, 0, 0)):
-        model.train()(input_ids=IDS, labels=IDS).loss.backward()  # at rank 1
-        assert torch.equal(model.generate(input_ids=IDS, **settings), wanted)
 
 
 @pytest.mark.parametrize(

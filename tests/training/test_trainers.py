@@ -7,7 +7,6 @@ import math
 import shutil
 import warnings
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -38,52 +37,30 @@ METHODS = {
 }
 
 
-class EveryStep(TrainerCallback):
-    def on_step_end(self, args, state, control, **_):
-        control.should_log = True
-
-
 def trl():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip("trl")
 
 
+class EveryStep(TrainerCallback):
+    def on_step_end(self, args, state, control, **_):
+        control.should_log = True
+
+
 PADDED = partial(collate, pad=0)
-QUIET = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no"}
+
+
+def told(folder, **settings):
+    """What a trainer is told: six steps of two passes over four examples."""
+    quiet = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no"}
+    sizes = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": 6}
+    how = {"output_dir": str(folder), "learning_rate": 1e-2, "logging_steps": 1, "bf16": False}
+    return {**quiet, **sizes, **how, **settings}
 
 
 def arguments(folder, **settings):
-    """Six steps of two passes over four examples."""
-    sizes = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": 6}
-    how = {"learning_rate": 1e-2, "logging_steps": 1}
-    return TrainingArguments(output_dir=str(folder), **{**QUIET, **sizes, **how, **settings})
-
-
-def sft(made, model, rows, folder, callbacks, **settings):
-    tokenizer = AutoTokenizer.from_pretrained(made.base)
-    given = {
-        "output_dir": str(folder),
-        "max_steps": made.steps,
-        "per_device_train_batch_size": made.batch_size // made.accumulation,
-        "gradient_accumulation_steps": made.accumulation,
-        "learning_rate": made.learning_rate,
-        "optim": "adamw_torch_fused",
-        "max_length": None,
-        "train_sampling_strategy": "sequential",
-        "logging_steps": 1,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "seed": made.seed,
-    }
-    return trl().SFTTrainer(
-        model,
-        trl().SFTConfig(**{**QUIET, **given, **settings}),
-        train_dataset=Dataset.from_list(rows),
-        eval_dataset=Dataset.from_list(rows[:8]),
-        processing_class=tokenizer,
-        callbacks=callbacks,
-    )
+    return TrainingArguments(**told(folder, **settings))
 
 
 def base_of(made):
@@ -107,7 +84,15 @@ def test_sft_trainer_reaches_the_losses_of_aurac_train(recipe, method, tmp_path)
     how = {"scaling": "sqrt", "alpha": 1.0, "seed": made.seed}
     how |= {"ranks": made.nesting.ranks, "weights": made.nesting.weights}
     with aurac.nested(model, method, **how) as handle:
-        trainer = sft(made, model, rows, tmp_path / "sft", [handle])
+        settings = {"max_steps": 20, "seed": made.seed, "gradient_checkpointing": False}
+        settings |= {"optim": "adamw_torch_fused", "train_sampling_strategy": "sequential"}
+        trainer = trl().SFTTrainer(
+            model,
+            trl().SFTConfig(**told(tmp_path / "sft", max_length=None, **settings)),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=AutoTokenizer.from_pretrained(made.base),
+            callbacks=[handle],
+        )
         trainer.train()
         trainer.save_model(tmp_path / "b")
     theirs = [row["loss"] for row in trainer.state.log_history if "loss" in row]
@@ -142,20 +127,11 @@ def test_dpo_goes_on_from_a_trained_adapter(method, checkpointing, tiny_base_fol
     model = start(tiny_base_folder, tmp_path / "start", method)
     weights = (0, 0, 1) if method == "dylora" else ()  # at rank 4, as the reference
     handle = aurac.nested(model, method, weights=weights)
-    settings = {
-        "output_dir": str(tmp_path / "dpo"),
-        "max_steps": 20,
-        "per_device_train_batch_size": 4,
-        "learning_rate": 1e-2,
-        "logging_steps": 1,
-        "eval_strategy": "steps",
-        "eval_steps": 10,
-        "bf16": False,
-        "gradient_checkpointing": checkpointing,
-    }
+    settings = {"max_steps": 20, "gradient_accumulation_steps": 1, "eval_strategy": "steps"}
+    settings |= {"eval_steps": 10, "gradient_checkpointing": checkpointing}
     trainer = trl().DPOTrainer(
         model,
-        args=trl().DPOConfig(**QUIET, **settings),
+        args=trl().DPOConfig(**told(tmp_path / "dpo", **settings)),
         train_dataset=Dataset.from_list(PAIRS),
         eval_dataset=Dataset.from_list(PAIRS[:8]),
         processing_class=AutoTokenizer.from_pretrained(tiny_base_folder),
@@ -239,37 +215,6 @@ def test_checkpoints_are_the_model_and_resume_bit_for_bit(recipe, method, update
     if dtype == "float32":  # the Trainer leaves factors in bfloat16 in float32 when it resumes
         assert losses["resumed"] == losses["whole"]
         assert torch.equal(ends["resumed"], ends["whole"])
-
-
-def test_tensorboard_shows_a_curve_for_each_rank(recipe, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    out = tmp_path / "adapter"
-    made = recipe(validation=16, steps=9)
-    done = train(made, out, save_steps=4, report_to="tensorboard")
-    folders = {path.name for path in tmp_path.iterdir() if path.is_dir()}
-    assert folders == {"adapter", "adapter.runs"}
-    events = EventAccumulator(str(tmp_path / "adapter.runs")).Reload()
-    for r in (1, 2, 4):
-        scalars = events.Scalars(f"eval/loss_r{r}")
-        assert [each.step for each in scalars] == [4, 8, 9]
-        assert scalars[-1].value == pytest.approx(done.curve[r])
-    assert "train/loss" in events.Tags()["scalars"]
-    again = train(made, tmp_path / "again")  # measuring and logging change nothing that is trained
-    assert again.adapter.sha256 == done.adapter.sha256
-    assert again.curve == done.curve
-
-
-def test_validation_examples_are_held_out(recipe, tmp_path):
-    changes = ({"validation": 20}, {}, {"documents": 60 - 20})
-    adapters = [
-        train(recipe("lora", steps=2, **more), tmp_path / str(k)).adapter
-        for k, more in enumerate(changes)
-    ]
-    held, rest, fewer = ({n: f.B for n, f in a.modules.items()} for a in adapters)
-    assert all(torch.equal(held[n], fewer[n]) for n in held)
-    assert not all(torch.equal(held[n], rest[n]) for n in held)
-    assert adapters[0].data_order != adapters[1].data_order
 
 
 @pytest.mark.parametrize("ranks", ["pow2", "all", [2, 3]])
@@ -371,7 +316,6 @@ def test_two_processes_have_the_losses_of_one(recipe, tiny_base_folder, tmp_path
 
 def test_the_lines_of_the_page_run(tiny_base_folder, tmp_path, monkeypatch):
     """Those for TRL, for a loop and for one rank, in this order, on a tiny base."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from torch.utils.data import DataLoader
 
     monkeypatch.chdir(tmp_path)
@@ -384,8 +328,6 @@ def test_the_lines_of_the_page_run(tiny_base_folder, tmp_path, monkeypatch):
     exec(in_trl, names)
     saved = aurac.load_adapter("my_adapter")
     assert (saved.method, saved.nesting.ranks) == ("matryoshka", (1, 2, 4, 8, 16))
-    events = EventAccumulator(str(next(Path("checkpoints/runs").iterdir()))).Reload()
-    assert {f"eval/loss_r{r}" for r in (1, 2, 4, 8, 16)} <= {*events.Tags()["scalars"]}
 
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_base_folder), LoraConfig(r=8))
     ids = torch.randint(3, 40, (8, 7))
@@ -396,13 +338,15 @@ def test_the_lines_of_the_page_run(tiny_base_folder, tmp_path, monkeypatch):
     exec(loop, names)
     assert aurac.load_adapter("my_adapter").nesting.ranks == (1, 2, 4, 8)
     exec(at_rank, names)
+    base = AutoModelForCausalLM.from_pretrained(tiny_base_folder)
     with torch.no_grad():
-        assert model(**names["batch"]).loss == names["loss"]
+        cut = PeftModel.from_pretrained(base, "my_adapter_r4")(**names["batch"])
+    assert names["loss"].item() == pytest.approx(cut.loss.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("method", ["matryoshka", "dylora"])
 def test_the_ways_of_the_hf_trainer_give_the_same_losses(method, tiny_base_folder, tmp_path):
-    """Gradient checkpointing of both kinds, torch.compile, bfloat16; the best at a small rank."""
+    """Gradient checkpointing of both kinds, bfloat16; the best at a small rank."""
     best = {"metric_for_best_model": "eval_loss_r2", "greater_is_better": False}
     ways = {
         "plain": {"load_best_model_at_end": True, "save_strategy": "steps", "save_steps": 3} | best,
@@ -410,8 +354,6 @@ def test_the_ways_of_the_hf_trainer_give_the_same_losses(method, tiny_base_folde
         "reentrant": {"gradient_checkpointing_kwargs": {"use_reentrant": True}},
         "bf16": {"bf16": True},
     }
-    if method == "dylora":
-        ways["compiled"] = {"torch_compile_backend": "eager"}
     rows = [{"input_ids": row, "labels": row} for row in torch.randint(3, 40, (48, 7)).tolist()]
     found = {}
     for way, settings in ways.items():
@@ -421,7 +363,6 @@ def test_the_ways_of_the_hf_trainer_give_the_same_losses(method, tiny_base_folde
         model = get_peft_model(base, config)
         with aurac.nested(model, method, seed=2) as handle:
             settings |= {"gradient_checkpointing": "gradient_checkpointing_kwargs" in settings}
-            settings |= {"torch_compile": way == "compiled"}
             how = arguments(tmp_path / way, eval_strategy="steps", eval_steps=3, **settings)
             data = {"train_dataset": rows, "eval_dataset": rows[:8]}
             trainer = Trainer(model, how, PADDED, callbacks=[handle], **data)
@@ -435,5 +376,5 @@ def test_the_ways_of_the_hf_trainer_give_the_same_losses(method, tiny_base_folde
             assert trainer.state.best_metric == min(at_two)
     assert len(found["plain"]) == 12
     for way, losses in found.items():
-        tolerance = {"compiled": 1e-5, "bf16": 1e-2}.get(way, 0)
+        tolerance = 1e-2 if way == "bf16" else 0
         assert losses == pytest.approx(found["plain"], rel=tolerance, abs=0), way
