@@ -25,7 +25,7 @@ from aurac.errors import DataError, RecipeError
 from aurac.readers.data_files import Row
 from aurac.records.run import StoredRun
 from aurac.runs.settings import Settings
-from aurac.study.file import GRID, Cut, Primary, Search, StudyFile, read_study, refused_at
+from aurac.study.file import GRID, Way, Primary, Search, StudyFile, read_study, refused_at
 from aurac.training.data import identified, located_data, render, source_rows
 from aurac.training.recipe import Recipe, family_members, make_recipe
 
@@ -67,10 +67,10 @@ class Job:
     where: str
     point: Point
     state: str = field(default="wait", compare=False)
-    curves: Mapping[Cut, Curve] = field(default_factory=dict, compare=False)
+    curves: Mapping[Way, Curve] = field(default_factory=dict, compare=False)
     why: str = field(default="", compare=False)
 
-    def stored(self, run: StoredRun) -> dict[Cut, Curve]:
+    def stored(self, run: StoredRun) -> dict[Way, Curve]:
         """Its curves in a run that has all of its cells, as they are asked for; else none.
 
         Adapters are recognised by the hash of their recipe and their seed.
@@ -115,7 +115,7 @@ class Plan:
     family: bool
     asked: Settings
     search: Search
-    cuts: tuple[Cut, ...] = ()
+    cuts: tuple[Way, ...] = ()
     points: tuple[Point, ...] = ()
 
     def job(self, seed: int, point: Point | None = None) -> Job:

@@ -22,7 +22,7 @@ from aurac.models.base import check_base_name
 from aurac.records.run import StoredRun, is_run, read_run
 from aurac.show import write_report
 from aurac.study.design import OVER, RUN, SEARCH, Job, Point, Study
-from aurac.study.file import Cut, refused_at
+from aurac.study.file import Way, refused_at
 from aurac.tasks.build import build_tasks
 from aurac.training.recipe import Recipe
 
@@ -39,7 +39,7 @@ class Winner(NamedTuple):
         trials: Every setting that was tried.
     """
 
-    cut: Cut
+    cut: Way
     points: Mapping[str, Point]
     trials: Sequence[Job]
 
@@ -208,17 +208,17 @@ def choose(trials: Sequence[Job]) -> Winner | None:
     if not scored or not all(scored.values()):
         return None
 
-    def best(task: str, cut: Cut) -> Job:
+    def best(task: str, cut: Way) -> Job:
         return max(scored[task], key=lambda trial: score(trial, cut))
 
-    def total(cut: Cut) -> float:
+    def total(cut: Way) -> float:
         return sum(score(best(task, cut), cut) for task in scored)
 
     cut = max(trials[0].plan.cuts, key=total)
     return Winner(cut, {task: best(task, cut).point for task in scored}, trials)
 
 
-def score(trial: Job, cut: Cut) -> float:
+def score(trial: Job, cut: Way) -> float:
     """AURAC over the ranks of the study, or the accuracy at the rank that decides."""
     curve, at = trial.curves[cut], trial.plan.search.at
     if at != "aurac":
