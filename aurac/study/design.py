@@ -34,7 +34,7 @@ OVER = ("done", "diverged")  # of what nothing is left
 _OPTIONS = {*Settings.__struct_fields__} - {"checkpoints", "tasks", "base", "ranks", "basis"}
 _OPTIONS -= {"rescale", "split", "groups", "margin", "reference", "device", "out"}
 
-Point = Mapping[str, Any]  # a setting of each searched field
+Setting = Mapping[str, Any]  # a setting of each searched field
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Job:
     trainings: Mapping[str, Recipe]
     asked: Settings
     where: str
-    point: Point
+    point: Setting
     state: str = field(default="wait", compare=False)
     curves: Mapping[Way, Curve] = field(default_factory=dict, compare=False)
     why: str = field(default="", compare=False)
@@ -116,9 +116,9 @@ class Plan:
     asked: Settings
     search: Search
     cuts: tuple[Way, ...] = ()
-    points: tuple[Point, ...] = ()
+    points: tuple[Setting, ...] = ()
 
-    def job(self, seed: int, point: Point | None = None) -> Job:
+    def job(self, seed: int, point: Setting | None = None) -> Job:
         """One seed, with the settings that were chosen for it."""
         point, ranks = point or {}, self.asked.ranks
         recipe = make_recipe({**self.fields, **point, "name": self.name, "seed": seed})
@@ -133,7 +133,7 @@ class Plan:
         name, recipe = f"{self.name}-seed{seed}", [*trainings.values()][-1]
         return Job(self, name, recipe, ranks, folder, trainings, self.asked, RUN, point)
 
-    def trial(self, point: Point) -> Job:
+    def trial(self, point: Setting) -> Job:
         """The adapter on which a setting is tried."""
         made, of = self.job(self.search.seed, point), self.search
         asked = structs.replace(self.asked, split=of.split, limit=of.limit)
@@ -293,6 +293,6 @@ def outline(recipe: Recipe) -> Adapter:
     return Adapter(recipe.name, {"module": factors}, recipe.nesting, folded=True)
 
 
-def words_of(point: Point) -> list[str]:
+def words_of(point: Setting) -> list[str]:
     """A setting as it stands in names."""
     return [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in point.items()]

@@ -21,7 +21,7 @@ from aurac.files import write_json
 from aurac.models.base import check_base_name
 from aurac.records.run import StoredRun, is_run, read_run
 from aurac.show import write_report
-from aurac.study.design import OVER, RUN, SEARCH, Job, Point, Study
+from aurac.study.design import OVER, RUN, SEARCH, Job, Setting, Study
 from aurac.study.file import Way, refused_at
 from aurac.tasks.build import build_tasks
 from aurac.training.recipe import Recipe
@@ -40,7 +40,7 @@ class Winner(NamedTuple):
     """
 
     cut: Way
-    points: Mapping[str, Point]
+    points: Mapping[str, Setting]
     trials: Sequence[Job]
 
     def record(self) -> dict[str, Any]:
