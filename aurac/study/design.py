@@ -25,7 +25,7 @@ from aurac.errors import DataError, RecipeError
 from aurac.readers.data_files import Row
 from aurac.records.run import StoredRun
 from aurac.runs.settings import Settings
-from aurac.study.file import GRID, Way, Primary, Search, StudyFile, read_study, refused_at
+from aurac.study.file import GRID, Primary, Search, StudyFile, Way, read_study, refused_at
 from aurac.training.data import identified, located_data, render, source_rows
 from aurac.training.recipe import Recipe, family_members, make_recipe
 

@@ -35,7 +35,7 @@ from support.table_world import MODULE, SIDE, Table
 import aurac
 from aurac.cli import main
 from aurac.errors import DivergedError
-from aurac.study import Work, load_study, run_study
+from aurac.study import StudyFolder, load_study, run_study
 
 SIDES = np.random.default_rng(5).normal(size=(64, SIDE * SIDE))  # of example i
 BEST = {"lora": ("svd", "keep"), "dylora": ("prefix", "rule")}
@@ -330,8 +330,8 @@ class Sequence:
     def write(self, content):
         self.file.write_text(yaml.safe_dump(content, sort_keys=False))
 
-    def work(self):
-        return Work(load_study(self.file), self.out)
+    def study_folder(self):
+        return StudyFolder(load_study(self.file), self.out)
 
     def run(self, steps):
         """Do some steps, and the study to its end."""
@@ -369,7 +369,7 @@ class Sequence:
         self.write(self.content)
         try:
             with ending(writes or math.inf):
-                run_study(self.work())
+                run_study(self.study_folder())
         except EndedError:
             self.ended += 1
         self.train.ends = None
@@ -377,15 +377,15 @@ class Sequence:
     def second(self):
         """A second process does the study while the first one trains, and then both end."""
         self.write(self.content)
-        work = self.work()
-        self.train.other = lambda: run_study(work)
+        study_folder = self.study_folder()
+        self.train.other = lambda: run_study(study_folder)
         self.finish()
         self.train.other = None
 
     def finish(self):
         """The study to its end, and all that it says."""
         self.write(self.content)
-        run_study(self.work())
+        run_study(self.study_folder())
         oracle = Oracle(self.content, self.rows)
         status, told, said = program("study", self.file, "--out", self.out, "--dry-run")
         assert status == 0, said
