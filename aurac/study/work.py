@@ -35,31 +35,33 @@ class Winner(NamedTuple):
 
     Attributes:
         cut: The best one over all tasks, each at its best setting.
-        points: Task → the best setting under that cut.
+        settings: Task → the best setting under that cut.
         trials: Every setting that was tried.
     """
 
     cut: Way
-    points: Mapping[str, Setting]
+    settings: Mapping[str, Setting]
     trials: Sequence[Job]
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
         tasks: dict[str, Any] = {}
-        for task, point in self.points.items():
-            tasks[task] = {"chosen": dict(point), "trials": []}
+        for task, setting in self.settings.items():
+            tasks[task] = {"chosen": dict(setting), "trials": []}
         for trial in self.trials:
             scores = {" ".join(cut): score(trial, cut) for cut in trial.curves}
             why = {"diverged": trial.why} if trial.why else {}
-            tasks[trial.plan.task]["trials"].append({**trial.point, "scores": scores, **why})
+            tasks[trial.plan.task]["trials"].append({**trial.setting, "scores": scores, **why})
         return {"cut": list(self.cut), "tasks": tasks}
 
     def at_ends(self, recipe: str) -> Iterator[str]:
         """A sentence for each number that is the largest or the smallest of several."""
-        for task, point in self.points.items():
-            numbers = {name: value for name, value in point.items() if type(value) in (int, float)}
+        for task, setting in self.settings.items():
+            numbers = {
+                name: value for name, value in setting.items() if type(value) in (int, float)
+            }
             for name, value in numbers.items():
-                tried = {x.point[name] for x in self.trials if x.plan.task == task}
+                tried = {x.setting[name] for x in self.trials if x.plan.task == task}
                 if len(tried) > 1 and value in (min(tried), max(tried)):
                     end = "which is at an end of its list: a better value may lie beyond it."
                     yield f"The search of {recipe} on {task} chose {name}={value:g}, {end}"
@@ -107,12 +109,14 @@ class StudyFolder:
             return self._seen(job, runs[job.where], diverged)
 
         for group, plans in self.study.parts[part].items():
-            trials = [seen(plan.trial(point)) for plan in plans for point in plan.points]
+            trials = [seen(plan.trial(setting)) for plan in plans for setting in plan.settings]
             won = choose(trials) if all(trial.state in OVER for trial in trials) else None
             if won:
                 found.winners[group] = won
-            points = won.points if won else {}
-            jobs = [plan.job(seed, points.get(plan.task)) for plan in plans for seed in plan.seeds]
+            settings = won.settings if won else {}
+            jobs = [
+                plan.job(seed, settings.get(plan.task)) for plan in plans for seed in plan.seeds
+            ]
             known = jobs if trials and not won else map(seen, jobs)
             found.jobs.extend([*trials, *known])
         return found
@@ -215,7 +219,7 @@ def choose(trials: Sequence[Job]) -> Winner | None:
         return sum(score(best(task, cut), cut) for task in scored)
 
     cut = max(trials[0].plan.cuts, key=total)
-    return Winner(cut, {task: best(task, cut).point for task in scored}, trials)
+    return Winner(cut, {task: best(task, cut).setting for task in scored}, trials)
 
 
 def score(trial: Job, cut: Way) -> float:
