@@ -75,7 +75,7 @@ def test_a_server_that_dies_costs_no_answered_block_and_repeats_no_key(
     monkeypatch.setattr("aurac.runs.plan.BLOCK_EXAMPLES", {"server": 2, "cpu": 2})
     from aurac.runs import compute
 
-    kept, add = [], compute.Work.add
+    kept, add = [], compute.CellWork.add
 
     def dying(self, cell, block):
         add(self, cell, block)
@@ -83,7 +83,7 @@ def test_a_server_that_dies_costs_no_answered_block_and_repeats_no_key(
         if len(kept) == 4:
             server.always = 500
 
-    monkeypatch.setattr(compute.Work, "add", dying)
+    monkeypatch.setattr(compute.CellWork, "add", dying)
     how = {"tasks": ["tiny_text"], **over_http(server, max_retries=2)}
     stored, _ = compared(place, tmp_path / "run", progress=Bar(), **how)
     assert '500 Internal Server Error: {"headers"' in stored.failures[0].reason
