@@ -23,7 +23,7 @@ from aurac.curves.question import Key
 from aurac.files import sha256_json, write_json
 from aurac.records.cells import writing
 from aurac.runs.inputs import Inputs
-from aurac.runs.plan import Factors
+from aurac.runs.plan import FitFactors
 
 if TYPE_CHECKING:
     from aurac.tasks.evaltask import EvalTask
@@ -100,7 +100,7 @@ def fits(inputs: Inputs) -> dict[str, Fit]:
 
 def fitted(
     inputs: Inputs, find: Callable[[Sequence[str]], Iterable[float]] | None = None
-) -> Factors:
+) -> FitFactors:
     """The factors of rescale `fit`, which are kept in the run folder, each under a lock.
 
     `find` finds all that no other process holds at once, by their hashes, such as on a cluster;

@@ -27,7 +27,7 @@ _LONG, _BLOCKS_JOINED = 64, 4  # tokens of an answer
 _BASE_LEVEL, _FULL_LEVEL, _LOWEST_LEVEL = 0, 1, 2
 Cuts = Mapping[Key, Mapping[int, Cut]]
 """Adapter by name, basis and rescale → rank, ascending → what is evaluated there."""
-Factors = Mapping[tuple[Key, int, str], float]
+FitFactors = Mapping[tuple[Key, int, str], float]
 """Row of rescale `fit`, rank, and task or group that was asked for → factor."""
 
 
@@ -96,7 +96,7 @@ def plan(
     tasks: Sequence[EvalTask],
     settings: str,
     tokens: Mapping[str, Any] = MappingProxyType({}),
-    factors: Factors = MappingProxyType({}),
+    factors: FitFactors = MappingProxyType({}),
 ) -> list[PlannedCell]:
     """All cells, those that rows share once for each of them.
 
