@@ -46,12 +46,9 @@ def export(run_folder: Path, out: Path, margin: float | None = None) -> list[Pat
     check_free(out, force=False)
     with fresh_folder(out) as folder:
         export_folders = list(_export_folders(run))
-        written = [_write(run, export_folder, folder) for export_folder in export_folders]
-        told = {
-            name: each.rows[0]
-            for export_folder in export_folders
-            for name, each in export_folder.cells.items()
-        }
+        written = [_write(run, each, folder) for each in export_folders]
+        cells = [item for each in export_folders for item in each.cells.items()]
+        told = {name: logged.rows[0] for name, logged in cells}
         for adapter in run.adapters:
             if (place := folder / safe(adapter.name)).is_dir():
                 _write_repository(run, adapter, place, told, question)
@@ -86,12 +83,8 @@ def _cells(run: StoredRun, cut: CutInfo | None, rank: int) -> dict[str, Logged]:
 
 
 def _write(run: StoredRun, export_folder: ExportFolder, out: Path) -> Path:
-    folder = (
-        out
-        / export_folder.folder
-        / f"rank_{export_folder.rank}"
-        / model_folder(str(run.provenance["base"]))
-    )
+    model = model_folder(str(run.provenance["base"]))
+    folder = out / export_folder.folder / f"rank_{export_folder.rank}" / model
     folder.mkdir(parents=True)
     started = dt.datetime.fromisoformat(str(run.provenance["started"]))
     date = started.strftime("%Y-%m-%dT%H-%M-%S.%f")  # as lm-eval writes it into file names
