@@ -238,9 +238,8 @@ class _Resolver:
         cuts = tuple(dict.fromkeys(cuts or cuts_of(outline(recipe))))
         told = self.told["search"] or {}
         grid = {name: told[name] for name in told if name in GRID and name not in special}
-        settings = [
-            dict(zip(grid, each, strict=True)) for each in itertools.product(*grid.values())
-        ]
+        values = itertools.product(*grid.values())
+        settings = [dict(zip(grid, each, strict=True)) for each in values]
         tried = settings if self.file.search and (grid or len(cuts) > 1) else ()
         return replace(plan, fields=fields, cuts=cuts, settings=tuple(tried))
 

@@ -57,10 +57,8 @@ class Winner(NamedTuple):
     def at_ends(self, recipe: str) -> Iterator[str]:
         """A sentence for each number that is the largest or the smallest of several."""
         for task, setting in self.settings.items():
-            numbers = {
-                name: value for name, value in setting.items() if type(value) in (int, float)
-            }
-            for name, value in numbers.items():
+            numbers = [(n, value) for n, value in setting.items() if type(value) in (int, float)]
+            for name, value in numbers:
                 tried = {x.setting[name] for x in self.trials if x.plan.task == task}
                 if len(tried) > 1 and value in (min(tried), max(tried)):
                     end = "which is at an end of its list: a better value may lie beyond it."
@@ -113,10 +111,8 @@ class StudyFolder:
             won = choose(trials) if all(trial.state in OVER for trial in trials) else None
             if won:
                 found.winners[group] = won
-            settings = won.settings if won else {}
-            jobs = [
-                plan.job(seed, settings.get(plan.task)) for plan in plans for seed in plan.seeds
-            ]
+            chosen = won.settings if won else {}
+            jobs = [plan.job(seed, chosen.get(plan.task)) for plan in plans for seed in plan.seeds]
             known = jobs if trials and not won else map(seen, jobs)
             found.jobs.extend([*trials, *known])
         return found
