@@ -74,7 +74,7 @@ class CutInfo(msgspec.Struct, frozen=True, kw_only=True):
     cells: dict[str, dict[int, str]]
 
     @property
-    def row(self) -> Key:
+    def curve_key(self) -> Key:
         """The key of its curves, which they share with no other cut."""
         return Key(self.adapter, self.basis, self.rescale)
 
@@ -122,13 +122,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         if not rows:
             return tuple(self.cuts), adapters
         tasks = {task.name: task for task in self.tasks}
-        cuts = {cut.row: cut for cut in self.cuts}
+        cuts = {cut.curve_key: cut for cut in self.cuts}
         kept: dict[Key, CutInfo] = {}  # one for all tasks
         for row in rows:
             cut = replace(cuts[Key(row.adapter, row.basis, row.rescale)], adapter=row.name)
             cells = {name: cut.cells[name] for name in tasks[row.task].leaves.values()}
-            known = kept[cut.row].cells if cut.row in kept else {}
-            kept[cut.row] = replace(cut, cells={**known, **cells})
+            known = kept[cut.curve_key].cells if cut.curve_key in kept else {}
+            kept[cut.curve_key] = replace(cut, cells={**known, **cells})
         infos = {row.name: replace(adapters[row.adapter], name=row.name) for row in rows}
         return tuple(kept.values()), infos
 
@@ -164,9 +164,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         for task in other.tasks:
             before = tasks[task.name].examples if task.name in tasks else {}
             tasks[task.name] = replace(task, examples=_most(before, task.examples))
-        cuts = {cut.row: cut for cut in self.cuts}
+        cuts = {cut.curve_key: cut for cut in self.cuts}
         for cut in (replace(c, adapter=names[c.adapter]) for c in other.cuts):
-            cuts[cut.row] = _grown(cuts[cut.row], cut) if cut.row in cuts else cut
+            cuts[cut.curve_key] = _grown(cuts[cut.curve_key], cut) if cut.curve_key in cuts else cut
         return Manifest(
             settings=self.settings,
             log=_logged([*self.log, *other.log]),

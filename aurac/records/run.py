@@ -159,7 +159,7 @@ class StoredRun:
         found: dict[Cell, Failure] = {}
         parts = [part for task in self._tasks.values() for part in self._parts(task)]
         for cut, part in product((None, *self.cuts), parts):
-            adapter, basis, rescale = cut.row if cut else (None, None, None)
+            adapter, basis, rescale = cut.curve_key if cut else (None, None, None)
             for rank in cut.cells.get(part.cells, ()) if cut else (0,):
                 cell, asked = self._cell(part, cut, rank), self._asked(part, cut, rank)
                 if cell.failed and cell.missing(part.keys[:asked]):
@@ -237,9 +237,9 @@ class StoredRun:
         """The most examples that a command asked of a cell."""
         return self.manifest.cells.get(self._key(part, cut, rank), 0)
 
-    def _cut(self, *row: str | None) -> CutInfo:
+    def _cut(self, *curve_key: str | None) -> CutInfo:
         """That of a curve, by adapter, basis and rescale."""
-        return next(cut for cut in self.cuts if cut.row == row)
+        return next(cut for cut in self.cuts if cut.curve_key == curve_key)
 
     # Answers ------------------------------------------------------------------------------------
 
@@ -323,7 +323,7 @@ class StoredRun:
         return Curve(
             tuple(scores),
             **numbers,
-            **cut.row._asdict(),
+            **cut.curve_key._asdict(),
             **{fact: getattr(adapter, fact) for fact in FACTS},
             task=task.name,
             metric=self.metric(task),

@@ -190,7 +190,7 @@ def dry_run(settings: Settings) -> tuple[Path, list[dict[str, Any]]]:
     folder, rows = inputs.folder, []
     for cell in distinct(inputs.cells()):
         left = len(folder.cells.scores(cell.key).missing(cell.task.keys))
-        row = cell.row._asdict() if cell.row else dict.fromkeys(Key._fields)
+        row = cell.curve_key._asdict() if cell.curve_key else dict.fromkeys(Key._fields)
         counts = {"rank": cell.rank, "examples": len(cell.task), "missing": left}
         rows.append({"task": cell.task.name, **row, **counts})
     return folder.path, rows

@@ -94,7 +94,7 @@ class Inputs:
 
     @cached_property
     def cuts(self) -> dict[Key, dict[int, Cut]]:
-        """Row → rank → what is evaluated, one adapter after the other, whatever the task."""
+        """Curve → rank → what is evaluated, one adapter after the other, whatever the task."""
         given = self.settings
         return {
             Key(name, *way): by_rank

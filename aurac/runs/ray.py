@@ -159,7 +159,7 @@ class Cluster:
         self._open[self._answer.remote(self._job, cell.key, self._where(cell), places)] = cell, lock
 
     def _where(self, cell: PlannedCell) -> Where:
-        row = [*self._inputs.cuts].index(cell.row) if cell.row else None
+        row = [*self._inputs.cuts].index(cell.curve_key) if cell.curve_key else None
         factor = cell.cut.factor if cell.cut else None
         examples = examples_sha256(cell.task.keys)
         return row, cell.rank, self._inputs.leaves.index(cell.task), examples, factor
