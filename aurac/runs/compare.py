@@ -21,11 +21,11 @@ from aurac.errors import UsageError
 from aurac.records.documents import Documents
 from aurac.records.lines import Written
 from aurac.records.manifest import Manifest, recipe_groups
-from aurac.runs.check import check
+from aurac.runs.backend_check import check
 from aurac.runs.compute import CellWork, compute
+from aurac.runs.describe import manifest_of, with_cells, write_documents
 from aurac.runs.fit import fitted
 from aurac.runs.inputs import Inputs, load
-from aurac.runs.manifest import manifest_of, with_cells, write_documents
 from aurac.runs.overlap import keep_overlaps, overlaps
 from aurac.runs.plan import distinct
 from aurac.runs.progress import Bar, Progress

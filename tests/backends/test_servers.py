@@ -144,7 +144,7 @@ def test_vllm_in_process_is_one_engine_with_a_request_for_each_cut(
     theirs = "lm_eval.models.vllm_causallms"  # which vLLM is needed to import
     monkeypatch.setitem(sys.modules, theirs, SimpleNamespace(VLLM=InProcess))
     monkeypatch.setattr(VllmBackend, "version", "vllm 0")
-    monkeypatch.setattr("aurac.runs.check.ProcessPoolExecutor", Pool)
+    monkeypatch.setattr("aurac.runs.backend_check.ProcessPoolExecutor", Pool)
     engines.clear()
     Pool.ended.clear()
     _, found = compared(place, tmp_path / "run", model="vllm", model_args="max_loras=5")
