@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from aurac.curves.display import common_name
+from aurac.curves.names import common_name
 from aurac.curves.question import Key, Question, Renamed
 from aurac.errors import RunFolderError
 from aurac.files import read_json, write_json
