@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 Job = tuple[bytes, str]
 """Settings, and the folder of the command, to which paths in them and in tasks are relative."""
 Where = tuple[int | None, int, int, str, float | None]
-"""The number of a cell's row (None: the base), its rank, the number of its task, the hash of its
+"""The number of a cell's curve (None: the base), its rank, the number of its task, the hash of its
 examples, and its factor."""
 _PATIENCE = 1.0  # seconds between looks at signals and at cells of other processes
 _LOST_AFTER = 5.0  # seconds without an answer of the head; Ray itself waits a minute
@@ -159,10 +159,10 @@ class Cluster:
         self._open[self._answer.remote(self._job, cell.key, self._where(cell), places)] = cell, lock
 
     def _where(self, cell: PlannedCell) -> Where:
-        row = [*self._inputs.cuts].index(cell.curve_key) if cell.curve_key else None
+        curve = [*self._inputs.cuts].index(cell.curve_key) if cell.curve_key else None
         factor = cell.cut.factor if cell.cut else None
         examples = examples_sha256(cell.task.keys)
-        return row, cell.rank, self._inputs.leaves.index(cell.task), examples, factor
+        return curve, cell.rank, self._inputs.leaves.index(cell.task), examples, factor
 
     def _collect(self, stream: Any, work: CellWork) -> None:
         """Take in a block, the end of a cell, or its failure."""
@@ -263,10 +263,10 @@ def answer(job: Job, key: str, where: Where, places: list[list[int]]) -> Iterato
 def _planned(job: Job, key: str, where: Where) -> tuple[PlannedCell, Backend]:
     """In a worker: the cell of this key, and who answers for it."""
     inputs, _ = _served(*job)
-    row, rank, task, examples, factor = where
+    curve, rank, task, examples, factor = where
     about: tuple[Any, ...] = ()
-    if row is not None:
-        name, cuts = [*inputs.cuts.items()][row]
+    if curve is not None:
+        name, cuts = [*inputs.cuts.items()][curve]
         about = name, replace(cuts[rank], factor=factor)
     cell = PlannedCell(inputs.leaves[task], inputs.digest, inputs.tokens, *about)
     if (cell.key, examples_sha256(cell.task.keys)) != (key, examples):
