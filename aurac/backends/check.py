@@ -130,7 +130,7 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class Answers:
+class EngineAnswers:
     """The engine's for a cut or the base.
 
     Attributes:
@@ -151,7 +151,7 @@ def answers(
     length: int,
     questions: Questions,
     cuts: Sequence[Cut],
-) -> list[Answers]:
+) -> list[EngineAnswers]:
     """The engine's of the base and of each cut, on the device or, if it has no room, on the CPU.
 
     The base is loaded (`how` are words of `load_base`), and given back.
@@ -176,16 +176,16 @@ def answers(
     )
 
 
-def _answers(engine: EngineBackend, asked: Questions, cut: Cut | None) -> Answers:
+def _answers(engine: EngineBackend, asked: Questions, cut: Cut | None) -> EngineAnswers:
     with engine.lm(cut) as lm:
         packed, written = asked.scored(lm.loglikelihood), asked.written(lm)
         lm.batch_size_per_gpu = 1
         alone = asked.scored(partial(HFLM.loglikelihood, lm), disable_tqdm=True)
-    return Answers(packed, packed - alone, written)
+    return EngineAnswers(packed, packed - alone, written)
 
 
 def results(
-    backend: Backend, questions: Questions, right: Sequence[Answers], cuts: Sequence[Cut]
+    backend: Backend, questions: Questions, right: Sequence[EngineAnswers], cuts: Sequence[Cut]
 ) -> Iterator[CheckResult]:
     """Of the base and of each cut, as a backend is asked, by the engine's right answers.
 

@@ -26,7 +26,7 @@ from lm_eval.api.instance import Instance
 
 from aurac.adapters.cut import Cut
 from aurac.backends.backend import Backend
-from aurac.curves.display import slot_rank
+from aurac.curves.names import slot_rank
 from aurac.engine.tokens import encode_texts
 from aurac.errors import AuracError, CellError, UsageError, first_line
 from aurac.terminal import one_line

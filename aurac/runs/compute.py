@@ -31,7 +31,7 @@ class LostDeviceError(AuracError):
 
 
 @dataclass(eq=False)
-class Work:
+class CellWork:
     """Where cells are kept, and who is told."""
 
     folder: RunFolder
@@ -85,7 +85,7 @@ class Work:
             self.folder.cells.keep(cell.identity, line)
 
 
-def compute(cells: Sequence[PlannedCell], backend: Backend, work: Work) -> None:
+def compute(cells: Sequence[PlannedCell], backend: Backend, work: CellWork) -> None:
     """Compute until every cell is done or has failed, here or in another process.
 
     Raises:
@@ -100,7 +100,7 @@ def compute(cells: Sequence[PlannedCell], backend: Backend, work: Work) -> None:
         waiting = held
 
 
-def _attempt(cell: PlannedCell, backend: Backend, work: Work) -> bool:
+def _attempt(cell: PlannedCell, backend: Backend, work: CellWork) -> bool:
     """Compute a cell under its lock; False where another process holds that."""
     lock = work.folder.take(cell.key)
     if lock is None:
@@ -119,7 +119,7 @@ def _attempt(cell: PlannedCell, backend: Backend, work: Work) -> bool:
     return True
 
 
-def _compute(cell: PlannedCell, backend: Backend, work: Work) -> None:
+def _compute(cell: PlannedCell, backend: Backend, work: CellWork) -> None:
     """Compute what is missing of a cell."""
     work.show(cell)
     share = len(cell.task) / len(cell.task.instances(range(len(cell.task))))

@@ -25,7 +25,7 @@ from aurac.errors import CellError
 from aurac.files import sha256_json, write_json
 from aurac.records.cells import writing
 from aurac.runs.inputs import Inputs
-from aurac.runs.plan import Factors
+from aurac.runs.plan import FitFactors
 
 if TYPE_CHECKING:
     from aurac.tasks.evaltask import EvalTask
@@ -63,7 +63,7 @@ def best_factor(objective: Callable[[float], float], exponents: Sequence[int] = 
 class Fit:
     """A factor that a run needs: of a rank, for a task or group that was asked for."""
 
-    row: Key
+    curve_key: Key
     cut: Cut
     asked: str
     pairs: Sequence[tuple[str, str]]  #: (prompt, reference answer) of the held-out examples
@@ -93,23 +93,23 @@ def held_out(tasks: Sequence[EvalTask]) -> list[tuple[str, str]]:
 
 def fits(inputs: Inputs) -> dict[str, Fit]:
     """All factors that a run needs, by a hash of what decides each."""
-    found, rows = dict[str, Fit](), [row for row in inputs.cuts if row.rescale == "fit"]
+    found, curve_keys = dict[str, Fit](), [k for k in inputs.cuts if k.rescale == "fit"]
     asked: dict[str, list[EvalTask]] = {}
-    for task in inputs.leaves if rows else ():
+    for task in inputs.leaves if curve_keys else ():
         asked.setdefault(task.group or task.name, []).append(task)
     for name, tasks in asked.items():
         pairs = held_out(tasks)
         about = sha256_json([inputs.digest, inputs.tokens, pairs])
-        for row in rows:
-            for cut in inputs.cuts[row].values():
+        for curve_key in curve_keys:
+            for cut in inputs.cuts[curve_key].values():
                 what = cut.adapter.sha256, cut.basis, cut.rank, about, name
-                found[sha256_json(what)[:32]] = Fit(row, cut, name, pairs)
+                found[sha256_json(what)[:32]] = Fit(curve_key, cut, name, pairs)
     return found
 
 
 def fitted(
     inputs: Inputs, find: Callable[[Sequence[str]], Iterable[float]] | None = None
-) -> Factors:
+) -> FitFactors:
     """The factors of rescale `fit`, which are kept in the run folder, each under a lock.
 
     `find` finds all that no other process holds at once, by their hashes, such as on a cluster;
@@ -130,7 +130,5 @@ def fitted(
                     write_json(files[key], {"factor": factor})
         if not mine:
             time.sleep(_PAUSE_SECONDS)
-    return {
-        (fit.row, fit.cut.rank, fit.asked): float(json.loads(files[key].read_bytes())["factor"])
-        for key, fit in wanted.items()
-    }
+    factors = {key: float(json.loads(file.read_bytes())["factor"]) for key, file in files.items()}
+    return {(fit.curve_key, fit.cut.rank, fit.asked): factors[key] for key, fit in wanted.items()}

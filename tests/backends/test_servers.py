@@ -76,7 +76,7 @@ def test_a_server_that_dies_costs_no_answered_block_and_repeats_no_key(
     monkeypatch.setattr("aurac.runs.plan.BLOCK_EXAMPLES", {"server": 2, "cpu": 2})
     from aurac.runs import compute
 
-    kept, add = [], compute.Work.add
+    kept, add = [], compute.CellWork.add
 
     def dying(self, cell, block):
         add(self, cell, block)
@@ -84,7 +84,7 @@ def test_a_server_that_dies_costs_no_answered_block_and_repeats_no_key(
         if len(kept) == 4:
             server.always = 500
 
-    monkeypatch.setattr(compute.Work, "add", dying)
+    monkeypatch.setattr(compute.CellWork, "add", dying)
     how = {"tasks": ["tiny_text"], **over_http(server, max_retries=2)}
     stored, _ = compared(place, tmp_path / "run", progress=Bar(), **how)
     assert '500 Internal Server Error: {"headers"' in stored.failures[0].reason
@@ -145,7 +145,7 @@ def test_vllm_in_process_is_one_engine_with_a_request_for_each_cut(
     theirs = "lm_eval.models.vllm_causallms"  # which vLLM is needed to import
     monkeypatch.setitem(sys.modules, theirs, SimpleNamespace(VLLM=InProcess))
     monkeypatch.setattr(VllmBackend, "version", "vllm 0")
-    monkeypatch.setattr("aurac.runs.check.ProcessPoolExecutor", Pool)
+    monkeypatch.setattr("aurac.runs.backend_check.ProcessPoolExecutor", Pool)
     engines.clear()
     Pool.ended.clear()
     _, found = compared(place, tmp_path / "run", model="vllm", model_args="max_loras=5")
