@@ -40,7 +40,7 @@ from support.completions import Server
 
 from aurac.adapters import load_adapter, save_adapter
 from aurac.backends import check
-from aurac.runs.check import ask
+from aurac.runs.backend_check import ask
 from aurac.runs.inputs import load
 from aurac.runs.settings import Settings
 

@@ -110,7 +110,12 @@ def _copy_tokenizer(source: Path | None, into: Path) -> None:
     """
     if (folder := tokenizer_folder(source)) is None:
         return
+    root = folder.resolve()
+    # A snapshot of the hub is links to the blobs beside it.
+    own = (root, *(p.parent / "blobs" for p in root.parents if p.name == "snapshots"))
     for path in (path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)):
+        if not any(path.resolve().is_relative_to(each) for each in own):
+            raise CheckpointError(f"{path} is a link out of its folder: put the file itself there")
         place = into / path.relative_to(folder)
         place.parent.mkdir(exist_ok=True)
         shutil.copyfile(path, place)

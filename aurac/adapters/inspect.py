@@ -22,7 +22,7 @@ from aurac.adapters.formats import load_adapter
 from aurac.adapters.nesting import default_nested_ranks
 from aurac.adapters.truncate import by_rule, default_basis, default_rescale, factors_of
 from aurac.curves.checks import only
-from aurac.curves.display import slot_bytes, slot_rank
+from aurac.curves.names import slot_bytes, slot_rank
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -12,9 +12,9 @@ import numpy as np
 
 from aurac.curves.area import quadrature_weights
 from aurac.curves.checks import only
-from aurac.curves.display import cut_name
-from aurac.curves.matching import in_one_order
+from aurac.curves.names import cut_name
 from aurac.curves.question import Key, recipes_of
+from aurac.curves.same_examples import in_one_order
 from aurac.errors import CurveError
 from aurac.stats.estimate import Array, Components, components, minus
 

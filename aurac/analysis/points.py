@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.analysis.schema import Advice, Point
 from aurac.curves.checks import only
-from aurac.curves.display import slot_rank
+from aurac.curves.names import slot_rank
 from aurac.stats.estimate import FRACTION, Components, estimate, one_sided
 
 if TYPE_CHECKING:

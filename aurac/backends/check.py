@@ -102,8 +102,8 @@ class Questions:
     def of(cls, requests: Sequence[Any], tokenizer: Any, length: int) -> Questions:
         """Of a run's requests with the longest prompts.
 
-        Half of them are scored whole, unless they have more than `length` tokens, of the others the
-        last tokens. Texts are short and greedy.
+        Half are scored up to `length` tokens, the rest on their last 128. Texts are short and
+        greedy.
         """
         pairs: list[tuple[str, str]] = []
         for place, request in enumerate(_longest(requests)):
@@ -130,7 +130,7 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class Answers:
+class EngineAnswers:
     """The engine's for a cut or the base.
 
     Attributes:
@@ -151,7 +151,7 @@ def answers(
     length: int,
     questions: Questions,
     cuts: Sequence[Cut],
-) -> list[Answers]:
+) -> list[EngineAnswers]:
     """The engine's of the base and of each cut, on the device or, if it has no room, on the CPU.
 
     The base is loaded (`how` are words of `load_base`), and given back.
@@ -176,21 +176,21 @@ def answers(
     )
 
 
-def _answers(engine: EngineBackend, asked: Questions, cut: Cut | None) -> Answers:
+def _answers(engine: EngineBackend, asked: Questions, cut: Cut | None) -> EngineAnswers:
     with engine.lm(cut) as lm:
         packed, written = asked.scored(lm.loglikelihood), asked.written(lm)
         lm.batch_size_per_gpu = 1
         alone = asked.scored(partial(HFLM.loglikelihood, lm), disable_tqdm=True)
-    return Answers(packed, packed - alone, written)
+    return EngineAnswers(packed, packed - alone, written)
 
 
 def results(
-    backend: Backend, questions: Questions, right: Sequence[Answers], cuts: Sequence[Cut]
+    backend: Backend, questions: Questions, right: Sequence[EngineAnswers], cuts: Sequence[Cut]
 ) -> Iterator[CheckResult]:
     """Of the base and of each cut, as a backend is asked, by the engine's right answers.
 
-    The least rounding is that of all cuts, and once the base was asked not less than the served
-    base is off the engine's, since other kernels round elsewhere.
+    The unit is at least FLOOR, the rounding over all cuts and, after the base, the server's
+    distance on it, since other kernels round elsewhere.
     """
     base = right[0]
     least = max(FLOOR, rms(np.concatenate([own.apart for own in right])))

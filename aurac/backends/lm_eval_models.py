@@ -15,7 +15,7 @@ from aurac.adapters.cut import Cut
 from aurac.backends.backend import Backend
 from aurac.backends.engine import EngineBackend
 from aurac.backends.server import SERVER, ServerBackend
-from aurac.curves.display import slot_rank
+from aurac.curves.names import slot_rank
 from aurac.errors import UsageError
 from aurac.models.base import LoadedBase
 

@@ -26,7 +26,7 @@ from lm_eval.api.instance import Instance
 
 from aurac.adapters.cut import Cut
 from aurac.backends.backend import Backend
-from aurac.curves.display import slot_rank
+from aurac.curves.names import slot_rank
 from aurac.engine.tokens import encode_texts
 from aurac.errors import AuracError, CellError, UsageError, first_line
 from aurac.terminal import one_line
@@ -69,7 +69,8 @@ class ServerBackend(Backend):
         self.address = re.sub("(/v1(/completions)?)?/?$", "", url)
         self.threads = int(arguments.get("num_concurrent", 1))
         self._loaded: set[str] = set()
-        served = self.models()
+        if not (served := self.models()):
+            raise UsageError(f"{self.address} serves no model")
         bases = [name for name, each in served.items() if not each.get("parent")]
         self.served = str(arguments.get("model") or next(iter(bases), None))
         self._serve([None])

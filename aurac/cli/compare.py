@@ -229,7 +229,7 @@ def show_cells(settings: Settings, *, as_json: bool) -> int:
 
 def show_check(settings: Settings, *, as_json: bool) -> int:
     """Whether a server or vLLM computes the base and the adapters at every rank."""
-    from aurac.runs.check import check_only
+    from aurac.runs.backend_check import check_only
     from aurac.runs.progress import Bar
 
     found = []

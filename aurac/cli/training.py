@@ -136,13 +136,13 @@ def study(study: Path, out: Path | None, device: str | None, dry_run: bool) -> i
     aurac study nested.yaml --dry-run
     aurac study nested.yaml --out runs/nested
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.study import Work, jobs, left, load_study, run_study
+    from aurac.study import StudyFolder, jobs, left, load_study, run_study
 
     loaded, say = load_study(study), functools.partial(click.echo, err=True)
     folder = out or Path("runs") / loaded.file.name
-    work = Work(loaded, folder, device=device or "auto", progress=True, say=say)
+    study_folder = StudyFolder(loaded, folder, device=device or "auto", progress=True, say=say)
     if dry_run:
-        for job in (every := left(work)):
+        for job in (every := left(study_folder)):
             on = "" if job.plan.task in job.name else f" on {job.plan.task}"
             click.echo(f"{job.state:8}  {job.name}{on}")
         for what, where in (("trials", "search"), ("adapters", "run")):
@@ -150,7 +150,7 @@ def study(study: Path, out: Path | None, device: str | None, dry_run: bool) -> i
             if states:
                 click.echo(f"{len(states)} {what}, {states.count('done')} of them done")
         return 0
-    for run in run_study(work):
+    for run in run_study(study_folder):
         click.echo(run.folder.with_name("report.md"))
-    found = {job.state for job in jobs(work) if job.where == "run"}
+    found = {job.state for job in jobs(study_folder) if job.where == "run"}
     return 3 if found - {"done"} else 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.curves.checks import check_ranks, fractions, numbers, whole_rank
-from aurac.curves.display import cut_name
+from aurac.curves.names import cut_name
 from aurac.errors import CurveError
 
 if TYPE_CHECKING:

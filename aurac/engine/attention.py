@@ -76,7 +76,7 @@ class SlotCache:
         self.slots, self.width = slots, width
 
 
-class Block(NamedTuple):
+class QueryBlock(NamedTuple):
     """The queries ``start:stop`` see the keys ``0:stop``, and those from ``clean`` by a mask."""
 
     start: int
@@ -89,7 +89,7 @@ class GroupView:
     """A group of subtrees on the device, with masks that are made once for all layers."""
 
     rows: slice  # the rows of the pass, with padding, that are this group's
-    blocks: Sequence[Block]
+    blocks: Sequence[QueryBlock]
     place: Tensor  # (G, L) positions
     end: Tensor  # (G, L) subtree ends
     _bias: dict[Any, Tensor] = field(default_factory=dict, init=False)
@@ -103,7 +103,9 @@ class GroupView:
         """The keys and values (Hkv, G, keys, d) that the group sees, made of those of this pass."""
         return key.contiguous(), value.contiguous()
 
-    def bias(self, block: Block, prefix: int, window: int | None, dtype: torch.dtype) -> Tensor:
+    def bias(
+        self, block: QueryBlock, prefix: int, window: int | None, dtype: torch.dtype
+    ) -> Tensor:
         """The mask (G, n, keys) of a block's last keys: 0 where a query sees a key, else -inf."""
         key = block, window, dtype
         if key not in self._bias:
@@ -112,7 +114,7 @@ class GroupView:
             self._bias[key] = bias.masked_fill_(~seen, -math.inf)
         return self._bias[key]
 
-    def _seen(self, block: Block, prefix: int, window: int | None) -> Tensor:
+    def _seen(self, block: QueryBlock, prefix: int, window: int | None) -> Tensor:
         """Which query sees which key from ``block.clean`` on.
 
         With a window: which sees which of all keys of the group, and after them of the prefix.
@@ -143,7 +145,7 @@ class SlotsView(GroupView):
         key, value = self.slots.layers[layer]
         return key[:, : len(self.place)], value[:, : len(self.place)]
 
-    def _seen(self, _block: Block, prefix: int, window: int | None) -> Tensor:
+    def _seen(self, _block: QueryBlock, prefix: int, window: int | None) -> Tensor:
         """Which new token sees which place of its slot: those up to its own."""
         at = torch.arange(prefix, prefix + self.slots.width, device=self.place.device)
         if window is not None:
@@ -152,14 +154,14 @@ class SlotsView(GroupView):
         return gap >= 0 if window is None else (gap >= 0) & (gap < window)
 
 
-def _blocks(group: Group, prefix: int, sizes: Sizes) -> Iterator[Block]:
+def _blocks(group: Group, prefix: int, sizes: Sizes) -> Iterator[QueryBlock]:
     size, length = group.end.shape
     shortest = group.end.min(axis=0)
     rows = max(1, min(sizes.queries, sizes.scores // (size * (length + prefix))))
     for start in range(0, length, rows):
         stop = min(start + rows, length)
         closed = np.flatnonzero(shortest[:start] < stop)
-        yield Block(start, stop, int(closed[0]) if len(closed) else start)
+        yield QueryBlock(start, stop, int(closed[0]) if len(closed) else start)
 
 
 class ScoreRule(NamedTuple):
@@ -328,7 +330,7 @@ def decoding_metadata(
     ``positions`` (B * each,) are those of the tokens; the prefix is in ``store``.
     """
     slot = torch.arange(len(positions) // each, device=positions.device)
-    place, whole = positions.view(-1, each), Block(0, slots.width, 0)
+    place, whole = positions.view(-1, each), QueryBlock(0, slots.width, 0)
     return AttentionMetadata(
         positions=positions,
         longest=prefix + slots.width,

@@ -19,7 +19,7 @@ from huggingface_hub import eval_result_entries_to_yaml
 
 from aurac.adapters.export import check_free
 from aurac.analysis import Question, analyse
-from aurac.exports.lm_eval_files import Point, model_folder, results, safe, sample_rows
+from aurac.exports.lm_eval_files import ExportFolder, model_folder, results, safe, sample_rows
 from aurac.exports.model_card import card, default_curves, hub_entries
 from aurac.files import fresh_folder, write_atomic
 from aurac.notebook import load_run
@@ -45,34 +45,47 @@ def export(run_folder: Path, out: Path, margin: float | None = None) -> list[Pat
     question = Question(margin=margin or run.question.margin)
     check_free(out, force=False)
     with fresh_folder(out) as folder:
-        points = list(_points(run))
-        written = [_write(run, point, folder) for point in points]
-        told = {name: each.rows[0] for point in points for name, each in point.cells.items()}
+        export_folders = list(_export_folders(run))
+        written = [_write(run, each, folder) for each in export_folders]
+        cells = [item for each in export_folders for item in each.cells.items()]
+        told = {name: logged.rows[0] for name, logged in cells}
+        places = _folders(run)
         for adapter in run.adapters:
-            if (place := folder / safe(adapter.name)).is_dir():
+            if (place := folder / places[adapter.name]).is_dir():
                 _write_repository(run, adapter, place, told, question)
     return [out / path.relative_to(folder) for path in written]
 
 
-def _points(run: StoredRun) -> Iterator[Point]:
+def _export_folders(run: StoredRun) -> Iterator[ExportFolder]:
     """The base, and each cut of each adapter at each rank; cells that are not whole are left out.
 
     An adapter's further cuts lie in folders ``ADAPTER@BASIS-RESCALE``. The base's folder is
     ``base``, with ``_`` before it where an adapter is called so.
     """
-    base = "base"
-    while base in {safe(adapter.name) for adapter in run.adapters}:
+    base, folders = "base", _folders(run)
+    while base in folders.values():
         base = f"_{base}"
     if cells := _cells(run, None, 0):
-        yield Point(base, 0, None, cells)
+        yield ExportFolder(base, 0, None, cells)
     seen: set[str] = set()
     for cut in run.cuts:
-        name = safe(cut.adapter)
+        name = folders[cut.adapter]
         folder = f"{name}@{cut.basis}-{cut.rescale}" if cut.adapter in seen else name
         seen.add(cut.adapter)
         for rank in cut.ranks:
             if cells := _cells(run, cut, rank):
-                yield Point(folder, rank, cut, cells)
+                yield ExportFolder(folder, rank, cut, cells)
+
+
+def _folders(run: StoredRun) -> dict[str, str]:
+    """Adapter → its folder, which no other one has."""
+    folders: dict[str, str] = {}
+    for adapter in run.adapters:
+        folder = safe(adapter.name)
+        while folder in folders.values():
+            folder = f"{folder}_"
+        folders[adapter.name] = folder
+    return folders
 
 
 def _cells(run: StoredRun, cut: CutInfo | None, rank: int) -> dict[str, Logged]:
@@ -81,17 +94,18 @@ def _cells(run: StoredRun, cut: CutInfo | None, rank: int) -> dict[str, Logged]:
     return {name: found for name in leaves if (found := run.logged(name, cut, rank)) is not None}
 
 
-def _write(run: StoredRun, point: Point, out: Path) -> Path:
-    folder = out / point.folder / f"rank_{point.rank}" / model_folder(str(run.provenance["base"]))
+def _write(run: StoredRun, export_folder: ExportFolder, out: Path) -> Path:
+    model = model_folder(str(run.provenance["base"]))
+    folder = out / export_folder.folder / f"rank_{export_folder.rank}" / model
     folder.mkdir(parents=True)
     started = dt.datetime.fromisoformat(str(run.provenance["started"]))
     date = started.strftime("%Y-%m-%dT%H-%M-%S.%f")  # as lm-eval writes it into file names
-    for task, logged in point.cells.items():
+    for task, logged in export_folder.cells.items():
         rows = [json.dumps(row, ensure_ascii=False) for row in sample_rows(logged)]
         text = "".join(f"{row}\n" for row in rows)
         (folder / f"samples_{safe(task)}_{date}.jsonl").write_text(text, encoding="utf-8")
     path = folder / f"results_{date}.json"
-    content = results(run, point)
+    content = results(run, export_folder)
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
     return path
 

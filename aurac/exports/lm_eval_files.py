@@ -19,7 +19,7 @@ from aurac.records.run import Logged, StoredRun
 NOT_GIVEN = "N/A"  # lm-eval's word for a standard error that was not computed
 
 
-class Point(NamedTuple):
+class ExportFolder(NamedTuple):
     """One folder: a cut (None: the base) at a rank, with the cell of each task."""
 
     folder: str
@@ -82,13 +82,13 @@ def as_text(value: Any) -> Any:
     return [as_text(item) for item in value] if isinstance(value, list) else str(value)
 
 
-def results(run: StoredRun, point: Point) -> dict[str, Any]:
+def results(run: StoredRun, export_folder: ExportFolder) -> dict[str, Any]:
     """The content of ``results_DATE.json``."""
-    rows = {name: _task_row(run.task(name), each) for name, each in point.cells.items()}
+    rows = {name: _task_row(run.task(name), each) for name, each in export_folder.cells.items()}
     there = [task for task in run.tasks if task.members and set(task.members) <= set(rows)]
     groups = {task.name: list(task.members) for task in there}
     pooled = {name: _group_row(name, members, rows) for name, members in groups.items()}
-    told = {name: each.rows[0] for name, each in point.cells.items()}
+    told = {name: each.rows[0] for name, each in export_folder.cells.items()}
     better = {name: record["higher_is_better"] for name, record in told.items()}
     infos = {name: run.task(name) for name in [*rows, *groups]}
     template = next(iter(told.values()))
@@ -105,7 +105,7 @@ def results(run: StoredRun, point: Point) -> dict[str, Any]:
             name: {"original": record["original"], "effective": rows[name]["sample_len"]}
             for name, record in told.items()
         },
-        "config": _config(run, point),
+        "config": _config(run, export_folder),
         "date": dt.datetime.fromisoformat(str(run.provenance["started"])).timestamp(),
         "transformers_version": run.provenance["versions"].get("transformers"),
         "lm_eval_version": run.provenance["versions"].get("lm-eval"),
@@ -158,15 +158,15 @@ def _group_row(
     return {**row, "sample_count": counts}
 
 
-def _config(run: StoredRun, point: Point) -> dict[str, Any]:
-    made, cut = run.provenance, point.cut
-    prompting = run.task(next(iter(point.cells))).prompting if point.cells else {}
+def _config(run: StoredRun, export_folder: ExportFolder) -> dict[str, Any]:
+    made, cut = run.provenance, export_folder.cut
+    prompting = run.task(next(iter(export_folder.cells))).prompting if export_folder.cells else {}
     args: dict[str, Any] = {"pretrained": made["base"], "dtype": made["dtype"]}
     if cut is not None:
-        whose = {task: each.cell.identity for task, each in point.cells.items()}
+        whose = {task: each.cell.identity for task, each in export_folder.cells.items()}
         factors = {f"factor_{t}": of.factor for t, of in whose.items() if of and of.factor}
         args["peft"] = next(each.path for each in run.adapters if each.name == cut.adapter)
-        args |= {"rank": point.rank, "basis": cut.basis, "rescale": cut.rescale, **factors}
+        args |= {"rank": export_folder.rank, "basis": cut.basis, "rescale": cut.rescale, **factors}
     return {
         "model": made.get("model", "hf"),
         "model_args": args,

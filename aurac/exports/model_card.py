@@ -13,7 +13,7 @@ from aurac.adapters.methods import METHODS
 from aurac.analysis import Analysis
 from aurac.curves import numbers
 from aurac.curves.curve import Curve
-from aurac.curves.display import truncate_options
+from aurac.curves.names import truncate_options
 from aurac.models.packaged import hub_id
 from aurac.records.manifest import AdapterInfo
 from aurac.records.run import StoredRun

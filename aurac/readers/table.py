@@ -94,7 +94,7 @@ def _typed(frame: pd.DataFrame, columns: list[str], name: str, value: str) -> pd
         elif column in NUMBERS:
             try:
                 table[column] = pd.to_numeric(frame[column]).astype("float64")
-                for number in table[column].dropna().unique() if column in WHOLE else ():
+                for number in table[column].dropna().unique().tolist() if column in WHOLE else ():
                     whole_rank(number, "The number")
             except (TypeError, ValueError, CurveError) as error:
                 raise DataError(f"{name}, column {column}: {first_line(error)}") from error

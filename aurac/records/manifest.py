@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from aurac.curves.display import common_name
+from aurac.curves.names import common_name
 from aurac.curves.question import Key, Question, Renamed
 from aurac.errors import RunFolderError
 from aurac.files import read_json, write_json
@@ -74,7 +74,7 @@ class CutInfo(msgspec.Struct, frozen=True, kw_only=True):
     cells: dict[str, dict[int, str]]
 
     @property
-    def row(self) -> Key:
+    def curve_key(self) -> Key:
         """The key of its curves, which they share with no other cut."""
         return Key(self.adapter, self.basis, self.rescale)
 
@@ -97,7 +97,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     asked: list[str]  #: the tasks and groups that were asked for
     cuts: list[CutInfo]  #: adapter by adapter, the default cut first
     base: dict[str, str]  #: task (no group) → key of the base's cell
-    cells: dict[str, int] = {}  #: key of a cell → most examples that a command asked of it
+    #: key of a cell → most examples that a command asked of it; `cells` in the file
+    asked_examples: dict[str, int] = msgspec.field(default_factory=dict, name="cells")
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -113,7 +114,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     def has_more_than(self, other: Manifest) -> bool:
         """Whether it holds tasks, cells or examples of cells that another one lacks."""
-        more = any(count > other.cells.get(key, 0) for key, count in self.cells.items())
+        known = other.asked_examples
+        more = any(count > known.get(key, 0) for key, count in self.asked_examples.items())
         return more or not {*self.asked} <= {*other.asked}
 
     def shown(self, rows: Sequence[Renamed]) -> tuple[tuple[CutInfo, ...], dict[str, AdapterInfo]]:
@@ -122,13 +124,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         if not rows:
             return tuple(self.cuts), adapters
         tasks = {task.name: task for task in self.tasks}
-        cuts = {cut.row: cut for cut in self.cuts}
+        cuts = {cut.curve_key: cut for cut in self.cuts}
         kept: dict[Key, CutInfo] = {}  # one for all tasks
         for row in rows:
             cut = replace(cuts[Key(row.adapter, row.basis, row.rescale)], adapter=row.name)
             cells = {name: cut.cells[name] for name in tasks[row.task].leaves.values()}
-            known = kept[cut.row].cells if cut.row in kept else {}
-            kept[cut.row] = replace(cut, cells={**known, **cells})
+            known = kept[cut.curve_key].cells if cut.curve_key in kept else {}
+            kept[cut.curve_key] = replace(cut, cells={**known, **cells})
         infos = {row.name: replace(adapters[row.adapter], name=row.name) for row in rows}
         return tuple(kept.values()), infos
 
@@ -164,9 +166,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         for task in other.tasks:
             before = tasks[task.name].examples if task.name in tasks else {}
             tasks[task.name] = replace(task, examples=_most(before, task.examples))
-        cuts = {cut.row: cut for cut in self.cuts}
+        cuts = {cut.curve_key: cut for cut in self.cuts}
         for cut in (replace(c, adapter=names[c.adapter]) for c in other.cuts):
-            cuts[cut.row] = _grown(cuts[cut.row], cut) if cut.row in cuts else cut
+            cuts[cut.curve_key] = _grown(cuts[cut.curve_key], cut) if cut.curve_key in cuts else cut
         return Manifest(
             settings=self.settings,
             log=_logged([*self.log, *other.log]),
@@ -176,7 +178,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             asked=list(dict.fromkeys([*self.asked, *other.asked])),
             cuts=list(cuts.values()),
             base={**self.base, **other.base},
-            cells=_most(self.cells, other.cells),
+            asked_examples=_most(self.asked_examples, other.asked_examples),
         )
 
     def _names(self, other: Manifest) -> dict[str, str]:
@@ -193,7 +195,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def _question(self, other: Manifest, names: Mapping[str, str]) -> Question:
         """The other's question in the names of this folder, with what it leaves open of the last.
 
-        A group takes the place of earlier ones with the same adapters.
+        A group takes the place of earlier ones that share an adapter with it.
         """
         last, asked = self.question, other.question
         told = {task.name for task in other.tasks}

@@ -61,7 +61,7 @@ class Part(NamedTuple):
     """The examples of one task (no group) on which curves are read."""
 
     task: str
-    cells: str  #: the name of its cells in a cut
+    cells_name: str  #: the name of its cells in a cut
     keys: list[DocumentKey]
     prefix: str  #: of their names in a group, else nothing
 
@@ -159,8 +159,8 @@ class StoredRun:
         found: dict[Cell, Failure] = {}
         parts = [part for task in self._tasks.values() for part in self._parts(task)]
         for cut, part in product((None, *self.cuts), parts):
-            adapter, basis, rescale = cut.row if cut else (None, None, None)
-            for rank in cut.cells.get(part.cells, ()) if cut else (0,):
+            adapter, basis, rescale = cut.curve_key if cut else (None, None, None)
+            for rank in cut.cells.get(part.cells_name, ()) if cut else (0,):
                 cell, asked = self._cell(part, cut, rank), self._asked(part, cut, rank)
                 if cell.failed and cell.missing(part.keys[:asked]):
                     why = cell.failed.reason
@@ -226,7 +226,7 @@ class StoredRun:
         """The key of a cell, of the base's at rank 0; nothing where it was never asked for."""
         if cut is None or rank == 0:
             return self.manifest.base.get(part.task, "")
-        return cut.cells.get(part.cells, {}).get(rank, "")
+        return cut.cells.get(part.cells_name, {}).get(rank, "")
 
     def _cell(self, part: Part, cut: CutInfo | None, rank: int, *, whole: bool = False) -> Cell:
         """A cut on a task at a rank, the base at rank 0: its scores, or all of it."""
@@ -235,11 +235,11 @@ class StoredRun:
 
     def _asked(self, part: Part, cut: CutInfo | None, rank: int) -> int:
         """The most examples that a command asked of a cell."""
-        return self.manifest.cells.get(self._key(part, cut, rank), 0)
+        return self.manifest.asked_examples.get(self._key(part, cut, rank), 0)
 
-    def _cut(self, *row: str | None) -> CutInfo:
+    def _cut(self, *curve_key: str | None) -> CutInfo:
         """That of a curve, by adapter, basis and rescale."""
-        return next(cut for cut in self.cuts if cut.row == row)
+        return next(cut for cut in self.cuts if cut.curve_key == curve_key)
 
     # Answers ------------------------------------------------------------------------------------
 
@@ -323,7 +323,7 @@ class StoredRun:
         return Curve(
             tuple(scores),
             **numbers,
-            **cut.row._asdict(),
+            **cut.curve_key._asdict(),
             **{fact: getattr(adapter, fact) for fact in FACTS},
             task=task.name,
             metric=self.metric(task),
@@ -401,14 +401,15 @@ class _Report(msgspec.Struct):
     run: str = "run"
 
 
-def _folder(path: str | Path) -> Path:
+def folder_of(path: str | Path) -> Path:
+    """The folder of a run or report that is given by itself or by its page."""
     path = Path(path).expanduser()
     return path.parent if path.name in ("report.html", "report.md") else path
 
 
 def is_run(path: str | Path) -> bool:
     """Whether `read_run` reads it."""
-    return any((_folder(path) / name).is_file() for name in (RUN_FILE, REPORT_FILE))
+    return any((folder_of(path) / name).is_file() for name in (RUN_FILE, REPORT_FILE))
 
 
 def read_run(folder: str | Path, question: Question | None = None) -> StoredRun:
@@ -419,13 +420,15 @@ def read_run(folder: str | Path, question: Question | None = None) -> StoredRun:
     Raises:
         RunFolderError: It is none of these, of another version, or a file of it cannot be read.
     """
-    folder = _folder(folder)
+    folder = folder_of(folder)
     if (folder / RUN_FILE).is_file():
         manifest = Manifest.read(folder)
         asked = manifest.question if question is None else question
         return StoredRun(folder, manifest, CellStore(folder), Documents(folder), asked)
     if (folder / REPORT_FILE).is_file():
         report = read_json(folder / REPORT_FILE, _Report)
+        if not (folder / report.run / RUN_FILE).is_file():
+            raise RunFolderError(f"the run of the report {folder} is not there: {report.run}")
         return read_run(folder / report.run, question or report.question)
     places = (f"*/{REPORT_FILE}", f"*/{RUN_FILE}", f"*/*/{RUN_FILE}")
     found = [path.parent for name in places for path in sorted(folder.glob(name))]

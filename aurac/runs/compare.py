@@ -21,11 +21,11 @@ from aurac.errors import UsageError
 from aurac.records.documents import Documents
 from aurac.records.lines import Written
 from aurac.records.manifest import Manifest, recipe_groups
-from aurac.runs.check import check
-from aurac.runs.compute import Work, compute
+from aurac.runs.backend_check import check
+from aurac.runs.compute import CellWork, compute
+from aurac.runs.describe import manifest_of, with_cells, write_documents
 from aurac.runs.fit import fitted
 from aurac.runs.inputs import Inputs, load
-from aurac.runs.manifest import manifest_of, with_cells, write_documents
 from aurac.runs.overlap import keep_overlaps, overlaps
 from aurac.runs.plan import distinct
 from aurac.runs.progress import Bar, Progress
@@ -98,7 +98,7 @@ def run(
             folder.record(manifest, lists, lambda name: write_documents(folder.path, leaves[name]))
             keep_overlaps(folder, shared)
             each = distinct(cells)
-            _compute(inputs, each, Work(folder, progress), connected)
+            _compute(inputs, each, CellWork(folder, progress), connected)
             write_instead(each, folder, progress, _asks(inputs, each, connected))
         progress.step("writing the report")
         entry = manifest.log[-1] | {"seconds": round(time.time() - began, 1)}
@@ -138,7 +138,7 @@ def _check_question(inputs: Inputs, manifest: Manifest) -> None:
 
 
 def _compute(
-    inputs: Inputs, cells: Sequence[PlannedCell], work: Work, connected: Callable[[], Cluster]
+    inputs: Inputs, cells: Sequence[PlannedCell], work: CellWork, connected: Callable[[], Cluster]
 ) -> None:
     """Compute what is missing of the cells."""
     left = [len(work.left(cell)) for cell in cells]
@@ -190,7 +190,7 @@ def dry_run(settings: Settings) -> tuple[Path, list[dict[str, Any]]]:
     folder, rows = inputs.folder, []
     for cell in distinct(inputs.cells()):
         left = len(folder.cells.scores(cell.key).missing(cell.task.keys))
-        row = cell.row._asdict() if cell.row else dict.fromkeys(Key._fields)
+        row = cell.curve_key._asdict() if cell.curve_key else dict.fromkeys(Key._fields)
         counts = {"rank": cell.rank, "examples": len(cell.task), "missing": left}
         rows.append({"task": cell.task.name, **row, **counts})
     return folder.path, rows

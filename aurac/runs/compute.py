@@ -31,7 +31,7 @@ class LostDeviceError(AuracError):
 
 
 @dataclass(eq=False)
-class Work:
+class CellWork:
     """Where cells are kept, and who is told."""
 
     folder: RunFolder
@@ -46,11 +46,14 @@ class Work:
         return stored.missing(cell.task.keys)
 
     def settled(self, cell: PlannedCell) -> bool:
-        """Whether a cell is done, or has failed since this process first looked at it."""
-        if not self.left(cell):
-            return True
-        stored = self.folder.cells.scores(cell.key)
-        return stored.failed is not None and stored.failures > self.before[cell.key]
+        """Whether another process has settled a cell since this one first looked; it is told."""
+        left, stored = self.left(cell), self.folder.cells.scores(cell.key)
+        failed = stored.failed if left and stored.failures > self.before[cell.key] else None
+        if left and failed is None:
+            return False
+        self.show(cell)
+        self.progress.settled(cell, f"failed: {failed.reason}" if failed else "done")
+        return True
 
     def fail(self, cell: PlannedCell, reason: str) -> None:
         """Keep why a cell cannot be computed."""
@@ -82,7 +85,7 @@ class Work:
             self.folder.cells.keep(cell.identity, line)
 
 
-def compute(cells: Sequence[PlannedCell], backend: Backend, work: Work) -> None:
+def compute(cells: Sequence[PlannedCell], backend: Backend, work: CellWork) -> None:
     """Compute until every cell is done or has failed, here or in another process.
 
     Raises:
@@ -97,7 +100,7 @@ def compute(cells: Sequence[PlannedCell], backend: Backend, work: Work) -> None:
         waiting = held
 
 
-def _attempt(cell: PlannedCell, backend: Backend, work: Work) -> bool:
+def _attempt(cell: PlannedCell, backend: Backend, work: CellWork) -> bool:
     """Compute a cell under its lock; False where another process holds that."""
     lock = work.folder.take(cell.key)
     if lock is None:
@@ -116,7 +119,7 @@ def _attempt(cell: PlannedCell, backend: Backend, work: Work) -> bool:
     return True
 
 
-def _compute(cell: PlannedCell, backend: Backend, work: Work) -> None:
+def _compute(cell: PlannedCell, backend: Backend, work: CellWork) -> None:
     """Compute what is missing of a cell."""
     work.show(cell)
     share = len(cell.task) / len(cell.task.instances(range(len(cell.task))))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -20,10 +21,11 @@ import numpy as np
 from aurac.adapters.cut import Cut
 from aurac.backends.backend import Backend
 from aurac.curves.question import Key
+from aurac.errors import CellError
 from aurac.files import sha256_json, write_json
 from aurac.records.cells import writing
 from aurac.runs.inputs import Inputs
-from aurac.runs.plan import Factors
+from aurac.runs.plan import FitFactors
 
 if TYPE_CHECKING:
     from aurac.tasks.evaltask import EvalTask
@@ -38,18 +40,22 @@ def best_factor(objective: Callable[[float], float], exponents: Sequence[int] = 
     """The factor 2^e with the largest objective: a grid over e, then the vertex of a parabola.
 
     While the best grid point is at an end, the grid grows there, to 2^-12 and 2^12 at most. The
-    parabola goes through the best grid point and its neighbours.
+    parabola goes through the best grid point and its neighbours. A factor with which the model's
+    answers are no numbers has the objective -inf.
+
+    Raises:
+        CellError: All of them have.
     """
     values = {e: objective(2.0**e) for e in exponents}
     best = max(values, key=values.__getitem__)
     while abs(best) < _FARTHEST and (beyond := {best - 1, best + 1} - values.keys()):
         values |= {e: objective(2.0**e) for e in beyond}
         best = max(values, key=values.__getitem__)
-    if not {best - 1, best + 1} <= values.keys():
-        return 2.0**best
-    below, top, above = values[best - 1], values[best], values[best + 1]
+    if values[best] == -math.inf:
+        raise CellError("the model's answers are no numbers with any factor")
+    below, top, above = (values.get(best + step, -math.inf) for step in (-1, 0, 1))
     bend = below - 2 * top + above
-    shift = 0.5 * (below - above) / bend if bend < 0 else 0.0
+    shift = 0.5 * (below - above) / bend if -math.inf < bend < 0 else 0.0
     return float(2.0 ** (best + shift))
 
 
@@ -57,7 +63,7 @@ def best_factor(objective: Callable[[float], float], exponents: Sequence[int] = 
 class Fit:
     """A factor that a run needs: of a rank, for a task or group that was asked for."""
 
-    row: Key
+    curve_key: Key
     cut: Cut
     asked: str
     pairs: Sequence[tuple[str, str]]  #: (prompt, reference answer) of the held-out examples
@@ -69,8 +75,11 @@ class Fit:
         requests = scoring_requests(self.pairs)
 
         def objective(factor: float) -> float:
-            with backend.lm(replace(self.cut, factor=factor)) as lm:
-                return float(np.mean([value for value, _ in lm.loglikelihood(requests)]))
+            try:
+                with backend.lm(replace(self.cut, factor=factor)) as lm:
+                    return float(np.mean([value for value, _ in lm.loglikelihood(requests)]))
+            except CellError:
+                return -math.inf
 
         return best_factor(objective)
 
@@ -84,23 +93,23 @@ def held_out(tasks: Sequence[EvalTask]) -> list[tuple[str, str]]:
 
 def fits(inputs: Inputs) -> dict[str, Fit]:
     """All factors that a run needs, by a hash of what decides each."""
-    found, rows = dict[str, Fit](), [row for row in inputs.cuts if row.rescale == "fit"]
+    found, curve_keys = dict[str, Fit](), [k for k in inputs.cuts if k.rescale == "fit"]
     asked: dict[str, list[EvalTask]] = {}
-    for task in inputs.leaves if rows else ():
+    for task in inputs.leaves if curve_keys else ():
         asked.setdefault(task.group or task.name, []).append(task)
     for name, tasks in asked.items():
         pairs = held_out(tasks)
         about = sha256_json([inputs.digest, inputs.tokens, pairs])
-        for row in rows:
-            for cut in inputs.cuts[row].values():
+        for curve_key in curve_keys:
+            for cut in inputs.cuts[curve_key].values():
                 what = cut.adapter.sha256, cut.basis, cut.rank, about, name
-                found[sha256_json(what)[:32]] = Fit(row, cut, name, pairs)
+                found[sha256_json(what)[:32]] = Fit(curve_key, cut, name, pairs)
     return found
 
 
 def fitted(
     inputs: Inputs, find: Callable[[Sequence[str]], Iterable[float]] | None = None
-) -> Factors:
+) -> FitFactors:
     """The factors of rescale `fit`, which are kept in the run folder, each under a lock.
 
     `find` finds all that no other process holds at once, by their hashes, such as on a cluster;
@@ -121,7 +130,5 @@ def fitted(
                     write_json(files[key], {"factor": factor})
         if not mine:
             time.sleep(_PAUSE_SECONDS)
-    return {
-        (fit.row, fit.cut.rank, fit.asked): float(json.loads(files[key].read_bytes())["factor"])
-        for key, fit in wanted.items()
-    }
+    factors = {key: float(json.loads(file.read_bytes())["factor"]) for key, file in files.items()}
+    return {(fit.curve_key, fit.cut.rank, fit.asked): factors[key] for key, fit in wanted.items()}

@@ -27,7 +27,7 @@ from aurac.models.packaged import PACKAGED, packaged_folder
 from aurac.models.tokenizer import Tokenizer, choose_tokenizer, has_template
 from aurac.records.folder import RunFolder, known_names
 from aurac.records.manifest import RUN_FILE, Manifest
-from aurac.runs.plan import Factors, PlannedCell, plan
+from aurac.runs.plan import FitFactors, PlannedCell, plan
 from aurac.runs.progress import Progress
 from aurac.runs.settings import Settings
 from aurac.tasks.listing import expand, is_data
@@ -94,7 +94,7 @@ class Inputs:
 
     @cached_property
     def cuts(self) -> dict[Key, dict[int, Cut]]:
-        """Row → rank → what is evaluated, one adapter after the other, whatever the task."""
+        """Curve → rank → what is evaluated, one adapter after the other, whatever the task."""
         given = self.settings
         return {
             Key(name, *way): by_rank
@@ -113,7 +113,7 @@ class Inputs:
         name = f"{'-'.join(names)[:60].replace('/', '_')}-{digest[:8]}"
         return RunFolder(Path("runs") / name)
 
-    def cells(self, factors: Factors = MappingProxyType({})) -> list[PlannedCell]:
+    def cells(self, factors: FitFactors = MappingProxyType({})) -> list[PlannedCell]:
         """All cells, with the factors of rescale `fit`."""
         return plan(self.cuts, self.leaves, self.digest, self.tokens, factors)
 

@@ -27,8 +27,8 @@ _LONG, _BLOCKS_JOINED = 64, 4  # tokens of an answer
 _BASE_LEVEL, _FULL_LEVEL, _LOWEST_LEVEL = 0, 1, 2
 Cuts = Mapping[Key, Mapping[int, Cut]]
 """Adapter by name, basis and rescale → rank, ascending → what is evaluated there."""
-Factors = Mapping[tuple[Key, int, str], float]
-"""Row of rescale `fit`, rank, and task or group that was asked for → factor."""
+FitFactors = Mapping[tuple[Key, int, str], float]
+"""Curve of rescale `fit`, rank, and task or group that was asked for → factor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class PlannedCell:
     task: EvalTask
     settings: str  #: hash of the run's settings
     tokens: Mapping[str, Any] = field(default_factory=dict)  #: what makes tokens of the prompts
-    row: Key | None = None  #: which curve it is of
+    curve_key: Key | None = None  #: which curve it is of
     cut: Cut | None = None  #: what answers
 
     @property
@@ -71,7 +71,7 @@ class PlannedCell:
     @property
     def who(self) -> str:
         """Who answers, for progress and messages."""
-        return f"{self.row.adapter} at rank {self.rank}" if self.row else "the base"
+        return f"{self.curve_key.adapter} at rank {self.rank}" if self.curve_key else "the base"
 
     @property
     def label(self) -> str:
@@ -96,20 +96,20 @@ def plan(
     tasks: Sequence[EvalTask],
     settings: str,
     tokens: Mapping[str, Any] = MappingProxyType({}),
-    factors: Factors = MappingProxyType({}),
+    factors: FitFactors = MappingProxyType({}),
 ) -> list[PlannedCell]:
-    """All cells, those that rows share once for each of them.
+    """All cells, those that curves share once for each of them.
 
-    The base comes first, then each row's full rank and lowest, then the middles of what is
+    The base comes first, then each curve's full rank and lowest, then the middles of what is
     between: after a third of the work every curve has its ends and its middle.
     """
     cells = [(_BASE_LEVEL, PlannedCell(task, settings, tokens)) for task in tasks]
-    for row, by_rank in cuts.items():
+    for curve_key, by_rank in cuts.items():
         for rank, level in coarse_levels([*by_rank]).items():
             for task in tasks:
-                factor = factors.get((row, rank, task.group or task.name))
+                factor = factors.get((curve_key, rank, task.group or task.name))
                 cut = replace(by_rank[rank], factor=factor)
-                cells.append((level, PlannedCell(task, settings, tokens, row, cut)))
+                cells.append((level, PlannedCell(task, settings, tokens, curve_key, cut)))
     return [cell for _, cell in sorted(cells, key=lambda pair: pair[0])]
 
 

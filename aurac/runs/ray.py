@@ -26,7 +26,7 @@ from aurac.errors import AuracError, UsageError, first_line
 from aurac.models.device import WAIT_POLICY
 from aurac.records.folder import MOST_DEATHS
 from aurac.records.lines import Block, Written, examples_sha256
-from aurac.runs.compute import LostDeviceError, Work, blocks, raise_if_lost, reason_of
+from aurac.runs.compute import CellWork, LostDeviceError, blocks, raise_if_lost, reason_of
 from aurac.runs.fit import Fit, fits
 from aurac.runs.inputs import Inputs, load
 from aurac.runs.plan import PlannedCell
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 Job = tuple[bytes, str]
 """Settings, and the folder of the command, to which paths in them and in tasks are relative."""
 Where = tuple[int | None, int, int, str, float | None]
-"""The number of a cell's row (None: the base), its rank, the number of its task, the hash of its
+"""The number of a cell's curve (None: the base), its rank, the number of its task, the hash of its
 examples, and its factor."""
 _PATIENCE = 1.0  # seconds between looks at signals and at cells of other processes
 _LOST_AFTER = 5.0  # seconds without an answer of the head; Ray itself waits a minute
@@ -121,7 +121,7 @@ class Cluster:
         line = _got(self._ray, self._write.remote(self._job, cell.key, self._where(cell), wanted))
         return cast("Written", line)
 
-    def compute(self, cells: Sequence[PlannedCell], work: Work) -> None:
+    def compute(self, cells: Sequence[PlannedCell], work: CellWork) -> None:
         """Compute cells until each is done or has failed, as many at once as there is room for."""
         waiting = deque(cells)
         try:
@@ -142,7 +142,7 @@ class Cluster:
                     self._ray.cancel(stream, force=True)
                 self._close(stream)
 
-    def _take(self, waiting: deque[PlannedCell], work: Work) -> None:
+    def _take(self, waiting: deque[PlannedCell], work: CellWork) -> None:
         """Submit the next cell; one that another process holds is tried again last."""
         cell = waiting.popleft()
         lock = work.folder.take(cell.key)
@@ -153,18 +153,18 @@ class Cluster:
         else:
             self._submit(cell, lock, work)
 
-    def _submit(self, cell: PlannedCell, lock: FileLock, work: Work) -> None:
+    def _submit(self, cell: PlannedCell, lock: FileLock, work: CellWork) -> None:
         places = cell.blocks(work.left(cell), self._device)
         work.show(cell)
         self._open[self._answer.remote(self._job, cell.key, self._where(cell), places)] = cell, lock
 
     def _where(self, cell: PlannedCell) -> Where:
-        row = [*self._inputs.cuts].index(cell.row) if cell.row else None
+        curve = [*self._inputs.cuts].index(cell.curve_key) if cell.curve_key else None
         factor = cell.cut.factor if cell.cut else None
         examples = examples_sha256(cell.task.keys)
-        return row, cell.rank, self._inputs.leaves.index(cell.task), examples, factor
+        return curve, cell.rank, self._inputs.leaves.index(cell.task), examples, factor
 
-    def _collect(self, stream: Any, work: Work) -> None:
+    def _collect(self, stream: Any, work: CellWork) -> None:
         """Take in a block, the end of a cell, or its failure."""
         errors, (cell, lock) = self._ray.exceptions, self._open[stream]
         try:
@@ -263,10 +263,10 @@ def answer(job: Job, key: str, where: Where, places: list[list[int]]) -> Iterato
 def _planned(job: Job, key: str, where: Where) -> tuple[PlannedCell, Backend]:
     """In a worker: the cell of this key, and who answers for it."""
     inputs, _ = _served(*job)
-    row, rank, task, examples, factor = where
+    curve, rank, task, examples, factor = where
     about: tuple[Any, ...] = ()
-    if row is not None:
-        name, cuts = [*inputs.cuts.items()][row]
+    if curve is not None:
+        name, cuts = [*inputs.cuts.items()][curve]
         about = name, replace(cuts[rank], factor=factor)
     cell = PlannedCell(inputs.leaves[task], inputs.digest, inputs.tokens, *about)
     if (cell.key, examples_sha256(cell.task.keys)) != (key, examples):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
-from aurac.curves.display import slot_rank, truncate_options
 from aurac.curves.metrics import TOKENS
+from aurac.curves.names import slot_rank, truncate_options
 from aurac.curves.numbers import confidence, counted, interval, listed, percent, points, size, upper
 from aurac.show.views import LOSS, MARK, OWN, SLOT
 from aurac.stats.planning import examples_for_margin

@@ -25,16 +25,17 @@ from aurac.errors import DataError, RecipeError
 from aurac.readers.data_files import Row
 from aurac.records.run import StoredRun
 from aurac.runs.settings import Settings
-from aurac.study.file import GRID, Cut, Primary, Search, StudyFile, read_study, refused_at
+from aurac.study.file import GRID, Primary, Search, StudyFile, Way, read_study, refused_at
+from aurac.tasks.listing import is_data
 from aurac.training.data import identified, located_data, render, source_rows
 from aurac.training.recipe import Recipe, family_members, make_recipe
 
 RUN, SEARCH = "run", "search"  # below the folder of a part
-OVER = ("done", "diverged")  # of what nothing is left
+OVER = ("done", "diverged")  # states that need no work
 _OPTIONS = {*Settings.__struct_fields__} - {"checkpoints", "tasks", "base", "ranks", "basis"}
 _OPTIONS -= {"rescale", "split", "groups", "margin", "reference", "device", "out"}
 
-Point = Mapping[str, Any]  # a setting of each searched field
+Setting = Mapping[str, Any]  # a setting of each searched field
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Job:
         trainings: Folder and recipe of what is trained: the adapter, or each one of a family.
         asked: The settings of its evaluation.
         where: `run`, or of a trial `search`.
-        point: The value of each searched field.
+        setting: The value of each searched field.
         state: What is left: `search`, `train`, `evaluate`, or `wait` for a search; else `done`, or
             `diverged`.
         curves: Of one that is done, that of each cut.
@@ -65,12 +66,12 @@ class Job:
     trainings: Mapping[str, Recipe]
     asked: Settings
     where: str
-    point: Point
+    setting: Setting
     state: str = field(default="wait", compare=False)
-    curves: Mapping[Cut, Curve] = field(default_factory=dict, compare=False)
+    curves: Mapping[Way, Curve] = field(default_factory=dict, compare=False)
     why: str = field(default="", compare=False)
 
-    def stored(self, run: StoredRun) -> dict[Cut, Curve]:
+    def stored(self, run: StoredRun) -> dict[Way, Curve]:
         """Its curves in a run that has all of its cells, as they are asked for; else none.
 
         Adapters are recognised by the hash of their recipe and their seed.
@@ -104,7 +105,7 @@ class Plan:
         asked: The settings of its evaluation, with the ranks as the study names them.
         search: How a setting is chosen.
         cuts: Those that are evaluated, the same on every task.
-        points: The settings that are tried; empty: there is nothing to choose.
+        settings: The settings that are tried; empty: there is nothing to choose.
     """
 
     task: str
@@ -115,13 +116,13 @@ class Plan:
     family: bool
     asked: Settings
     search: Search
-    cuts: tuple[Cut, ...] = ()
-    points: tuple[Point, ...] = ()
+    cuts: tuple[Way, ...] = ()
+    settings: tuple[Setting, ...] = ()
 
-    def job(self, seed: int, point: Point | None = None) -> Job:
+    def job(self, seed: int, setting: Setting | None = None) -> Job:
         """One seed, with the settings that were chosen for it."""
-        point, ranks = point or {}, self.asked.ranks
-        recipe = make_recipe({**self.fields, **point, "name": self.name, "seed": seed})
+        setting, ranks = setting or {}, self.asked.ranks
+        recipe = make_recipe({**self.fields, **setting, "name": self.name, "seed": seed})
         if isinstance(ranks, str):
             ranks = named_ranks(ranks, recipe.rank)
         if ranks[-1] > recipe.rank:
@@ -131,13 +132,13 @@ class Plan:
         members = family_members(recipe, ranks) if self.family else {"": recipe}
         trainings = {f"{folder}/{at}".removesuffix("/"): of for at, of in members.items()}
         name, recipe = f"{self.name}-seed{seed}", [*trainings.values()][-1]
-        return Job(self, name, recipe, ranks, folder, trainings, self.asked, RUN, point)
+        return Job(self, name, recipe, ranks, folder, trainings, self.asked, RUN, setting)
 
-    def trial(self, point: Point) -> Job:
+    def trial(self, setting: Setting) -> Job:
         """The adapter on which a setting is tried."""
-        made, of = self.job(self.search.seed, point), self.search
+        made, of = self.job(self.search.seed, setting), self.search
         asked = structs.replace(self.asked, split=of.split, limit=of.limit)
-        name = " ".join([made.name, *words_of(point)])
+        name = " ".join([made.name, *words_of(setting)])
         return replace(made, name=name, asked=asked, where=SEARCH)
 
 
@@ -198,6 +199,8 @@ class _Resolver:
         _check_known("labels", file.labels, file.recipes)
         _check_known("reference", {file.reference} - {None, ALL_PAIRS}, file.recipes)
         for name, task in file.tasks.items():
+            if is_data(name):
+                raise RecipeError(f"tasks.{name}: a study takes no file of examples as a task")
             _check_known(f"tasks.{name}.recipes", task.recipes, file.recipes)
         shots = file.options.get("num_fewshot")
         several = [*dict.fromkeys(shots)] if shots and isinstance(shots, list) else [shots]
@@ -238,9 +241,13 @@ class _Resolver:
         cuts = tuple(dict.fromkeys(cuts or cuts_of(outline(recipe))))
         told = self.told["search"] or {}
         grid = {name: told[name] for name in told if name in GRID and name not in special}
-        points = [dict(zip(grid, each, strict=True)) for each in itertools.product(*grid.values())]
-        tried = points if self.file.search and (grid or len(cuts) > 1) else ()
-        return replace(plan, fields=fields, cuts=cuts, points=tuple(tried))
+        values = itertools.product(*grid.values())
+        settings = [dict(zip(grid, each, strict=True)) for each in values]
+        tried = settings if self.file.search and (grid or len(cuts) > 1) else ()
+        plan = replace(plan, fields=fields, cuts=cuts, settings=tuple(tried))
+        for job in map(plan.trial, plan.settings):
+            _check_decided(job)
+        return plan
 
     def _contents(self, recipe: Recipe) -> str:
         """The hash of a recipe's data, of which the first row fits its templates.
@@ -276,6 +283,16 @@ def _check_known(at: str, names: Collection[str | None], there: Collection[str])
             raise RecipeError(f"{at}: there is no {name}, only {', '.join(sorted(there))}")
 
 
+def _check_decided(trial: Job) -> None:
+    """Refuse a search by an area of one rank, or by a rank that is not evaluated."""
+    at, ranks = trial.plan.search.at, {*trial.ranks, trial.recipe.rank}
+    if at == "aurac" and len(trial.ranks) == 1:
+        raise RecipeError("search.at: aurac needs two ranks: name the one that decides")
+    if at not in ("aurac", *ranks):
+        there = ", ".join(map(str, sorted(ranks)))
+        raise RecipeError(f"search.at: {at} is not evaluated, only {there}")
+
+
 def _check_primary(study: Study, pair: Primary, at: str) -> None:
     """Refuse a comparison that no part can make, or whose cut a recipe does not have."""
     there = [groups for part, groups in study.parts.items() if pair in study.primary(part)]
@@ -293,6 +310,6 @@ def outline(recipe: Recipe) -> Adapter:
     return Adapter(recipe.name, {"module": factors}, recipe.nesting, folded=True)
 
 
-def words_of(point: Point) -> list[str]:
+def words_of(setting: Setting) -> list[str]:
     """A setting as it stands in names."""
-    return [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in point.items()]
+    return [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in setting.items()]

@@ -14,7 +14,7 @@ from aurac.adapters.truncate import Basis, Rescale
 from aurac.errors import AuracError, RecipeError
 from aurac.training.recipe import SETTINGS, Count, Number, read_yaml
 
-Cut = tuple[Basis, Rescale]
+Way = tuple[Basis, Rescale]
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]
 Seeds = Annotated[tuple[Seed, ...], Meta(min_length=1)]
 Named = Annotated[dict[str, Any], Meta(min_length=1)]
@@ -33,7 +33,7 @@ def _optional(kinds: dict[str, Any]) -> Any:
 
 
 _RECIPE = {name: kind for name, kind in SETTINGS.items() if name not in _OF_THE_STUDY}
-_MORE = {"seeds": Seeds, "cuts": Annotated[tuple[Cut, ...], Meta(min_length=1)], "family": bool}
+_MORE = {"seeds": Seeds, "cuts": Annotated[tuple[Way, ...], Meta(min_length=1)], "family": bool}
 GRID: dict[str, Any] = {  # what a search may try values of
     name: Annotated[tuple[kind, ...], Meta(min_length=1)]  # type: ignore[valid-type]
     for name, kind in _RECIPE.items()
@@ -89,7 +89,7 @@ class Primary(_Strict, frozen=True):
 
     a: str
     b: str
-    cut: Cut | None = None
+    cut: Way | None = None
 
 
 class StudyFile(_Strict, frozen=True, kw_only=True):

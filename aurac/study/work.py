@@ -21,8 +21,8 @@ from aurac.files import write_json
 from aurac.models.base import check_base_name
 from aurac.records.run import StoredRun, is_run, read_run
 from aurac.show import write_report
-from aurac.study.design import OVER, RUN, SEARCH, Job, Point, Study
-from aurac.study.file import Cut, refused_at
+from aurac.study.design import OVER, RUN, SEARCH, Job, Setting, Study
+from aurac.study.file import Way, refused_at
 from aurac.tasks.build import build_tasks
 from aurac.training.recipe import Recipe
 
@@ -35,31 +35,31 @@ class Winner(NamedTuple):
 
     Attributes:
         cut: The best one over all tasks, each at its best setting.
-        points: Task → the best setting under that cut.
+        settings: Task → the best setting under that cut.
         trials: Every setting that was tried.
     """
 
-    cut: Cut
-    points: Mapping[str, Point]
+    cut: Way
+    settings: Mapping[str, Setting]
     trials: Sequence[Job]
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
         tasks: dict[str, Any] = {}
-        for task, point in self.points.items():
-            tasks[task] = {"chosen": dict(point), "trials": []}
+        for task, setting in self.settings.items():
+            tasks[task] = {"chosen": dict(setting), "trials": []}
         for trial in self.trials:
             scores = {" ".join(cut): score(trial, cut) for cut in trial.curves}
             why = {"diverged": trial.why} if trial.why else {}
-            tasks[trial.plan.task]["trials"].append({**trial.point, "scores": scores, **why})
+            tasks[trial.plan.task]["trials"].append({**trial.setting, "scores": scores, **why})
         return {"cut": list(self.cut), "tasks": tasks}
 
     def at_ends(self, recipe: str) -> Iterator[str]:
         """A sentence for each number that is the largest or the smallest of several."""
-        for task, point in self.points.items():
-            numbers = {name: value for name, value in point.items() if type(value) in (int, float)}
-            for name, value in numbers.items():
-                tried = {x.point[name] for x in self.trials if x.plan.task == task}
+        for task, setting in self.settings.items():
+            numbers = [(n, value) for n, value in setting.items() if type(value) in (int, float)]
+            for name, value in numbers:
+                tried = {x.setting[name] for x in self.trials if x.plan.task == task}
                 if len(tried) > 1 and value in (min(tried), max(tried)):
                     end = "which is at an end of its list: a better value may lie beyond it."
                     yield f"The search of {recipe} on {task} chose {name}={value:g}, {end}"
@@ -80,7 +80,7 @@ class Survey(NamedTuple):
 
 
 @dataclass
-class Work:
+class StudyFolder:
     """A study in its folder.
 
     Attributes:
@@ -107,12 +107,12 @@ class Work:
             return self._seen(job, runs[job.where], diverged)
 
         for group, plans in self.study.parts[part].items():
-            trials = [seen(plan.trial(point)) for plan in plans for point in plan.points]
+            trials = [seen(plan.trial(setting)) for plan in plans for setting in plan.settings]
             won = choose(trials) if all(trial.state in OVER for trial in trials) else None
             if won:
                 found.winners[group] = won
-            points = won.points if won else {}
-            jobs = [plan.job(seed, points.get(plan.task)) for plan in plans for seed in plan.seeds]
+            chosen = won.settings if won else {}
+            jobs = [plan.job(seed, chosen.get(plan.task)) for plan in plans for seed in plan.seeds]
             known = jobs if trials and not won else map(seen, jobs)
             found.jobs.extend([*trials, *known])
         return found
@@ -208,17 +208,17 @@ def choose(trials: Sequence[Job]) -> Winner | None:
     if not scored or not all(scored.values()):
         return None
 
-    def best(task: str, cut: Cut) -> Job:
+    def best(task: str, cut: Way) -> Job:
         return max(scored[task], key=lambda trial: score(trial, cut))
 
-    def total(cut: Cut) -> float:
+    def total(cut: Way) -> float:
         return sum(score(best(task, cut), cut) for task in scored)
 
     cut = max(trials[0].plan.cuts, key=total)
-    return Winner(cut, {task: best(task, cut).point for task in scored}, trials)
+    return Winner(cut, {task: best(task, cut).setting for task in scored}, trials)
 
 
-def score(trial: Job, cut: Cut) -> float:
+def score(trial: Job, cut: Way) -> float:
     """AURAC over the ranks of the study, or the accuracy at the rank that decides."""
     curve, at = trial.curves[cut], trial.plan.search.at
     if at != "aurac":
@@ -226,7 +226,7 @@ def score(trial: Job, cut: Cut) -> float:
     return float(quadrature_weights(trial.ranks) @ curve.at(trial.ranks).accuracy)
 
 
-def run_study(work: Work) -> list[StoredRun]:
+def run_study(study_folder: StudyFolder) -> list[StoredRun]:
     """Train and evaluate what a study lacks, and write a report for each part; their runs.
 
     Adapters whose cells are there are not trained again, nor are their weights needed. Each is
@@ -237,42 +237,42 @@ def run_study(work: Work) -> list[StoredRun]:
     Raises:
         AuracError: Data, a task or an adapter that cannot be used.
     """
-    left(work)
-    for part in 2 * [*work.study.parts]:  # and once back to what another process had
-        _do(work, part)
-    found = {part: work.survey(part) for part in work.study.parts}
+    left(study_folder)
+    for part in 2 * [*study_folder.study.parts]:  # and once back to what another process had
+        _do(study_folder, part)
+    found = {part: study_folder.survey(part) for part in study_folder.study.parts}
     every = [job for each in found.values() for job in each.jobs]
     if names := [job.name for job in every if job.state not in OVER]:
-        work.say(f"left, which failed or which another process has: {', '.join(names)}")
-    made = [_report(work, part, each) for part, each in found.items()]
+        study_folder.say(f"left, which failed or which another process has: {', '.join(names)}")
+    made = [_report(study_folder, part, each) for part, each in found.items()]
     return [run for run in made if run is not None]
 
 
-def _do(work: Work, part: str) -> None:
+def _do(study_folder: StudyFolder, part: str) -> None:
     """Do what is left of a part and what no other process is doing."""
     tried = list[Job]()
-    while todo := [job for job in work.todo(part) if job not in tried]:
+    while todo := [job for job in study_folder.todo(part) if job not in tried]:
         tried.append(job := todo[0])
         with suppress(Timeout), ExitStack() as locks:
             for folder in job.trainings:
-                locks.enter_context(FileLock(f"{work.out / folder}.lock", timeout=0))
-            if job in work.todo(part):  # another process may have done it
-                work.say(f"{job.name}: {len(todo)} can be done now")
-                work.do(part, job)
+                locks.enter_context(FileLock(f"{study_folder.out / folder}.lock", timeout=0))
+            if job in study_folder.todo(part):  # another process may have done it
+                study_folder.say(f"{job.name}: {len(todo)} can be done now")
+                study_folder.do(part, job)
 
 
-def jobs(work: Work) -> list[Job]:
+def jobs(study_folder: StudyFolder) -> list[Job]:
     """Every trial and adapter, and what is left of it."""
-    return [job for part in work.study.parts for job in work.survey(part).jobs]
+    return [job for part in study_folder.study.parts for job in study_folder.survey(part).jobs]
 
 
-def left(work: Work) -> list[Job]:
+def left(study_folder: StudyFolder) -> list[Job]:
     """The same, once a base that is not there and tasks that cannot be built are refused."""
-    every = jobs(work)
+    every = jobs(study_folder)
     todo = (job for job in every if job.state not in OVER)
     asked = {(job.plan.task, job.recipe.base, job.where): job for job in todo}
     for (task, base, _), job in asked.items():
-        with refused_at(f"{work.study.path}: tasks.{task}: {job.name}"):
+        with refused_at(f"{study_folder.study.path}: tasks.{task}: {job.name}"):
             check_base_name(base)
             options = structs.replace(job.asked, apply_chat_template=False)
             built = [each.name for each in build_tasks([task], tokenizer=None, options=options)]
@@ -282,12 +282,12 @@ def left(work: Work) -> list[Job]:
     return every
 
 
-def _report(work: Work, part: str, found: Survey) -> StoredRun | None:
+def _report(study_folder: StudyFolder, part: str, found: Survey) -> StoredRun | None:
     """Write what a search chose, and the report of a part; None where no adapter is whole.
 
     The report is that of a question to the part's run, from which alone it can be made again.
     """
-    folder, asked = work.out / part, _question(work.study, part, found)
+    folder, asked = study_folder.out / part, _question(study_folder.study, part, found)
     if found.winners:
         won = {name: winner.record() for name, winner in found.winners.items()}
         write_json(folder / "search.json", won)

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from support.adapters import random_adapter, tiny_llama
 
 from aurac.adapters import Nesting, load_adapter, save_adapter, truncate
-from aurac.errors import RunFolderError, UsageError
+from aurac.errors import CheckpointError, RunFolderError, UsageError
 
 NESTED = Nesting("dylora", (1, 2, 4), (3.0, 2.0, 1.0), "frozen")
 
@@ -139,7 +139,7 @@ def test_what_is_stated_wins_with_a_note(tmp_path):
     ("stated", "said"),
     [
         ({"scaling": "none"}, "needs --alpha"),
-        ({"nested_ranks": [1, 4]}, "no method"),
+        ({"nested_ranks": [1, 4]}, "give --method"),
         ({"method": "lorra"}, "no method 'lorra'"),
         ({"method": "dylora"}, "needs --nested-ranks"),
     ],
@@ -149,3 +149,21 @@ def test_what_is_stated_must_go_together(tmp_path, stated, said):
     with pytest.raises(UsageError, match=said):
         load_adapter(folder, **stated)
     assert load_adapter(folder, method="lora").nesting == Nesting("lora", (4,))
+
+
+def test_a_link_out_of_an_adapters_folder_is_not_followed_by_a_cut(tmp_path):
+    _, folder = saved(tmp_path)
+    (tmp_path / "private").write_text("a password")
+    (folder / "chat_template.jinja").symlink_to(tmp_path / "private")
+    with pytest.raises(CheckpointError, match="link out of its folder"):
+        save_adapter(truncate(load_adapter(folder), 2), tmp_path / "cut")
+    assert not (tmp_path / "cut").exists()
+    (folder / "chat_template.jinja").unlink()
+    repository = tmp_path / "models--a--b"  # as the hub's cache has it
+    for name in ("snapshots", "blobs"):
+        (repository / name).mkdir(parents=True)
+    (repository / "blobs" / "1").write_text("{{ messages }}")
+    snapshot = folder.rename(repository / "snapshots" / "main")
+    (snapshot / "chat_template.jinja").symlink_to("../../blobs/1")
+    cut = save_adapter(truncate(load_adapter(snapshot), 2), tmp_path / "cut")
+    assert (cut / "chat_template.jinja").read_text() == "{{ messages }}"

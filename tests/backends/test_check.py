@@ -11,7 +11,7 @@ from support.completions import compared, over_http, settings_of
 
 from aurac.backends import check
 from aurac.cli import main
-from aurac.runs.check import check_only
+from aurac.runs.backend_check import check_only
 from aurac.runs.progress import Bar, Progress
 
 pytest.importorskip("tenacity", reason="lm-eval's client needs aurac[servers]")

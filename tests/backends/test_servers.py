@@ -1,4 +1,4 @@
-"""Answers of a server, of lm-eval's HFLM, of vLLM in this process, and of a model with ``peft=``.
+"""Answers of a server and of vLLM in this process beside the engine's.
 
 The server is the tests' own: a random model with PEFT adapters behind OpenAI's completions, which
 can misbehave in the ways that servers do.
@@ -25,6 +25,7 @@ from support.completions import KEY, RANKS, compared, over_http, settings_of
 from tokenizers.processors import TemplateProcessing
 
 from aurac.backends.lm_eval_models import VllmBackend
+from aurac.backends.server import ServerBackend
 from aurac.cli import cli
 from aurac.errors import AuracError, RunFolderError, UsageError
 from aurac.runs.inputs import load
@@ -75,7 +76,7 @@ def test_a_server_that_dies_costs_no_answered_block_and_repeats_no_key(
     monkeypatch.setattr("aurac.runs.plan.BLOCK_EXAMPLES", {"server": 2, "cpu": 2})
     from aurac.runs import compute
 
-    kept, add = [], compute.Work.add
+    kept, add = [], compute.CellWork.add
 
     def dying(self, cell, block):
         add(self, cell, block)
@@ -83,7 +84,7 @@ def test_a_server_that_dies_costs_no_answered_block_and_repeats_no_key(
         if len(kept) == 4:
             server.always = 500
 
-    monkeypatch.setattr(compute.Work, "add", dying)
+    monkeypatch.setattr(compute.CellWork, "add", dying)
     how = {"tasks": ["tiny_text"], **over_http(server, max_retries=2)}
     stored, _ = compared(place, tmp_path / "run", progress=Bar(), **how)
     assert '500 Internal Server Error: {"headers"' in stored.failures[0].reason
@@ -96,13 +97,6 @@ def test_a_server_that_dies_costs_no_answered_block_and_repeats_no_key(
     _, found = compared(place, tmp_path / "run", **how)
     assert len(kept) == 4 * 3  # three blocks in each of four cells: none twice
     same_answers(found, {key: frame for key, frame in engine[1].items() if key[0] == "tiny_text"})
-
-
-def test_other_models_of_lm_eval_give_it_too(place, engine, tmp_path):
-    _, found = compared(place, tmp_path / "run", model="hflm", tasks=["tiny_text"])
-    same_answers(found, {key: frame for key, frame in engine[1].items() if key[0] == "tiny_text"})
-    backend = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["backend"]
-    assert backend.startswith("hflm, lm-eval 0.")
 
 
 class LoRARequest(NamedTuple):
@@ -151,7 +145,7 @@ def test_vllm_in_process_is_one_engine_with_a_request_for_each_cut(
     theirs = "lm_eval.models.vllm_causallms"  # which vLLM is needed to import
     monkeypatch.setitem(sys.modules, theirs, SimpleNamespace(VLLM=InProcess))
     monkeypatch.setattr(VllmBackend, "version", "vllm 0")
-    monkeypatch.setattr("aurac.runs.check.ProcessPoolExecutor", Pool)
+    monkeypatch.setattr("aurac.runs.backend_check.ProcessPoolExecutor", Pool)
     engines.clear()
     Pool.ended.clear()
     _, found = compared(place, tmp_path / "run", model="vllm", model_args="max_loras=5")
@@ -255,6 +249,12 @@ def test_no_prompt_log_probabilities_are_found_before_the_first_cell(place, serv
     backend.begin([*cuts.values()], logprobs=False)
     with pytest.raises(UsageError, match="no log-probabilities of the prompt"):
         backend.begin([*cuts.values()], logprobs=True)
+
+
+def test_a_server_without_models_is_refused(place, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(ServerBackend, "models", lambda _: {})
+    with pytest.raises(UsageError, match="serves no model"):
+        compared(place, tmp_path / "run", **over_http(server))
 
 
 def test_backends_do_not_mix_in_a_folder(place, server, engine):

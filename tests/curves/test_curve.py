@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurac.curves.curve import Curve
-from aurac.curves.display import common_name, cut_name
-from aurac.curves.matching import in_one_order
+from aurac.curves.names import common_name, cut_name
+from aurac.curves.same_examples import in_one_order
 from aurac.errors import CurveError
 from aurac.readers import curves_of
 

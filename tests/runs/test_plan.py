@@ -61,7 +61,7 @@ def test_what_decides_an_outcome_decides_the_key(loaded):
 
 def test_the_order_is_base_ends_middles(loaded):
     cells = cells_of(rows(loaded, "lora", "dylora"))
-    order = [(cell.row.adapter if cell.row else "base", cell.rank) for cell in cells]
+    order = [(cell.curve_key.adapter if cell.curve_key else "base", cell.rank) for cell in cells]
     assert order == [
         ("base", 0),
         *(("lora", 4), ("dylora", 4), ("lora", 1), ("dylora", 1), ("lora", 2), ("dylora", 2)),

@@ -35,7 +35,7 @@ from support.table_world import MODULE, SIDE, Table
 import aurac
 from aurac.cli import main
 from aurac.errors import DivergedError
-from aurac.study import Work, load_study, run_study
+from aurac.study import StudyFolder, load_study, run_study
 
 SIDES = np.random.default_rng(5).normal(size=(64, SIDE * SIDE))  # of example i
 BEST = {"lora": ("svd", "keep"), "dylora": ("prefix", "rule")}
@@ -133,8 +133,8 @@ class Oracle:
         for task, group in self.pairs:
             seeds = self._recipe(group).get("seeds", content["seeds"])
             for cut in self.cuts(group) if group in self.own else ():
-                point = self.chosen.get((task, group), {})
-                areas = [self._area(task, group, seed, cut, limit, point) for seed in seeds]
+                setting = self.chosen.get((task, group), {})
+                areas = [self._area(task, group, seed, cut, limit, setting) for seed in seeds]
                 if None not in areas:
                     self.scores[(task, group, *cut)] = np.mean(areas)
 
@@ -154,11 +154,11 @@ class Oracle:
         if not search or (fixed and len(cuts) == 1):
             self.own[group] = cuts[0]
             return
-        points = [{}] if fixed else [{"learning_rate": x} for x in search["learning_rate"]]
+        settings = [{}] if fixed else [{"learning_rate": x} for x in search["learning_rate"]]
         best = {}  # task and cut → the area and the place of the best setting
         for task, cut in itertools.product(self.content["tasks"], cuts):
             how = search["seed"], cut, search["limit"]
-            areas = [self._area(task, group, *how, point) for point in points]
+            areas = [self._area(task, group, *how, setting) for setting in settings]
             found = [(area, -i) for i, area in enumerate(areas) if area is not None]
             if not found:
                 return
@@ -166,12 +166,12 @@ class Oracle:
         tasks = self.content["tasks"]
         self.own[group] = max(cuts, key=lambda cut: sum(best[task, cut][0] for task in tasks))
         for task in tasks:
-            self.chosen[task, group] = points[-best[task, self.own[group]][1]]
+            self.chosen[task, group] = settings[-best[task, self.own[group]][1]]
 
-    def _made(self, group, seed, rank, point):
+    def _made(self, group, seed, rank, setting):
         """The factors of an adapter, of a family at a rank; None where its training diverges."""
         about = self._recipe(group)
-        fields = self.content["recipe"] | about | point
+        fields = self.content["recipe"] | about | setting
         decides = {name: fields[name] for name in FIELDS}
         if about.get("family"):
             decides |= {"rank": rank}
@@ -182,11 +182,11 @@ class Oracle:
             return None
         return factors(*decides)
 
-    def _area(self, task, group, seed, cut, limit, point):
+    def _area(self, task, group, seed, cut, limit, setting):
         """AURAC over the ranks of the study, the area over their log2; None if it diverges."""
         found, axis = [], np.log2(self.content["ranks"])
         for rank in self.content["ranks"]:
-            made = self._made(group, seed, rank, point)
+            made = self._made(group, seed, rank, setting)
             if made is None:
                 return None
             update = dense(*made, rank, cut[0])
@@ -330,8 +330,8 @@ class Sequence:
     def write(self, content):
         self.file.write_text(yaml.safe_dump(content, sort_keys=False))
 
-    def work(self):
-        return Work(load_study(self.file), self.out)
+    def study_folder(self):
+        return StudyFolder(load_study(self.file), self.out)
 
     def run(self, steps):
         """Do some steps, and the study to its end."""
@@ -369,7 +369,7 @@ class Sequence:
         self.write(self.content)
         try:
             with ending(writes or math.inf):
-                run_study(self.work())
+                run_study(self.study_folder())
         except EndedError:
             self.ended += 1
         self.train.ends = None
@@ -377,15 +377,15 @@ class Sequence:
     def second(self):
         """A second process does the study while the first one trains, and then both end."""
         self.write(self.content)
-        work = self.work()
-        self.train.other = lambda: run_study(work)
+        study_folder = self.study_folder()
+        self.train.other = lambda: run_study(study_folder)
         self.finish()
         self.train.other = None
 
     def finish(self):
         """The study to its end, and all that it says."""
         self.write(self.content)
-        run_study(self.work())
+        run_study(self.study_folder())
         oracle = Oracle(self.content, self.rows)
         status, told, said = program("study", self.file, "--out", self.out, "--dry-run")
         assert status == 0, said

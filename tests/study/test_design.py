@@ -90,9 +90,9 @@ def trial(task, rate, svd=None, prefix=None, at="aurac"):
     plan = SimpleNamespace(task=task, cuts=(SVD, PREFIX), search=SimpleNamespace(at=at))
     areas = {SVD: svd, PREFIX: prefix} if svd is not None else {}
     curves = {cut: Curve((1, 2, 4, 16), (0.0, y, 2 * y, 1.0)) for cut, y in areas.items()}
-    point = {"rate": rate, "alpha": 1.0, "schedule": "linear", "options": {"k": 1}}
+    setting = {"rate": rate, "alpha": 1.0, "schedule": "linear", "options": {"k": 1}}
     why = "" if curves else "its loss is nan"
-    return SimpleNamespace(plan=plan, point=point, ranks=(1, 2, 4), curves=curves, why=why)
+    return SimpleNamespace(plan=plan, setting=setting, ranks=(1, 2, 4), curves=curves, why=why)
 
 
 def test_the_best_cut_over_the_tasks_is_chosen_and_each_task_has_its_best_setting():
@@ -101,11 +101,11 @@ def test_the_best_cut_over_the_tasks_is_chosen_and_each_task_has_its_best_settin
     tried += [trial("b", 1, 0.1, 0.0), trial("b", 2, 0.3, 0.2), trial("b", 4)]
     found = choose(tried)
     assert found.cut == SVD  # .5 + .3 is more than .45 + .2
-    assert {task: point["rate"] for task, point in found.points.items()} == {"a": 2, "b": 2}
+    assert {task: setting["rate"] for task, setting in found.settings.items()} == {"a": 2, "b": 2}
     kept = found.record()["tasks"]["b"]
-    assert kept["chosen"] == tried[4].point
+    assert kept["chosen"] == tried[4].setting
     assert kept["trials"][1]["scores"] == pytest.approx({"svd keep": 0.3, "prefix rule": 0.2})
-    assert kept["trials"][2] == {**tried[5].point, "scores": {}, "diverged": "its loss is nan"}
+    assert kept["trials"][2] == {**tried[5].setting, "scores": {}, "diverged": "its loss is nan"}
     assert [*found.at_ends("x")] == []
     assert choose(tried[:3] + tried[5:]) is None  # no trial of a task has a score
     for rates in ((4, 2, 1), (1, 2, 4)):
@@ -135,6 +135,11 @@ WRONG = {  # key → the change that is refused by it; the drawn studies have mo
     "primary[0]: no task has both nested and lora": {
         "tasks": {"s": {"recipes": {"lora": {}}}, "t": {"recipes": {"nested": {}}}}
     },
+    "search.at: 3 is not evaluated, only 1, 2, 4": {
+        "ranks": [1, 2], "search": {"at": 3, "learning_rate": [1e-3, 1e-2]}
+    },
+    "search.at: aurac needs two ranks": {"ranks": [4], "search": {"learning_rate": [1e-3, 1e-2]}},
+    "tasks.t.jsonl: a study takes no file": {"tasks": {"t.jsonl": {}}},
     "tasks.t.recipes: there is no lira": {"tasks": {"t": {"recipes": {"lira": {}}}}},
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from aurac.notebook import load_run
-from aurac.study import Work, load_study
+from aurac.study import StudyFolder, load_study
 
 STUDY = Path(__file__).parents[2] / "reports/small_ranks"
 
@@ -18,9 +18,9 @@ STUDY = Path(__file__).parents[2] / "reports/small_ranks"
     ("file", "out", "adapters"), [("study.yaml", "", 83), ("fresh.yaml", "fresh", 32)]
 )
 def test_a_stored_study_is_done_and_read_as_its_report_says(file, out, adapters):
-    work = Work(load_study(STUDY / file), STUDY / out)
-    (part,) = work.study.parts
-    there, folder = work.survey(part), STUDY / out / part
+    study_folder = StudyFolder(load_study(STUDY / file), STUDY / out)
+    (part,) = study_folder.study.parts
+    there, folder = study_folder.survey(part), STUDY / out / part
     assert {job.state for job in there.jobs} == {"done"}
     assert len([job for job in there.jobs if job.where == "run"]) == adapters
     run, kept = load_run(folder), json.loads((folder / "analysis.json").read_text())

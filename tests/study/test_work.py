@@ -12,7 +12,7 @@ from harness_doubles import write_text_task
 from aurac.analysis import analyse
 from aurac.cli import cli
 from aurac.errors import RecipeError
-from aurac.study import Work, left, run_study
+from aurac.study import StudyFolder, left, run_study
 
 FILE = {
     "question": "Which is best?",
@@ -38,7 +38,7 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(written, tmp_path)
         ["wait", name("lora", 1)], ["wait", name("lora", 2)], ["train", name("each", 1)]
     ]  # fmt: skip
     assert (trials[:2], adapters[:2]) == (["2", "trials,"], ["3", "adapters,"])
-    (run,) = run_study(Work(study, out, say=said.append))
+    (run,) = run_study(StudyFolder(study, out, say=said.append))
     trained = [line.split()[1] for line in said if line.startswith("training ")]
     ends = ["seed9", "seed9", "seed1", "seed2", *(f"family-seed1/r{rank}" for rank in (1, 2, 4))]
     assert [name.split("-", 2)[2] for name in trained] == ends
@@ -58,26 +58,26 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(written, tmp_path)
         assert text in page
     shutil.rmtree(out / "adapters")
     said.clear()
-    (same,) = run_study(Work(study, out, say=said.append))
+    (same,) = run_study(StudyFolder(study, out, say=said.append))
     assert said == []
     assert analyse(same).scores.equals(analysis.scores)
     tasks = {"aurac_word_problems": {"options": {"limit": 4}}}
-    more = left(Work(written(FILE | {"tasks": tasks}), out))
+    more = left(StudyFolder(written(FILE | {"tasks": tasks}), out))
     assert [job.state for job in more] == ["done", "done", "train", "train", "train"]
 
 
 def test_a_training_that_diverged_is_tried_again_with_other_settings(written, tmp_path):
     recipes = {"lora": {"method": "lora", "learning_rate": 1e30}, "fine": {"method": "lora"}}
     study, out = written(ONE | {"recipes": recipes}), tmp_path / "out"
-    run_study(Work(study, out))
+    run_study(StudyFolder(study, out))
     assert "lora-seed1: The training diverged: its loss is nan" in (out / "report.md").read_text()
     with (out / "trainings.jsonl").open("a") as lines:
         lines.write('{"folder": "adapters/lo')  # a line that was cut off
-    assert [job.state for job in left(Work(study, out))] == ["diverged", "done"]
+    assert [job.state for job in left(StudyFolder(study, out))] == ["diverged", "done"]
     recipes["lora"]["learning_rate"] = 1e-2
     study = written(ONE | {"recipes": recipes})
-    assert [job.state for job in left(Work(study, out))] == ["train", "done"]
-    run_study(Work(study, out))
+    assert [job.state for job in left(StudyFolder(study, out))] == ["train", "done"]
+    run_study(StudyFolder(study, out))
     assert "The training diverged" not in (out / "report.md").read_text()
     last = json.loads((out / "trainings.jsonl").read_text().splitlines()[-1])
     assert last["folder"].startswith("adapters/lora-")
@@ -92,7 +92,7 @@ def test_each_base_and_number_of_examples_has_a_folder(written, tmp_path, tiny_b
     content = {"base": dict.fromkeys(("one", "two"), str(tiny_base_folder)), "recipes": recipes}
     options = {"num_fewshot": [0, 1, 0], "dtype": "float32"}
     loaded = written(ONE | content | {"tasks": tasks, "options": options})
-    done = run_study(Work(loaded, out := tmp_path / "out"))
+    done = run_study(StudyFolder(loaded, out := tmp_path / "out"))
     folders = ["one-0shot", "one-1shot", "two-0shot", "two-1shot"]
     assert [run.folder for run in done] == [out / name / "run" for name in folders]
     assert [{t.num_fewshot for t in run.tasks} for run in done] == [{0}, {1}, {0}, {1}]
@@ -101,7 +101,7 @@ def test_each_base_and_number_of_examples_has_a_folder(written, tmp_path, tiny_b
     }  # fmt: skip
     kept = (out / "trainings.jsonl").read_text().splitlines()
     assert len(kept) == 1  # of both bases, which are the same file, and of both recipes
-    assert {job.state for job in left(Work(loaded, out))} == {"done"}
+    assert {job.state for job in left(StudyFolder(loaded, out))} == {"done"}
 
 
 @pytest.mark.parametrize(("change", "said"), [
@@ -114,4 +114,6 @@ def test_what_is_not_there_is_said_before_a_training(written, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     write_text_task(tmp_path)
     with pytest.raises(RecipeError, match=said):
-        run_study(Work(written(ONE | {"recipes": {"lora": {"method": "lora"}}} | change), tmp_path))
+        run_study(
+            StudyFolder(written(ONE | {"recipes": {"lora": {"method": "lora"}}} | change), tmp_path)
+        )

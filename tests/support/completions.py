@@ -62,8 +62,8 @@ class Completions(BaseHTTPRequestHandler):
             threading.Event().wait(1.2)  # tests have no time.sleep
         if fault == "unload":
             server.adapters.clear()
-        if fault in BODIES:
-            return self.reply(200, BODIES[fault]())
+        if fault == "garbage":
+            return self.reply(200, b"<html>It works!</html>")
         if asked["model"] not in ("BASE", *server.adapters):
             return self.reply(404, {"error": f"no model {asked['model']}"})
         prompts = asked["prompt"]
@@ -79,12 +79,6 @@ class Completions(BaseHTTPRequestHandler):
         if not echoes:
             choices = [server.text(choice) for choice in choices]
         return self.reply(200, {"choices": choices[: server.most_choices]})
-
-
-BODIES = {
-    "garbage": lambda: b"<html>It works!</html>",
-    "no choices": lambda: {"object": "text_completion"},
-}
 
 
 def echo(model, _server, ids, _asked):
@@ -123,8 +117,8 @@ class Server(ThreadingHTTPServer):
     """The state that tests change.
 
     Attributes:
-        faults, always: What the next answers are, and all later ones: a status, a name of
-            `BODIES`, "drop", "slow", or "unload", which forgets the adapters.
+        faults, always: What the next answers are, and all later ones: a status,
+            "garbage", "drop", "slow", or "unload", which forgets the adapters.
         scale, without: Of every adapter: a factor of its scale (0: ignored), modules not applied.
         keeps_first: Whether it answers for the first adapter, whichever is asked for.
         writes_base: Whether texts are the base's.

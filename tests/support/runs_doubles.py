@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from aurac.backends.backend import Backend as AnyBackend
 from aurac.records.folder import RunFolder
 from aurac.records.lines import DocumentKey
-from aurac.runs.compute import Work, compute
+from aurac.runs.compute import CellWork, compute
 from aurac.runs.plan import PlannedCell
 
 
@@ -69,7 +69,7 @@ class Backend(AnyBackend):
 
 def work_in(folder):
     """Where cells are kept, and how they are settled, in order."""
-    work, ended = Work(RunFolder(folder)), []
+    work, ended = CellWork(RunFolder(folder)), []
     (folder / "locks").mkdir(parents=True, exist_ok=True)
     work.progress.settled = lambda cell, how: ended.append((cell.task.name, how))
     return work, ended

@@ -13,14 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import torch
 from torch import Tensor, nn
 
 from aurac.adapters.adapter import Adapter, Factors
 from aurac.adapters.compatibility import features_of
-from aurac.adapters.formats.storage import check_factor, read_tensors
+from aurac.adapters.formats.storage import both_factors, check_factor, read_tensors
 from aurac.adapters.nesting import Rule
 from aurac.errors import CheckpointError
-from aurac.models.base import base_skeleton
+from aurac.models.base import base_skeleton, load_model, resolve_base
 
 Pairs = Mapping[str, tuple[Tensor, Tensor]]
 _NAMES: Final = re.compile(
@@ -38,7 +39,10 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path, base: str | None, scale: tuple[Rule, float] | None) -> Adapter:
-    """The adapter in a file; the base settles an orientation that its shapes leave open."""
+    """The adapter in a file; the base settles an orientation that its shapes leave open.
+
+    A file may hold a whole model beside the factors, whose tensors are then those of the base.
+    """
     pairs, others = pair_factors(read_tensors(path), _NAMES, path)
     if scale is None:
         raise CheckpointError(
@@ -47,9 +51,7 @@ def read(path: Path, base: str | None, scale: tuple[Rule, float] | None) -> Adap
             "--nested-ranks …"
         )
     if others:
-        raise CheckpointError(
-            f"{path} has a tensor {min(others)!r} beside its factors: save the factors alone"
-        )
+        _check_others(others, path, base)
     possible = _orientations(pairs, {}, path)
     if len(possible) > 1 and (skeleton := base_skeleton(base)) is not None:
         possible = _orientations(pairs, dict(skeleton.named_modules()), path)
@@ -90,6 +92,19 @@ def _orientations(pairs: Pairs, modules: Mapping[str, nn.Module], path: Path) ->
     return possible
 
 
+def _check_others(others: Mapping[str, Tensor], path: Path, base: str | None) -> None:
+    """Refuse a tensor beside the factors unless it equals the base's own."""
+    whole = load_model(resolve_base(base), "auto") if base else nn.Module()
+    known = {**dict(whole.named_buffers()), **whole.state_dict()}
+    for key, tensor in others.items():
+        own = known.get(key)
+        if own is None or not torch.equal(own.to(tensor.dtype), tensor):
+            raise CheckpointError(
+                f"{path} has a tensor {key!r} beside its factors that is not one of the "
+                f"base {base or '(give --base)'}"
+            )
+
+
 def pair_factors(
     state: Mapping[str, Tensor], names: re.Pattern[str], path: Path
 ) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
@@ -104,4 +119,4 @@ def pair_factors(
             others[key] = tensor
     if not halves:
         raise CheckpointError(f"{path} holds no lora_A and lora_B tensors")
-    return {module: (half["A"], half["B"]) for module, half in halves.items()}, others
+    return {module: both_factors(half, module, path) for module, half in halves.items()}, others

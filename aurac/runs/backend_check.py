@@ -39,7 +39,7 @@ def check(inputs: Inputs, cells: Sequence[PlannedCell], progress: Progress) -> N
     path = inputs.folder.path / CHECKED_FILE
     known = json.loads(path.read_text("utf-8")) if path.exists() else {}
     where = [inputs.settings.model_args.get("base_url"), inputs.identity, _served_dtype(inputs)]
-    first = {row.adapter: cuts for row, cuts in reversed(inputs.cuts.items())}
+    first = {key.adapter: cuts for key, cuts in reversed(inputs.cuts.items())}
     asked: dict[str, Cut] = {}
     for cut in (cuts[rank] for cuts in first.values() for rank in (max(cuts), min(cuts))):
         if (key := sha256_json([where, cut.truncation, cut.rank, cut.factor])) not in known:

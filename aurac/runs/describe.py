@@ -62,29 +62,29 @@ def with_cells(manifest: Manifest, cells: Sequence[PlannedCell]) -> Manifest:
     """The manifest of a command with its cells."""
     keys: dict[Key | None, dict[str, dict[int, str]]] = {}
     for cell in cells:
-        keys.setdefault(cell.row, {}).setdefault(cell.task.name, {})[cell.rank] = cell.key
+        keys.setdefault(cell.curve_key, {}).setdefault(cell.task.name, {})[cell.rank] = cell.key
     base = {task: ranks[0] for task, ranks in keys.pop(None, {}).items()}
     return msgspec.structs.replace(
         manifest,
-        cuts=[_cut_info(row, found, manifest.tasks) for row, found in keys.items() if row],
+        cuts=[_cut_info(key, found, manifest.tasks) for key, found in keys.items() if key],
         base=base,
-        cells={cell.key: len(cell.task) for cell in cells},
+        asked_examples={cell.key: len(cell.task) for cell in cells},
     )
 
 
-def _cut_info(row: Key, cells: dict[str, dict[int, str]], tasks: Sequence[TaskInfo]) -> CutInfo:
+def _cut_info(key: Key, cells: dict[str, dict[int, str]], tasks: Sequence[TaskInfo]) -> CutInfo:
     """A cut with its cells; a factor of `fit` is a group's own, and so are its cells."""
     members = {leaf for task in tasks for leaf in task.members}
-    shared = () if row.rescale != "fit" else members
+    shared = () if key.rescale != "fit" else members
     ordered = {leaf: dict(sorted(keys.items())) for leaf, keys in cells.items()}
     named = {leaf: keys for leaf, keys in ordered.items() if leaf not in shared}
     named |= {f"{t.name}:{leaf}": ordered[leaf] for t in tasks for leaf in t.members}
-    return CutInfo(**row._asdict(), cells=named)
+    return CutInfo(**key._asdict(), cells=named)
 
 
 def adapter_info(name: str, adapter: Adapter | Family, cuts: Cuts) -> AdapterInfo:
     """What readers need of an adapter."""
-    ranks = next(by_rank for row, by_rank in cuts.items() if row.adapter == name)
+    ranks = next(by_rank for key, by_rank in cuts.items() if key.adapter == name)
     facts = ("format", "sha256", "method", "base", "seed", "data_order", "notes")
     return AdapterInfo(
         name=name,
@@ -120,7 +120,7 @@ def task_info(task: EvalTask | TaskGroup, tokens: Mapping[str, Any]) -> TaskInfo
 
 
 def write_documents(folder: Path, task: EvalTask) -> None:
-    """Write the examples of a task: the prompts, and then the list that has no more of them."""
+    """Write the examples of a task: prompts first, so that no listed example lacks one."""
     documents, told = Documents(folder), list[Any](task.questions())
     lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in (task.record(), *task.rows()))
     prompts = gzip.compress(lines.encode("utf-8", "surrogatepass"), 6, mtime=0)
