@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from support.evaltasks import RuleModel, built, evaluate, prompts
 
 from aurac.errors import DataError, TaskError, UsageError
 from aurac.tasks.bundled import load_split
+from aurac.tasks.evaltask import compiled_once
 from aurac.tasks.listing import stock_tasks
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("offline")]
@@ -240,10 +243,23 @@ def test_the_tasks_of_the_pages_score_a_right_answer(page, number, right, wrong,
         assert task.judge([0], answers).metrics[task.metric] == [score]
 
 
-def test_lm_evals_templates_are_its_own_after_a_build(tmp_path):
+def test_lm_evals_templates_are_its_own_after_builds_in_two_threads(tmp_path):
+    """Also where the first of two that overlap ends first."""
     from lm_eval.utils import env
 
     built(write_text_task(tmp_path))
+    inside, goes_on = Event(), Event()
+
+    def second():
+        with compiled_once():
+            inside.set()
+            goes_on.wait(60)
+
+    with ThreadPoolExecutor(1) as threads:
+        with compiled_once():
+            threads.submit(second)
+            inside.wait(0.5)
+        goes_on.set()
     assert env.from_string("{{ a + b }}", globals={"a": 1}).render(b=2) == "3"
     assert env.from_string("{{ x }}") is not env.from_string("{{ x }}")
 
