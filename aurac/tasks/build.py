@@ -132,7 +132,9 @@ class _Builder:
         if group is None:
             return list(built)
         pooled = TaskGroup(group.name, str(group.version), tuple(built))
-        return [*built, replace(pooled, metric=self._metric(pooled))]
+        pooled = replace(pooled, metric=self._metric(pooled))
+        _check_weights(pooled, group.aggregate_metric_list or ())
+        return [*built, pooled]
 
     def _load(self, requested: str) -> tuple[dict[str, Any], str]:
         """lm-eval's tasks and groups, with local data in the place of the hub's, and the name."""
@@ -267,6 +269,17 @@ class _Builder:
                 return self._options.cluster[key]
         stated = (task.config.metadata or {}).get("cluster")
         return str(stated) if stated is not None else None
+
+
+def _check_weights(group: TaskGroup, aggregates: Sequence[Any]) -> None:
+    """Refuse a group of unequal tasks that lm-eval weighs alike: examples are pooled here."""
+    name = group.metric.partition(",")[0]
+    alike = any(each.metric == name and not each.weight_by_size for each in aggregates)
+    if alike and len({len(member) for member in group.members}) > 1:
+        raise TaskError(
+            f"Group {group.name} weighs its tasks alike (weight_by_size: false), and they have "
+            "unequally many examples: name its tasks, whose mean weighs them alike, too."
+        )
 
 
 def _of_split(config: Mapping[str, Any], split: str) -> dict[str, Any]:

@@ -243,6 +243,17 @@ def test_the_tasks_of_the_pages_score_a_right_answer(page, number, right, wrong,
         assert task.judge([0], answers).metrics[task.metric] == [score]
 
 
+def test_a_group_that_weighs_unequal_tasks_alike_is_refused(tmp_path):
+    """Its pooled examples would weigh the larger task more than lm-eval does."""
+    write_choice_task(tmp_path, "leaf_a")
+    write_choice_task(tmp_path, "leaf_b", 20, rows=3)
+    weights = "aggregate_metric_list: [{metric: acc, weight_by_size: false}]"
+    (tmp_path / "both.yaml").write_text(f"group: both\ntask: [leaf_b, leaf_a]\n{weights}\n")
+    with pytest.raises(TaskError, match="both weighs its tasks alike"):
+        built(["both"], include_path=tmp_path)
+    assert len(built(["both"], include_path=tmp_path, limit=3)[-1]) == 6
+
+
 def test_lm_evals_templates_are_its_own_after_builds_in_two_threads(tmp_path):
     """Also where the first of two that overlap ends first."""
     from lm_eval.utils import env
