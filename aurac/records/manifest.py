@@ -97,7 +97,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     asked: list[str]  #: the tasks and groups that were asked for
     cuts: list[CutInfo]  #: adapter by adapter, the default cut first
     base: dict[str, str]  #: task (no group) → key of the base's cell
-    cells: dict[str, int] = {}  #: key of a cell → most examples that a command asked of it
+    #: key of a cell → most examples that a command asked of it; `cells` in the file
+    asked_examples: dict[str, int] = msgspec.field(default_factory=dict, name="cells")
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -113,7 +114,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     def has_more_than(self, other: Manifest) -> bool:
         """Whether it holds tasks, cells or examples of cells that another one lacks."""
-        more = any(count > other.cells.get(key, 0) for key, count in self.cells.items())
+        known = other.asked_examples
+        more = any(count > known.get(key, 0) for key, count in self.asked_examples.items())
         return more or not {*self.asked} <= {*other.asked}
 
     def shown(self, rows: Sequence[Renamed]) -> tuple[tuple[CutInfo, ...], dict[str, AdapterInfo]]:
@@ -176,7 +178,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             asked=list(dict.fromkeys([*self.asked, *other.asked])),
             cuts=list(cuts.values()),
             base={**self.base, **other.base},
-            cells=_most(self.cells, other.cells),
+            asked_examples=_most(self.asked_examples, other.asked_examples),
         )
 
     def _names(self, other: Manifest) -> dict[str, str]:

@@ -235,7 +235,7 @@ class StoredRun:
 
     def _asked(self, part: Part, cut: CutInfo | None, rank: int) -> int:
         """The most examples that a command asked of a cell."""
-        return self.manifest.cells.get(self._key(part, cut, rank), 0)
+        return self.manifest.asked_examples.get(self._key(part, cut, rank), 0)
 
     def _cut(self, *curve_key: str | None) -> CutInfo:
         """That of a curve, by adapter, basis and rescale."""

@@ -68,7 +68,7 @@ def with_cells(manifest: Manifest, cells: Sequence[PlannedCell]) -> Manifest:
         manifest,
         cuts=[_cut_info(key, found, manifest.tasks) for key, found in keys.items() if key],
         base=base,
-        cells={cell.key: len(cell.task) for cell in cells},
+        asked_examples={cell.key: len(cell.task) for cell in cells},
     )
 
 

@@ -27,14 +27,14 @@ def record(folder, keys, *, before=lambda: None, members=()):
     adapter = AdapterInfo(name="a", sha256="a", trained_rank=1)
     about = {"settings": {}, "adapters": [adapter], "asked": ["t"], "cuts": [cut], "base": {}}
     tasks = [TaskInfo(name="t", metric="m", examples={"t": len(keys)}, members=members)]
-    manifest = Manifest(**about, tasks=tasks, cells={"k": len(keys)})
+    manifest = Manifest(**about, tasks=tasks, asked_examples={"k": len(keys)})
     RunFolder(folder).record(manifest, {"t": keys}, write)
 
 
 def lengths(folder):
     """Of the list, and as `run.json` says."""
     known = Manifest.read(folder)
-    return len(Documents(folder).keys("t")), known.tasks[0].examples["t"], known.cells["k"]
+    return len(Documents(folder).keys("t")), known.tasks[0].examples["t"], known.asked_examples["k"]
 
 
 @pytest.mark.parametrize("numbers", [(9, 3), (3, 9)])

@@ -85,7 +85,7 @@ def asked(folder, n, rows):
         path.write_text(json.dumps(told | {"keys": [[k.id, k.content, k.prompt] for k in keys]}))
     adapters = [AdapterInfo(name=x, sha256=x, trained_rank=max(rows[x])) for x in rows]
     tasks = [msgspec.structs.replace(known.tasks[0], examples={"t": n})]
-    new = {"cuts": cuts, "adapters": adapters, "tasks": tasks, "cells": cells}
+    new = {"cuts": cuts, "adapters": adapters, "tasks": tasks, "asked_examples": cells}
     known.grown(msgspec.structs.replace(known, **new)).write(folder)
     return read_run(folder)
 

@@ -71,7 +71,7 @@ def make_run(folder, scores, *, base=None, task="t", metric="acc,none", methods=
         "asked": [task],
         "cuts": cuts,
         "base": {task: key},
-        "cells": dict.fromkeys(keys_of_cells, n),
+        "asked_examples": dict.fromkeys(keys_of_cells, n),
     }
     Manifest(**{**manifest, **fields}).write(folder)
     return folder
