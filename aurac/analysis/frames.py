@@ -200,7 +200,7 @@ class _Task:
         self.name = rows[0].task
         whole = [row for row in rows if row.reason is None]
         common = set.intersection(*({*row.ranks} for row in whole)) if whole else set()
-        self.asked, self.wanted = bool(ranks), tuple(sorted(ranks or common))
+        self.ranks_were_asked, self.wanted = bool(ranks), tuple(sorted(ranks or common))
         self.ranks = self.wanted if len(self.wanted) > 1 else ()
         having = [row for row in whole if self.ranks and {*self.ranks} <= {*row.ranks}]
         areas = {row.key: (row.area(self.ranks), row.areas(self.ranks)) for row in having}
@@ -228,7 +228,7 @@ class _Task:
     def _lacking(self, row: Row) -> str:
         if missing := [str(rank) for rank in self.wanted if rank not in row.ranks]:
             return f"no result at rank {', '.join(missing)}"
-        if self.asked:
+        if self.ranks_were_asked:
             return f"rank {self.wanted[0]} alone was asked for, and AURAC needs two ranks"
         return "the rows have no two ranks in common"
 
