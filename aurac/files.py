@@ -74,8 +74,8 @@ def flush_folder(folder: Path) -> None:
 def fresh_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a new folder to fill; it is flushed and takes the place of ``target`` at the end.
 
-    When the block fails the new folder is removed and ``target`` stays as it was; so it does
-    without `replace` where another process has filled it meanwhile, which is an OSError.
+    When the block fails the new folder is removed and ``target`` stays as it was. Without
+    `replace`, a target that was filled meanwhile is kept and an OSError is raised.
     """
     target = Path.cwd() / target
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")

@@ -46,7 +46,7 @@ def output_width() -> int:
 
 
 def wrapped(text: str, width: int | None) -> str:
-    """`text` with long lines broken between words; further lines begin below the first word.
+    """`text` with long lines broken between words; continuation lines are not indented.
 
     Commands, which are indented, stay whole, so that they can be copied.
     """

@@ -102,8 +102,8 @@ class Questions:
     def of(cls, requests: Sequence[Any], tokenizer: Any, length: int) -> Questions:
         """Of a run's requests with the longest prompts.
 
-        Half of them are scored whole, unless they have more than `length` tokens, of the others the
-        last tokens. Texts are short and greedy.
+        Half are scored up to `length` tokens, the rest on their last 128. Texts are short and
+        greedy.
         """
         pairs: list[tuple[str, str]] = []
         for place, request in enumerate(_longest(requests)):
@@ -189,8 +189,8 @@ def results(
 ) -> Iterator[CheckResult]:
     """Of the base and of each cut, as a backend is asked, by the engine's right answers.
 
-    The least rounding is that of all cuts, and once the base was asked not less than the served
-    base is off the engine's, since other kernels round elsewhere.
+    The unit is at least FLOOR, the rounding over all cuts and, after the base, the server's
+    distance on it, since other kernels round elsewhere.
     """
     base = right[0]
     least = max(FLOOR, rms(np.concatenate([own.apart for own in right])))

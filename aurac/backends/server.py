@@ -69,7 +69,8 @@ class ServerBackend(Backend):
         self.address = re.sub("(/v1(/completions)?)?/?$", "", url)
         self.threads = int(arguments.get("num_concurrent", 1))
         self._loaded: set[str] = set()
-        served = self.models()
+        if not (served := self.models()):
+            raise UsageError(f"{self.address} serves no model")
         bases = [name for name, each in served.items() if not each.get("parent")]
         self.served = str(arguments.get("model") or next(iter(bases), None))
         self._serve([None])

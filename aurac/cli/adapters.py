@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _METHODS = ("lora", "dylora", "matryoshka", "nested_loss")
 _CAPTIONS = {  # of the columns that do not explain themselves
     "scale": "the factor of the update B A in the best cut",
-    "trained p": "the factor of the component of that rank in training, which the best cut keeps",
+    "trained p": "training's weight of this component; the default cut keeps it",
     "energy, prefix": "the share of the trained update (squared norm) in the first components, "
     "the cut of an adapter whose first components were trained to work alone",
     "energy, svd": "the share of it in the best approximation of that rank, the cut of any other "

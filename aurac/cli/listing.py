@@ -8,6 +8,8 @@ import click
 
 from aurac.cli import shared
 from aurac.cli.shared import FOLDER, command
+from aurac.errors import CheckpointError
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +42,11 @@ def list_all(folder: Path, base: str | None, as_json: bool) -> None:
 
     adapters, bases = [], []
     for path in sorted(path.parent for path in folder.rglob("adapter_config.json")):
-        adapter = load_adapter(path)
+        try:
+            adapter = load_adapter(path)
+        except CheckpointError as error:
+            click.echo(one_line(f"left out: {error}"), err=True)
+            continue
         recipe, size = adapter.recipe or {}, round(adapter.bytes(adapter.rank) / 1e6, 1)
         row: dict[str, object] = {"adapter": path, "method": adapter.method, "rank": adapter.rank}
         row |= {"trained on": recipe.get("task") or recipe.get("data"), "base": adapter.base}

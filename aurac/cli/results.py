@@ -154,9 +154,11 @@ def report(run: Path, out: Path | None, label: tuple[tuple[str, str], ...], **as
     \b
     aurac report runs/gsm8k --margin 0.01 --label "my_adapter=My adapter"
     """  # noqa: D301
+    from aurac.records.run import folder_of
+
     if label:
         asked["labels"] = dict(label)
-    for path in answered(run, **asked).report(out or run):
+    for path in answered(run, **asked).report(out or folder_of(run)):
         if path.suffix in (".md", ".html"):
             click.echo(path)
 

@@ -18,6 +18,22 @@ TOKENS, WHOLE, LOSS = "token_accuracy", "whole_completion", "loss"
 """Metrics of a user's own examples: the share of tokens, of completions, and the nats per token."""
 
 
+DEFAULTS = (
+    f"{WHOLE},none",
+    "acc,none",
+    "exact_match,strict-match",
+    "exact_match,none",
+    "exact_match,flexible-extract",
+    "acc_norm,none",
+    "word_perplexity,none",
+)
+"""The ``name,filter`` to take where none was asked for; the first that is reported wins.
+
+``exact_match,strict-match`` (gsm8k) and ``acc,none`` are those of the MatryoshkaLoRA research code;
+the others serve tasks that report neither.
+"""
+
+
 def asked_metrics(given: str | Iterable[str] | Mapping[str, str] | None) -> dict[str, str]:
     """Metrics by task: of a mapping itself, else of one or several ``[TASK=]NAME[,FILTER]``."""
     if given is None or isinstance(given, Mapping):

@@ -52,7 +52,7 @@ _ROWS = 32  # tokens of a pass with drafts: up to here reading the weights outwe
 _LONGEST = 7  # tokens of a draft
 _ENDINGS = (4, 3, 2)  # so many last tokens are looked for, the longer ones first
 _REMEMBERED = 4096  # of a longer text only the end is looked up
-_TRUST = 4  # draft tokens for each token in a row that was right, from the second on
+_TRUST = 4  # draft tokens for each consecutive right guess after the first
 _SIMILAR_LENGTH = 64  # prompts that differ by less may be taken in any order
 _REFILL = 0.75  # prefill new prompts when fewer than this fraction of the slots is busy
 

@@ -49,8 +49,9 @@ def export(run_folder: Path, out: Path, margin: float | None = None) -> list[Pat
         written = [_write(run, each, folder) for each in export_folders]
         cells = [item for each in export_folders for item in each.cells.items()]
         told = {name: logged.rows[0] for name, logged in cells}
+        places = _folders(run)
         for adapter in run.adapters:
-            if (place := folder / safe(adapter.name)).is_dir():
+            if (place := folder / places[adapter.name]).is_dir():
                 _write_repository(run, adapter, place, told, question)
     return [out / path.relative_to(folder) for path in written]
 
@@ -61,19 +62,30 @@ def _export_folders(run: StoredRun) -> Iterator[ExportFolder]:
     An adapter's further cuts lie in folders ``ADAPTER@BASIS-RESCALE``. The base's folder is
     ``base``, with ``_`` before it where an adapter is called so.
     """
-    base = "base"
-    while base in {safe(adapter.name) for adapter in run.adapters}:
+    base, folders = "base", _folders(run)
+    while base in folders.values():
         base = f"_{base}"
     if cells := _cells(run, None, 0):
         yield ExportFolder(base, 0, None, cells)
     seen: set[str] = set()
     for cut in run.cuts:
-        name = safe(cut.adapter)
+        name = folders[cut.adapter]
         folder = f"{name}@{cut.basis}-{cut.rescale}" if cut.adapter in seen else name
         seen.add(cut.adapter)
         for rank in cut.ranks:
             if cells := _cells(run, cut, rank):
                 yield ExportFolder(folder, rank, cut, cells)
+
+
+def _folders(run: StoredRun) -> dict[str, str]:
+    """Adapter → its folder, which no other one has."""
+    folders: dict[str, str] = {}
+    for adapter in run.adapters:
+        folder = safe(adapter.name)
+        while folder in folders.values():
+            folder = f"{folder}_"
+        folders[adapter.name] = folder
+    return folders
 
 
 def _cells(run: StoredRun, cut: CutInfo | None, rank: int) -> dict[str, Logged]:

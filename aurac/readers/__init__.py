@@ -21,7 +21,7 @@ def curves_of(source: Any) -> list[Curve]:
     Args:
         source: A curve; a mapping rank -> accuracy or rank -> scores; a DataFrame with the columns
             of a table, or a path, as `read_curves` takes them; a run; a list of these, or a mapping
-            from adapters' names to them.
+            from adapters' names to any of these but a list.
 
     Raises:
         CurveError: It is none of these.

@@ -15,17 +15,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from aurac.curves.curve import Curve
-from aurac.curves.metrics import wanted_metrics
+from aurac.curves.metrics import DEFAULTS, wanted_metrics
 from aurac.errors import DataError
 from aurac.readers.table import curves_from_frame
 
 logger = logging.getLogger(__name__)
 
-# Where a task logs several metrics and none was asked for, the first of these that it has.
-PREFERRED = (
-    *("exact_match,strict-match", "acc,none", "exact_match,none", "exact_match,flexible-extract"),
-    "acc_norm,none",
-)
 _RANK = re.compile(r"rank_(\d+)")
 _FILE = re.compile(r"samples_(.+?)(?:_(\d{4}-\d{2}-\d{2}T[\d.\-]+))?\.jsonl$")
 _HASHES = ("doc_hash", "prompt_hash", "target_hash")
@@ -98,8 +93,8 @@ def _with_base(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _preferred(task: str, there: set[str]) -> str:
-    """A preferred metric, else the only one."""
-    known = [name for name in PREFERRED if name in there] or list(there if len(there) == 1 else ())
+    """The default metric, else the only one."""
+    known = [name for name in DEFAULTS if name in there] or list(there if len(there) == 1 else ())
     if not known:
         listed = ", ".join(map(repr, sorted(there))) or "no metric at every rank"
         raise DataError(f"{task} logs {listed}: choose one with --metric {task}=NAME,FILTER.")

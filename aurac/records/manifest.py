@@ -195,7 +195,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def _question(self, other: Manifest, names: Mapping[str, str]) -> Question:
         """The other's question in the names of this folder, with what it leaves open of the last.
 
-        A group takes the place of earlier ones with the same adapters.
+        A group takes the place of earlier ones that share an adapter with it.
         """
         last, asked = self.question, other.question
         told = {task.name for task in other.tasks}

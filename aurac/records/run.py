@@ -401,14 +401,15 @@ class _Report(msgspec.Struct):
     run: str = "run"
 
 
-def _folder(path: str | Path) -> Path:
+def folder_of(path: str | Path) -> Path:
+    """The folder of a run or report that is given by itself or by its page."""
     path = Path(path).expanduser()
     return path.parent if path.name in ("report.html", "report.md") else path
 
 
 def is_run(path: str | Path) -> bool:
     """Whether `read_run` reads it."""
-    return any((_folder(path) / name).is_file() for name in (RUN_FILE, REPORT_FILE))
+    return any((folder_of(path) / name).is_file() for name in (RUN_FILE, REPORT_FILE))
 
 
 def read_run(folder: str | Path, question: Question | None = None) -> StoredRun:
@@ -419,13 +420,15 @@ def read_run(folder: str | Path, question: Question | None = None) -> StoredRun:
     Raises:
         RunFolderError: It is none of these, of another version, or a file of it cannot be read.
     """
-    folder = _folder(folder)
+    folder = folder_of(folder)
     if (folder / RUN_FILE).is_file():
         manifest = Manifest.read(folder)
         asked = manifest.question if question is None else question
         return StoredRun(folder, manifest, CellStore(folder), Documents(folder), asked)
     if (folder / REPORT_FILE).is_file():
         report = read_json(folder / REPORT_FILE, _Report)
+        if not (folder / report.run / RUN_FILE).is_file():
+            raise RunFolderError(f"the run of the report {folder} is not there: {report.run}")
         return read_run(folder / report.run, question or report.question)
     places = (f"*/{REPORT_FILE}", f"*/{RUN_FILE}", f"*/*/{RUN_FILE}")
     found = [path.parent for name in places for path in sorted(folder.glob(name))]

@@ -46,11 +46,14 @@ class CellWork:
         return stored.missing(cell.task.keys)
 
     def settled(self, cell: PlannedCell) -> bool:
-        """Whether a cell is done, or has failed since this process first looked at it."""
-        if not self.left(cell):
-            return True
-        stored = self.folder.cells.scores(cell.key)
-        return stored.failed is not None and stored.failures > self.before[cell.key]
+        """Whether another process has settled a cell since this one first looked; it is told."""
+        left, stored = self.left(cell), self.folder.cells.scores(cell.key)
+        failed = stored.failed if left and stored.failures > self.before[cell.key] else None
+        if left and failed is None:
+            return False
+        self.show(cell)
+        self.progress.settled(cell, f"failed: {failed.reason}" if failed else "done")
+        return True
 
     def fail(self, cell: PlannedCell, reason: str) -> None:
         """Keep why a cell cannot be computed."""

@@ -120,7 +120,7 @@ def task_info(task: EvalTask | TaskGroup, tokens: Mapping[str, Any]) -> TaskInfo
 
 
 def write_documents(folder: Path, task: EvalTask) -> None:
-    """Write the examples of a task: the prompts, and then the list that has no more of them."""
+    """Write the examples of a task: prompts first, so that no listed example lacks one."""
     documents, told = Documents(folder), list[Any](task.questions())
     lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in (task.record(), *task.rows()))
     prompts = gzip.compress(lines.encode("utf-8", "surrogatepass"), 6, mtime=0)

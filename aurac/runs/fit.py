@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ import numpy as np
 from aurac.adapters.cut import Cut
 from aurac.backends.backend import Backend
 from aurac.curves.question import Key
+from aurac.errors import CellError
 from aurac.files import sha256_json, write_json
 from aurac.records.cells import writing
 from aurac.runs.inputs import Inputs
@@ -38,18 +40,22 @@ def best_factor(objective: Callable[[float], float], exponents: Sequence[int] = 
     """The factor 2^e with the largest objective: a grid over e, then the vertex of a parabola.
 
     While the best grid point is at an end, the grid grows there, to 2^-12 and 2^12 at most. The
-    parabola goes through the best grid point and its neighbours.
+    parabola goes through the best grid point and its neighbours. A factor with which the model's
+    answers are no numbers has the objective -inf.
+
+    Raises:
+        CellError: All of them have.
     """
     values = {e: objective(2.0**e) for e in exponents}
     best = max(values, key=values.__getitem__)
     while abs(best) < _FARTHEST and (beyond := {best - 1, best + 1} - values.keys()):
         values |= {e: objective(2.0**e) for e in beyond}
         best = max(values, key=values.__getitem__)
-    if not {best - 1, best + 1} <= values.keys():
-        return 2.0**best
-    below, top, above = values[best - 1], values[best], values[best + 1]
+    if values[best] == -math.inf:
+        raise CellError("the model's answers are no numbers with any factor")
+    below, top, above = (values.get(best + step, -math.inf) for step in (-1, 0, 1))
     bend = below - 2 * top + above
-    shift = 0.5 * (below - above) / bend if bend < 0 else 0.0
+    shift = 0.5 * (below - above) / bend if -math.inf < bend < 0 else 0.0
     return float(2.0 ** (best + shift))
 
 
@@ -69,8 +75,11 @@ class Fit:
         requests = scoring_requests(self.pairs)
 
         def objective(factor: float) -> float:
-            with backend.lm(replace(self.cut, factor=factor)) as lm:
-                return float(np.mean([value for value, _ in lm.loglikelihood(requests)]))
+            try:
+                with backend.lm(replace(self.cut, factor=factor)) as lm:
+                    return float(np.mean([value for value, _ in lm.loglikelihood(requests)]))
+            except CellError:
+                return -math.inf
 
         return best_factor(objective)
 

@@ -44,7 +44,7 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             is tolerable, a fraction. They change no cell.
         tokenizer: `base`, `adapter` or a folder; None: the adapters' own where they have one.
         ranks: `pow2`, `all`, or whole numbers; an adapter's trained rank is always evaluated.
-        basis, rescale: Further truncations of each adapter; empty: the best one of its method.
+        basis, rescale: Truncations instead of the default one, that of the adapter's method.
         device, dtype, device_map, trust_remote_code: Of the base; None: automatic. A run folder
             that is there keeps its dtype.
         batch_size: Most sequences in a forward pass; None: automatic.

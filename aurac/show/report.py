@@ -9,6 +9,7 @@ import html
 import io
 import json
 import os
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
@@ -80,6 +81,10 @@ def is_written(analysis: Analysis, folder: Path, run: StoredRun) -> bool:
     """Whether a folder holds the report of this analysis, whole."""
     files = ["report.html", "report.md", "table.tex", *(f"{name}.csv" for name in FRAMES)]
     if not all((folder / name).is_file() for name in [*files, "analysis.json"]):
+        return False
+    shown = re.findall(r"\((figures/[^)]+)\)", (folder / "report.md").read_text(encoding="utf-8"))
+    kinds = (".svg", ".png", ".pdf")
+    if not all((folder / name).with_suffix(kind).is_file() for name in shown for kind in kinds):
         return False
     known = (folder / "analysis.json").read_text(encoding="utf-8")
     return known == _as_json(analysis, folder, run)

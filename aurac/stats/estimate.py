@@ -46,7 +46,7 @@ SMALLEST_P = 1e-15
 
 
 class Bounds(NamedTuple):
-    """The furthest values, and what a further cluster has of the size of an example's cluster."""
+    """Smallest and largest value; relative size of an added cluster."""
 
     low: float
     high: float
@@ -217,7 +217,7 @@ def estimate(
 
     Args:
         parts: The mean and its sources of variance.
-        bounds: The furthest values that an example can have.
+        bounds: The smallest and largest value that an example can have.
         level: Coverage of the intervals of all `tests` at once.
         tests: How many differences stand in one table.
         further: Further examples; None: as many as `tests` need.
@@ -232,7 +232,7 @@ def estimate(
 
 
 def further_examples(tests: int) -> float:
-    """How many examples as far out as can be a family of comparisons counts besides."""
+    """How many extra worst-case examples are added for `tests` comparisons."""
     return 1.0 + float(np.log(tests)) / 3.0
 
 

@@ -40,7 +40,7 @@ class Assumptions:
                 raise UsageError(f"{name} {getattr(self, name):g} is no share above 0.")
 
     def surplus(self, difference: float, examples: int) -> float:
-        """How far beyond 0 the interval ends in a sample that is worse than `power` of them."""
+        """The lower end of the interval in the sample that a share `power` of samples beat."""
         k = further_examples(self.tests)
         n, alpha = examples + k, (1.0 - self.level) / self.tests
         mean = (examples * difference - k) / n
@@ -92,7 +92,7 @@ def examples_for_margin(margin: float, cluster: int = 1) -> int:
 
 
 def _smallest(enough: Callable[[int], bool]) -> int | None:
-    """The smallest number of examples, from 2, that is enough, by doubling and halving."""
+    """The smallest number of examples, from 3, that is enough, by doubling and halving."""
     high = 4
     while not enough(high):
         high *= 2

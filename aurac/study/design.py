@@ -26,11 +26,12 @@ from aurac.readers.data_files import Row
 from aurac.records.run import StoredRun
 from aurac.runs.settings import Settings
 from aurac.study.file import GRID, Primary, Search, StudyFile, Way, read_study, refused_at
+from aurac.tasks.listing import is_data
 from aurac.training.data import identified, located_data, render, source_rows
 from aurac.training.recipe import Recipe, family_members, make_recipe
 
 RUN, SEARCH = "run", "search"  # below the folder of a part
-OVER = ("done", "diverged")  # of what nothing is left
+OVER = ("done", "diverged")  # states that need no work
 _OPTIONS = {*Settings.__struct_fields__} - {"checkpoints", "tasks", "base", "ranks", "basis"}
 _OPTIONS -= {"rescale", "split", "groups", "margin", "reference", "device", "out"}
 
@@ -198,6 +199,8 @@ class _Resolver:
         _check_known("labels", file.labels, file.recipes)
         _check_known("reference", {file.reference} - {None, ALL_PAIRS}, file.recipes)
         for name, task in file.tasks.items():
+            if is_data(name):
+                raise RecipeError(f"tasks.{name}: a study takes no file of examples as a task")
             _check_known(f"tasks.{name}.recipes", task.recipes, file.recipes)
         shots = file.options.get("num_fewshot")
         several = [*dict.fromkeys(shots)] if shots and isinstance(shots, list) else [shots]
@@ -241,7 +244,10 @@ class _Resolver:
         values = itertools.product(*grid.values())
         settings = [dict(zip(grid, each, strict=True)) for each in values]
         tried = settings if self.file.search and (grid or len(cuts) > 1) else ()
-        return replace(plan, fields=fields, cuts=cuts, settings=tuple(tried))
+        plan = replace(plan, fields=fields, cuts=cuts, settings=tuple(tried))
+        for job in map(plan.trial, plan.settings):
+            _check_decided(job)
+        return plan
 
     def _contents(self, recipe: Recipe) -> str:
         """The hash of a recipe's data, of which the first row fits its templates.
@@ -275,6 +281,16 @@ def _check_known(at: str, names: Collection[str | None], there: Collection[str])
     for name in names:
         if name not in there:
             raise RecipeError(f"{at}: there is no {name}, only {', '.join(sorted(there))}")
+
+
+def _check_decided(trial: Job) -> None:
+    """Refuse a search by an area of one rank, or by a rank that is not evaluated."""
+    at, ranks = trial.plan.search.at, {*trial.ranks, trial.recipe.rank}
+    if at == "aurac" and len(trial.ranks) == 1:
+        raise RecipeError("search.at: aurac needs two ranks: name the one that decides")
+    if at not in ("aurac", *ranks):
+        there = ", ".join(map(str, sorted(ranks)))
+        raise RecipeError(f"search.at: {at} is not evaluated, only {there}")
 
 
 def _check_primary(study: Study, pair: Primary, at: str) -> None:

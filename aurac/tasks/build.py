@@ -24,7 +24,7 @@ from aurac.curves.metrics import ANY_TASK, matching
 from aurac.errors import AuracError, DataError, TaskError, UsageError
 from aurac.tasks import local_data
 from aurac.tasks.bundled import BUNDLED, include_path
-from aurac.tasks.evaltask import EvalTask, Example, TaskGroup, cluster_labels, compiled_once
+from aurac.tasks.evaltask import EvalTask, Example, TaskGroup, check_cluster, compiled_once
 from aurac.tasks.listing import is_data, is_file, stock_tasks, task_folder
 from aurac.tasks.metrics import choose_metric
 from aurac.tasks.options import TaskOptions
@@ -220,7 +220,8 @@ class _Builder:
         if name in self._local:
             columns = sorted(local_data.prompt_columns(task.config))
             local_data.check_examples(f"task {name}", contents, columns)
-        cluster = self._cluster(name, group, task)
+        if cluster := self._cluster(name, group, task):
+            check_cluster(name, contents, cluster)
         built = EvalTask(
             name=name,
             version=str(task.VERSION),
@@ -231,7 +232,6 @@ class _Builder:
             examples=examples,
             group=group,
             cluster=cluster,
-            clusters=cluster_labels(name, contents, cluster) if cluster else None,
         )
         return replace(built, metric=self._metric(built))
 

@@ -90,7 +90,6 @@ class EvalTask:
     examples: tuple[Example, ...] = field(default=(), repr=False)
     group: str | None = None  # the group that brought this task along
     cluster: str | None = None  # the field that examples are clustered by
-    clusters: tuple[str, ...] | None = None  # n labels; None where examples are independent
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -413,14 +412,11 @@ def _row(task: Any, example: Example) -> dict[str, Json]:
     }
 
 
-def cluster_labels(task: str, contents: Iterable[Any], column: str) -> tuple[str, ...]:
-    """One label for each example, its field `column` as text or JSON; all must have it."""
-    labels = []
+def check_cluster(task: str, contents: Iterable[Any], column: str) -> None:
+    """Refuse examples without the field that clusters them."""
     for content in contents:
-        if (value := content.get(column)) is None:
+        if content.get(column) is None:
             there = ", ".join(sorted(map(str, content)))
             raise TaskError(
                 f"An example of task {task} has no field {column!r} to cluster by, but {there}."
             )
-        labels.append(value if isinstance(value, str) else json.dumps(value, default=str))
-    return tuple(labels)

@@ -15,23 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from aurac.curves.metrics import WHOLE, matching
+from aurac.curves.metrics import DEFAULTS, matching
 from aurac.errors import TaskError
 from aurac.files import sha256_json
-
-DEFAULTS = (
-    f"{WHOLE},none",
-    "acc,none",
-    "exact_match,strict-match",
-    "exact_match,none",
-    "word_perplexity,none",
-)
-"""The keys to take; the first that is reported wins.
-
-``exact_match,strict-match`` (gsm8k) and ``acc,none`` are those of the MatryoshkaLoRA research code;
-the others serve generative tasks, which report no ``acc``.
-"""
-
 
 SCORING_PARTS = (
     *("filter_list", "metric_list", "process_results", "doc_to_target", "doc_to_choice"),

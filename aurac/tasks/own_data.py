@@ -11,6 +11,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
@@ -148,8 +149,9 @@ def _rows(path: Path) -> list[Row]:
     """The rows of a file; the cells of CSV that hold messages are JSON."""
     rows = read_rows(path)
     for row in rows if suffix_of(path) == ".csv" else ():
-        cells = {name: cell for name, cell in row.items() if cell.lstrip().startswith("[{")}
-        row |= {name: json.loads(cell) for name, cell in cells.items()}
+        for name, cell in row.items():
+            with suppress(ValueError):  # a text may begin so, too
+                row[name] = json.loads(cell) if cell.lstrip().startswith("[{") else cell
     return rows
 
 

@@ -131,7 +131,7 @@ class Nested(TrainerCallback, AbstractContextManager["Nested"]):
         self._groups: dict[tuple[Any, ...], Any] = {}  # of layers with one P: the A of one of them
         self._handles: list[Any] = []
         self._folding: list[tuple[Any, Any, torch.Tensor]] = []  # layers, their lora_A, p / s_R
-        self._open: set[Pass] = set()  # what was drawn since a gradient checkpoint computed again
+        self._open: set[Pass] = set()  # passes drawn since the last recompute of a checkpoint
         self._held: list[tuple[Any, torch.Tensor]] = []  # modules with held rows, their weights
         before = adapter_from_peft(model, adapter_name)
         plain = Adapter(before.name, before.modules, setup.nesting, base=before.base)

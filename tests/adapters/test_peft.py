@@ -139,7 +139,7 @@ def test_what_is_stated_wins_with_a_note(tmp_path):
     ("stated", "said"),
     [
         ({"scaling": "none"}, "needs --alpha"),
-        ({"nested_ranks": [1, 4]}, "no method"),
+        ({"nested_ranks": [1, 4]}, "give --method"),
         ({"method": "lorra"}, "no method 'lorra'"),
         ({"method": "dylora"}, "needs --nested-ranks"),
     ],

@@ -50,6 +50,7 @@ NORMS = KEY.replace("lora_A.weight", "lora_magnitude_vector")
         ),
         ({"r": 0}, "r`"),
         ({"rank_pattern": {"q_proj": "4"}}, "rank_pattern"),
+        (lambda t: t.pop(KEY), "no lora_A for model.layers.0.self_attn.q_proj"),
         (lambda t: t.update({KEY: t[KEY][:3].clone()}), "whose rank is 4"),
         (lambda t: t.update({KEY: t[KEY].to(torch.int32)}), "int32"),
         (lambda t: t[KEY].__setitem__((0, 0), float("nan")), "NaN or infinite"),

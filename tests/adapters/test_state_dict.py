@@ -95,16 +95,19 @@ def test_an_adapter_inside_a_whole_model(tmp_path, wrapper):
             load_adapter(tmp_path / "whole.pt", **OVERRIDES, base=given)
 
 
+ONLY_B = {f"{Q}.lora_B": torch.ones(4, 32)}
+
+
 @pytest.mark.parametrize(
-    ("A", "message"),
+    ("state", "message"),
     [
-        (None, "no lora_A and lora_B"),
-        (torch.ones(32), r"are not \(R, in\)"),
-        (torch.full((32, 4), math.inf), "NaN or infinite"),
+        ({}, "no lora_A and lora_B"),
+        (ONLY_B, f"no lora_A for {Q}"),
+        (ONLY_B | {f"{Q}.lora_A": torch.ones(32)}, r"are not \(R, in\)"),
+        (ONLY_B | {f"{Q}.lora_A": torch.full((32, 4), math.inf)}, "NaN or infinite"),
     ],
 )
-def test_state_dicts_that_are_none(tmp_path, A, message):
-    state = {} if A is None else {f"{Q}.lora_A": A, f"{Q}.lora_B": torch.ones(4, 32)}
+def test_state_dicts_that_are_none(tmp_path, state, message):
     torch.save(state, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match=message):
         load_adapter(tmp_path / "x.pt", **OVERRIDES)

@@ -25,6 +25,7 @@ from support.completions import KEY, RANKS, compared, over_http, settings_of
 from tokenizers.processors import TemplateProcessing
 
 from aurac.backends.lm_eval_models import VllmBackend
+from aurac.backends.server import ServerBackend
 from aurac.cli import cli
 from aurac.errors import AuracError, RunFolderError, UsageError
 from aurac.runs.inputs import load
@@ -248,6 +249,12 @@ def test_no_prompt_log_probabilities_are_found_before_the_first_cell(place, serv
     backend.begin([*cuts.values()], logprobs=False)
     with pytest.raises(UsageError, match="no log-probabilities of the prompt"):
         backend.begin([*cuts.values()], logprobs=True)
+
+
+def test_a_server_without_models_is_refused(place, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(ServerBackend, "models", lambda _: {})
+    with pytest.raises(UsageError, match="serves no model"):
+        compared(place, tmp_path / "run", **over_http(server))
 
 
 def test_backends_do_not_mix_in_a_folder(place, server, engine):

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,10 @@ def test_reports_plans_and_lists(tmp_path):
     shown = run("report", KEPT / "report.html", "--out", tmp_path, "--label", "lora=Plain")
     assert str(tmp_path / "report.md") in shown
     assert "Plain" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    folder = shutil.copytree(KEPT, tmp_path / "copy")
+    shown = run("report", folder / "report.html", "--label", "lora=Plain")
+    assert str(folder / "report.md") in shown
+    assert "Plain" in (folder / "report.md").read_text(encoding="utf-8")
     planned = json.loads(run("plan", "--margin", "0.02", "--json"))
     assert planned == {"margin": 0.02, "examples": 215}
     words = "plan", "--difference", "0.02", "--flips", "0.15"  # tests/stats has the numbers
@@ -143,6 +148,9 @@ def test_reports_plans_and_lists(tmp_path):
     found = json.loads(run("list", ROOT / "adapters_zoo", "--json"))
     assert {adapter["dtype"] for adapter in found["adapters"]} == {"bfloat16"}
     assert all((Path(task["files"]) / "test.jsonl.gz").is_file() for task in found["tasks"])
+    (tmp_path / "refused").mkdir()
+    (tmp_path / "refused" / "adapter_config.json").write_text('{"peft_type": "IA3"}')
+    assert "of PEFT's type IA3" in CliRunner().invoke(cli, ["list", str(tmp_path)]).stderr
     [base] = found["bases"]
     assert base["folder"] is None or (Path(base["folder"]) / "config.json").is_file()
     assert "word_problems/lora" in run("train", "--list")

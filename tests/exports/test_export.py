@@ -24,7 +24,7 @@ from aurac.analysis import Question, analyse
 from aurac.cli import cli
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError
-from aurac.exports import export
+from aurac.exports import _points, export
 from aurac.exports.lm_eval_files import safe
 from aurac.exports.model_card import card, hub_entries
 from aurac.readers import read_curves
@@ -247,6 +247,15 @@ def test_an_export_has_the_curves_of_its_run(run, name, tmp_path):
         same = after[name + ("" if curve.basis == "svd" else "@prefix-rule"), curve.task]
         assert (same.ranks, same.accuracy) == (curve.ranks, curve.accuracy)
         assert same.baseline == pytest.approx(curve.baseline)
+
+
+def test_adapters_whose_names_are_one_as_files_have_folders_of_their_own(run):
+    stored = read_run(run)
+    names = ("a/b", "a__b", "base")
+    stored.adapters = tuple(structs.replace(stored.adapters[0], name=name) for name in names)
+    stored.cuts = [structs.replace(stored.cuts[0], adapter=name) for name in names]
+    found = {point.folder: point.cut.adapter if point.cut else None for point in _points(stored)}
+    assert found == {"_base": None, "a__b": "a/b", "a__b_": "a__b", "base": "base"}
 
 
 def test_a_card_says_the_scores_and_names_no_folder_of_this_machine(exported):

@@ -44,6 +44,11 @@ def test_lm_eval_logs(tmp_path):
     assert other.accuracy == (1.0, 1.0)
     with pytest.raises(DataError, match="No task has a metric 'acc,none'"):
         read_curves(root, "acc,none")
+    log(root, "rank_1", [0, 1, 0], "both", acc=0)
+    [file] = root.rglob("samples_both*")
+    of = '"flexible-extract", "metrics": ["exact_match"]'
+    file.write_text(file.read_text().replace(of, '"none", "metrics": ["acc"]'))
+    assert [curve.metric for curve in read_curves(root) if curve.task == "both"] == ["acc,none"]
 
 
 def test_lm_eval_logs_of_several_adapters(tmp_path):

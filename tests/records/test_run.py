@@ -147,6 +147,9 @@ def test_a_look_at_a_member_leaves_its_group_as_it_is(folder):
 def test_another_schema_and_no_run_are_refused(tmp_path, folder):
     with pytest.raises(RunFolderError, match="no run folder"):
         read_run(tmp_path / "nothing")
+    (tmp_path / "analysis.json").write_text('{"question": {}, "run": "."}')
+    with pytest.raises(RunFolderError, match=r"the run of the report .* is not there"):
+        read_run(tmp_path)
     told = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**told, "schema": 99}))
     with pytest.raises(RunFolderError, match="schema 99"):

@@ -40,7 +40,6 @@ def test_every_block_is_kept_as_soon_as_it_is_there(tmp_path):
     assert cells[0].task.blocks == [[0, 1], [2, 3], [4]]
     assert responses(tmp_path, cells[0]) == ["a0", "a1", "a2", "a3", "a4"]
     assert CellStore(tmp_path).read(cells[0].key).aggregates == {whole: {"acc,none": 0.4}}
-    assert compute_all(tmp_path, planned(Task("a", n=5))) == []
 
 
 def test_a_failure_stops_its_cell_alone_and_the_same_command_tries_it_again(tmp_path):
@@ -57,13 +56,16 @@ def test_a_failure_stops_its_cell_alone_and_the_same_command_tries_it_again(tmp_
     assert CellStore(tmp_path).read(again.key).failed is None
 
 
-def test_what_another_process_failed_meanwhile_is_not_tried_again(tmp_path):
-    [cell] = planned(Task("a", act=raises(ValueError("no"))))
+def test_what_another_process_settled_meanwhile_is_counted_and_not_tried_again(tmp_path):
+    cells = planned(Task("a", act=raises(ValueError("no"))), Task("b"))
     work, ended = work_in(tmp_path)
-    work.left(cell)
-    assert compute_all(tmp_path, [cell]) == [("a", "failed: ValueError: no")]
-    compute([cell], Backend(), work)
-    assert ended == []
+    assert all(map(work.left, cells))
+    theirs = [("a", "failed: ValueError: no"), ("b", "done")]
+    assert compute_all(tmp_path, cells) == theirs
+    done = list(cells[1].task.blocks)
+    compute(cells, Backend(), work)
+    assert ended == theirs
+    assert cells[1].task.blocks == done
 
 
 class EngineDeadError(Exception):

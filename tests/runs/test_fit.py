@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import dataclass
 
 import pytest
 from support.harness_doubles import write_choice_task
+from support.runs_doubles import Backend
 from support.small_runs import SMALL, TASK, random_adapter, run_small
 
+from aurac.errors import CellError
 from aurac.records.run import read_run
 from aurac.runs import fit
-from aurac.runs.fit import EXPONENTS, best_factor, fitted
+from aurac.runs.fit import EXPONENTS, Fit, best_factor, fitted
 from aurac.runs.inputs import load
 from aurac.runs.settings import Settings
 
@@ -41,6 +44,28 @@ def test_the_vertex_is_found_also_beyond_the_first_grid(exponent):
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_an_objective_without_a_maximum_ends_the_search(sign):
     assert best_factor(lambda factor: sign * factor) == 2.0 ** (12 * sign)
+
+
+@dataclass(frozen=True)
+class Overflows:
+    """A cut that answers itself, the better the larger its factor, until its logits overflow."""
+
+    limit: float
+    factor: float = 1.0
+
+    def loglikelihood(self, requests):
+        if self.factor >= self.limit:
+            raise CellError("no numbers")
+        return [(self.factor, True) for _ in requests]
+
+
+def test_a_factor_without_numbers_is_skipped_and_without_any_there_is_no_best_one():
+    def best(limit):
+        return Fit(None, Overflows(limit), "t", [("a", "b")]).best(Backend())
+
+    assert best(8.0) == 4.0
+    with pytest.raises(CellError, match="no numbers with any factor"):
+        best(0.0)
 
 
 def test_a_flat_objective_keeps_the_first_factor():

@@ -13,7 +13,7 @@ from shown import curve, golden, one, perplexity, stored, three
 
 from aurac.analysis import Question, analyse
 from aurac.errors import UsageError
-from aurac.show.report import write_report
+from aurac.show.report import is_written, write_report
 
 pytestmark = pytest.mark.usefixtures("plain_figures")
 FRAMES = ("scores", "points", "pairs", "rank_pairs", "recommended")
@@ -59,6 +59,17 @@ def test_the_files(tmp_path):
     frames = {f"{name}.csv" for name in FRAMES}
     texts = {"report.md", "report.html", "analysis.json", "table.tex"}
     assert names == figures | frames | texts
+
+
+def test_a_report_without_one_of_its_files_is_not_whole(tmp_path):
+    found = three(margin=0.1)
+    files, run = written(tmp_path, found), stored(found, tmp_path)
+    assert is_written(found, tmp_path, run)
+    for path in files.values():
+        kept = path.read_bytes()
+        path.unlink()
+        assert not is_written(found, tmp_path, run), path
+        path.write_bytes(kept)
 
 
 def hostile_names():

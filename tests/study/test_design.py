@@ -135,6 +135,11 @@ WRONG = {  # key → the change that is refused by it; the drawn studies have mo
     "primary[0]: no task has both nested and lora": {
         "tasks": {"s": {"recipes": {"lora": {}}}, "t": {"recipes": {"nested": {}}}}
     },
+    "search.at: 3 is not evaluated, only 1, 2, 4": {
+        "ranks": [1, 2], "search": {"at": 3, "learning_rate": [1e-3, 1e-2]}
+    },
+    "search.at: aurac needs two ranks": {"ranks": [4], "search": {"learning_rate": [1e-3, 1e-2]}},
+    "tasks.t.jsonl: a study takes no file": {"tasks": {"t.jsonl": {}}},
     "tasks.t.recipes: there is no lira": {"tasks": {"t": {"recipes": {"lira": {}}}}},
 }  # fmt: skip
 

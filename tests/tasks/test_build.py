@@ -193,19 +193,18 @@ def test_a_group_brings_its_tasks_along(tmp_path):
     assert (first.group, pooled.group, pooled.version) == ("both", None, "3")
     assert pooled.members == (first, second)
     assert (pooled.metric, len(pooled), first.num_fewshot) == ("acc,none", 4, 2)
-    assert (first.clusters, second.clusters) == (None, ("A", "B"))
+    assert (first.cluster, second.cluster) == (None, "answerKey")
     with pytest.raises(TaskError, match="more than once"):
         built(["both", "leaf_a"], include_path=tmp_path)
 
 
 def test_clusters_are_named_by_the_user_or_the_task(tmp_path):
     path = write_choice_task(tmp_path)
-    assert built(path).clusters is None
+    assert built(path).cluster is None
     with pytest.raises(TaskError, match="no field 'chapter' to cluster by, but answerKey"):
         built(path, cluster={"tiny_choice": "chapter"})
     path.write_text(path.read_text().replace("version: 2.5", "cluster: answerKey"))
-    task = built(path, limit=5)
-    assert (task.cluster, task.clusters) == ("answerKey", tuple("ABCDA"))
+    assert built(path, limit=5).cluster == "answerKey"
 
 
 def test_names_and_files_that_make_no_sense(tmp_path):

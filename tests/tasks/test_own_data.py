@@ -17,7 +17,7 @@ from aurac.engine.lm import EngineLM
 from aurac.errors import DataError, TaskError, UsageError
 from aurac.tasks.build import build_tasks
 from aurac.tasks.options import TaskOptions
-from aurac.tasks.own_data import task_name
+from aurac.tasks.own_data import is_conversation, prompts_and_completions, task_name
 
 MARKED = (
     "{{ bos_token }}{% for m in messages %}[{{ m.role }}]\n"
@@ -150,7 +150,7 @@ def test_every_format_of_file_has_the_same_requests(tmp_path):
         assert made[0] == made[1] == made[2]
     options = TaskOptions(cluster={"texts": "topic"})
     [task] = build_tasks([str(tmp_path / "texts.csv")], tokenizer=tok, options=options)
-    assert task.clusters == ("3", "3")
+    assert task.cluster == "topic"
 
 
 def test_whole_completion_is_lm_evals_own_answer_too(tmp_path):
@@ -187,6 +187,14 @@ def test_what_is_in_neither_format_is_said_before_anything_is_computed(rows, sen
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(DataError, match=sentence):
         build_tasks([str(tmp_path / "t.jsonl")], tokenizer=chat("bytes", UNMARKED))
+
+
+def test_a_text_of_csv_that_begins_as_messages_do_is_a_text(tmp_path):
+    row = {"prompt": "[{x} + 1] is", "completion": " 2"}
+    pd.DataFrame([row]).to_csv(tmp_path / "t.csv", index=False)
+    assert not is_conversation(tmp_path / "t.csv")
+    [(prompt, _)] = prompts_and_completions(tmp_path / "t.csv", tokenizer("bytes"))
+    assert prompt == row["prompt"]
 
 
 def test_the_names_of_files_stay_apart(tmp_path):

@@ -84,7 +84,7 @@ def load_adapter(
     modules = _scaled(adapter, scaling, alpha)
     nesting, notes = adapter.nesting, adapter.notes
     if (method, nested_ranks, weights, update) != (None,) * 4:
-        nesting = _nested(adapter, str(method or adapter.method), nested_ranks, weights, update)
+        nesting = _nested(adapter, method or adapter.method, nested_ranks, weights, update)
         if nesting.ranks[-1] < adapter.rank:
             notes = *notes, "components above the last nested rank were not trained"
     replaced = {
@@ -115,12 +115,14 @@ def _scaled(adapter: Adapter, rule: Rule | None, alpha: float | None) -> Mapping
 
 def _nested(
     adapter: Adapter,
-    method: str,
+    method: str | None,
     ranks: Sequence[int] | None,
     weights: Sequence[float] | None,
     update: Update | None,
 ) -> Nesting:
     """The training that is stated; what is not stated is what is recorded of the same method."""
+    if method is None:
+        raise UsageError(f"{adapter.name} records no training method: give --method")
     old = adapter.nesting
     if ranks is None:
         if method_named(method).nested and old is None:

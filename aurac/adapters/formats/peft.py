@@ -28,7 +28,13 @@ from aurac.adapters.formats.peft_config import (
     pattern_name,
 )
 from aurac.adapters.formats.sidecar import SIDECAR, with_record
-from aurac.adapters.formats.storage import WEIGHTS, check_factor, read_fields, read_tensors
+from aurac.adapters.formats.storage import (
+    WEIGHTS,
+    both_factors,
+    check_factor,
+    read_fields,
+    read_tensors,
+)
 from aurac.errors import CheckpointError
 from aurac.models.base import base_skeleton
 
@@ -197,7 +203,7 @@ def _factors(
     parameter: str | None,
 ) -> Factors:
     """A module's factors in aurac's own shapes, from PEFT's own A and B."""
-    A, B = pair["A"], pair["B"]
+    A, B = both_factors(pair, module, where)
     rank, alpha = config.scale_of(pattern_name(module, parameter or ""))
     E = 1 if parameter is None else max(A.shape[0] // rank, 1)
     if A.shape[0] != E * rank or B.shape[1] != E * rank:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from aurac.adapters.adapter import Adapter, Factors
 from aurac.adapters.compatibility import features_of
-from aurac.adapters.formats.storage import check_factor, read_tensors
+from aurac.adapters.formats.storage import both_factors, check_factor, read_tensors
 from aurac.adapters.nesting import Rule
 from aurac.errors import CheckpointError
 from aurac.models.base import base_skeleton, load_model, resolve_base
@@ -119,4 +119,4 @@ def pair_factors(
             others[key] = tensor
     if not halves:
         raise CheckpointError(f"{path} holds no lora_A and lora_B tensors")
-    return {module: (half["A"], half["B"]) for module, half in halves.items()}, others
+    return {module: both_factors(half, module, path) for module, half in halves.items()}, others

@@ -45,6 +45,13 @@ def check_factor(tensor: Tensor, key: str, where: object) -> Tensor:
     return tensor
 
 
+def both_factors(halves: Mapping[str, Tensor], module: str, where: object) -> tuple[Tensor, Tensor]:
+    """A and B of a module, by these letters; a CheckpointError where one is not there."""
+    if absent := {"A", "B"} - halves.keys():
+        raise CheckpointError(f"{where} has no lora_{absent.pop()} for {module}")
+    return halves["A"], halves["B"]
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Every tensor in a ``.safetensors`` or torch file, on the CPU; nothing in it is executed."""
     try:
