@@ -13,6 +13,7 @@ from aurac.adapters.adapter import Adapter
 from aurac.adapters.family import Family, make_family, members_of
 from aurac.adapters.formats import adapters_in, load_adapter
 from aurac.errors import CheckpointError
+from aurac.models.packaged import GIVE_BASE
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def common_base(adapters: Mapping[str, Adapter | Family], named: str | None) -> 
             "runs, or give --base if these names mean the same model"
         )
     if not names:
-        raise CheckpointError(f"no base is recorded with {', '.join(adapters)}: give --base")
+        raise CheckpointError(f"no base is recorded with {', '.join(adapters)}: {GIVE_BASE}")
     return names[0]
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aurac.errors import BaseModelError, first_line
 from aurac.models.device import keep_freed_memory, pick_device, pick_dtype
-from aurac.models.packaged import PACKAGED, fetch_packaged, hub_id
+from aurac.models.packaged import GIVE_BASE, PACKAGED, fetch_packaged, hub_id
 from aurac.models.weights import (
     check_finite,
     quiet_transformers,
@@ -81,8 +81,7 @@ def check_base_name(name: str) -> None:
     """Refuse what can be no base (BaseModelError), without a network."""
     if name not in PACKAGED and not Path(name).expanduser().exists() and hub_id(name) is None:
         raise BaseModelError(
-            f"base {name!r} is no model folder here, no hub id (owner/name) and none of "
-            f"{', '.join(PACKAGED)}: --base FOLDER says where it is"
+            f"base {name!r} is no model folder here and no hub id (owner/name): {GIVE_BASE}"
         )
 
 
@@ -99,8 +98,7 @@ def _from_hub(name: str) -> Path:
         fetch(weight_files(folder) or ["pytorch_model.bin"])  # others, such as consolidated, stay
     except Exception as error:
         raise BaseModelError(
-            f"base {name!r} could not be fetched from the hub ({first_line(error)}); --base FOLDER "
-            "takes a local one"
+            f"base {name!r} could not be fetched from the hub ({first_line(error)}): {GIVE_BASE}"
         ) from error
     return folder
 

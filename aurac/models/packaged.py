@@ -50,6 +50,8 @@ PACKAGED: dict[str, PackagedModel] = {
     ),
 }
 DEFAULT_BASE = "smollm2-135m-instruct-q4_1"
+GIVE_BASE = f"give --base {DEFAULT_BASE}, or a folder"
+"""What a message asks for where the base is not known."""
 
 
 def packaged_folder(name: str) -> Path:

@@ -103,7 +103,9 @@ class Run(StoredRun, Frames):
         return run
 
     def recommend(self, margin: float | None = None) -> DataFrame:
-        """`recommended` for a margin that was chosen before looking; None: the run's own.
+        """A frame with the rank to ship of each adapter, for a margin chosen before looking.
+
+        It has the columns of `recommended`. None takes the margin of the run.
 
         Raises:
             UsageError: A margin that is no fraction, or none at all.

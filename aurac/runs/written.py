@@ -16,7 +16,7 @@ from aurac.runs.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-MOST_TEXTS = 20  # of a cell
+MOST_TEXTS, FEW_TEXTS = 20, 5  # of a cell at an adapter's trained rank, of another one
 Wanted = Sequence[tuple[int, int]]
 """Places of examples, each with the number of its first text that is not what a model writes."""
 Ask = Callable[[PlannedCell, Wanted], Written]
@@ -64,7 +64,8 @@ def _wanted(cell: PlannedCell, folder: RunFolder) -> Wanted:
     if not isinstance(cell.task.task, OwnData) or stored.missing(keys):
         return []
     whole = stored.values(f"{WHOLE},none", keys) or []
-    wrong = [place for place, score in enumerate(whole) if score < 1][:MOST_TEXTS]
+    most = MOST_TEXTS if cell.cut and cell.rank == cell.cut.adapter.rank else FEW_TEXTS
+    wrong = [place for place, score in enumerate(whole) if score < 1][:most]
     left = [place for place in wrong if keys[place] not in stored.written]
     greedy = folder.cells.read(cell.key).greedy(keys) if left else None
     return [(place, greedy[place].index(False)) for place in left] if greedy else []

@@ -9,9 +9,11 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from aurac.curves.metrics import TOKENS, WHOLE
+from aurac.curves.numbers import points
 from aurac.errors import RunFolderError
 from aurac.show.escape import shorten
 from aurac.show.views import OWN
+from aurac.stats.planning import examples_for_margin
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
@@ -141,15 +143,17 @@ def one_answer(of: View, run: StoredRun | None) -> str:
     if not wrong.empty:
         example, response, read, target = wrong.iloc[0][["example", "response", "read", "target"]]
         said, right = (shorten(repr(answer_text(x)), 200) for x in (response, target))
-        said += f", {_taken(read)}" if isinstance(read, str) else ""
+        said += f" ({_taken(read)})" if isinstance(read, str) else ""
         where = f"example {row_number(example)} at rank {ranks[0]} counts as wrong"
         told.append(
             f"To check how answers are read: {where}; its answer: {said}; its reference: {right}."
         )
     if of.metric == f"{WHOLE},none" and cell["target"].str.len().median() > LONG:
+        margin = (of.analysis.question.margin or 0.05) / 10
+        needs = f"{points(margin)} needs {examples_for_margin(margin):,} examples or more"
         told.append(
             "Long completions are rarely right as a whole: --metric token_accuracy counts tokens, "
-            "with a tenth of the margin."
+            f"with a tenth of the margin; one of {needs}."
         )
     return " ".join(told)
 
@@ -183,12 +187,12 @@ def _cell(of: View, run: Any, key: Key, rank: int) -> DataFrame | None:
 def _taken(read: str) -> str:
     """What a filter took of an answer; lm-eval's word for nothing is "[invalid]"."""
     if read == "[invalid]":
-        return "in which the filter found nothing"
+        return "the task's filter found nothing"
     return f"read as {shorten(repr(read), 80)}"
 
 
 def _shown(response: Any, choices: Sequence[str] | None, read: str | None) -> str:
-    told = "" if read is None else f"\n\n{_taken(read)}"
+    told = "" if read is None else f"\n\naurac: {_taken(read)}"
     return shorten(answer_text(response, choices), MOST_TEXT) + told
 
 

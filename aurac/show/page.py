@@ -168,7 +168,8 @@ class Pages:
         bars = f"bars: {confidence(of.level)} intervals of each rank alone"
         if of.shipped:
             lost = f"the most that a rank may lose ({confidence(wording.LEVEL)} confidence)"
-            bars = f"bars: {lost}; it fits if they end above the margin at all larger ranks, too"
+            bars = f"bars: {lost}. A rank passes if its bar, and those of all larger ranks, "
+            bars += "stay above the margin line"
         caption = f"{of.measure} against rank{f'; {bars}' if of.bars else ''}."
         return Figure(caption, f"{of.measure} against rank; a table has the numbers.", svg)
 
@@ -217,7 +218,7 @@ class Pages:
     def reproduce(self) -> Iterator[Any]:
         """Versions and hashes."""
         known = self.run.provenance
-        words = ("base", "base_sha256", "dtype", "device", "backend", "started", "seconds")
+        words = ("base", "base_sha256", "dtype", "device", "started", "seconds")
         facts = {word: str(known[word]) for word in words if known.get(word) is not None}
         for word in ("versions", "machine"):
             facts[word] = ", ".join(f"{key} {value}" for key, value in known.get(word, {}).items())

@@ -57,7 +57,7 @@ def screen(
 
 def _task(of: View, run: StoredRun | None, width: int, *, details: bool) -> Iterator[str]:
     """One adapter: which rank to ship; several: which is better, and what of the leader to ship."""
-    first, title = of.keys[0], wording.heading(of)
+    first, title = of.keys[0], wording.heading(of, metric=details)
     if len(of.keys) == 1:
         columns, title = views.ranks_table(of, first), f"{of.names[first]} on {title}"
     else:

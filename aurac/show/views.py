@@ -31,6 +31,7 @@ MOST_BARS: Final = 3
 MARK: Final = "*"
 LOSS: Final = "loss (at most)"
 SLOT: Final = "vLLM rank"
+SMALLEST: Final = "smallest"
 NATS: Final = "Mean loss of a token in nats"
 OWN: Final = {f"{TOKENS},none": "Token accuracy", f"{WHOLE},none": "Whole completions"}
 """What the metrics of a user's own examples are called."""
@@ -134,17 +135,16 @@ class View:
 
 def ranks_table(of: View, key: Key) -> Columns:
     """One adapter: each rank with its accuracy, its loss against the trained rank, its size."""
-    known, trained = of.of(key), of.rows[key].trained_rank
+    known = of.of(key)
     head = of.metric if of.rolling else of.measure.lower()
     head += bracketed(of.level, (p.low for p in known))
     columns = {"rank": [str(p.rank) for p in known]}
     if (record := of.recommended.get(key)) and record.rank:
-        columns["ship"] = ["yes" if p.rank == record.rank else "" for p in known]
+        marks = {record.smallest_rank: SMALLEST, record.rank: "yes"}
+        columns["ship"] = [marks.get(p.rank, "") for p in known]
     columns[head] = [of.value(point) for point in known]
     if any(p.loss is not None for p in known):
-        columns[LOSS] = [
-            "trained" if p.rank == trained else loss(p.loss, p.loss_bound) for p in known
-        ]
+        columns[LOSS] = [loss(p.loss, p.loss_bound) or NONE for p in known]
     further: dict[str, Callable[[Any], str]] = {"unfinished": str, "bytes": size, "slot": str}
     for name, said in further.items():
         values = [getattr(point, name) for point in known]

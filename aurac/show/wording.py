@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
-from aurac.curves.metrics import TOKENS
-from aurac.curves.names import slot_rank, truncate_options
+from aurac.curves.metrics import TOKENS, WHOLE
+from aurac.curves.names import SLOT_RANKS, slot_rank, truncate_options
 from aurac.curves.numbers import confidence, counted, interval, listed, percent, points, size, upper
-from aurac.show.views import LOSS, MARK, OWN, SLOT
+from aurac.show.views import LOSS, MARK, OWN, SLOT, SMALLEST
 from aurac.stats.planning import examples_for_margin
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ _OWN: Final = {
 }
 _MEANINGS: Final = {
     "AURAC": "the area under the curve, which is the mean accuracy over log2 rank",
-    LOSS: f"points lost against the trained rank, and the upper bound{_SURE}; a negative loss is a "
-    "gain",
+    LOSS: f"points lost against the trained rank {{trained}}, and the upper bound{_SURE}; a "
+    "negative loss is a gain",
     "unfinished": "answers that reached the limit of tokens",
     SLOT: "the smallest --max-lora-rank that serves it; it sets the memory",
 }
@@ -40,13 +40,13 @@ CLOSE: Final = 2  # examples between a bound and the margin
 _FEW: Final = 0.02  # of all answers: as many as the usual margin of accuracy
 
 
-def heading(of: View) -> str:
-    """The task, what is measured, and on how many examples."""
-    named = "" if of.metric in OWN else f" ({of.metric})"
+def heading(of: View, *, metric: bool = True) -> str:
+    """The task, what is measured, on request with the metric's name, and on how many examples."""
+    named = f" ({of.metric})" if metric and of.metric and of.metric not in OWN else ""
     accuracy = f"{of.measure.lower()} in percent{named}"
     values = f"{of.metric}, lower is better" if of.rolling else accuracy
     count = f", {counted(of.examples, 'example')}" if of.examples else ""
-    return f"{of.task}: {values.replace(' ()', '')}{count}"
+    return f"{of.task}: {values}{count}"
 
 
 def notes(of: View, columns: Columns) -> list[str]:
@@ -54,9 +54,14 @@ def notes(of: View, columns: Columns) -> list[str]:
     found = [cuts(of)] if "adapter" in columns else []
     found += [_OWN[of.measure]] if of.measure in _OWN else []
     heads = {head.partition(" [")[0] for head in columns}
-    found += [f"{head}: {meaning}" for head, meaning in _MEANINGS.items() if head in heads]
+    trained = of.rows[of.keys[0]].trained_rank if LOSS in columns else None
+    known = ((head, _MEANINGS[head]) for head in _MEANINGS if head in heads)
+    found += [f"{head}: {meaning.format(trained=trained)}" for head, meaning in known]
     if margin := of.analysis.question.margin if "ship" in columns else None:
-        found.append(f"ship: this rank and every larger one lose at most {points(margin)}")
+        marked = f"the rank to ship{' in vLLM' if SLOT in columns else ''}; it"
+        if SMALLEST in columns["ship"]:
+            marked = "the rank to ship in vLLM and the rank of the smallest file; they"
+        found.append(f"ship: {marked} and every larger rank lose at most {points(margin)}")
     if "rank" in columns and any(c.width == 0 for row in of.rows.values() for c in row.curves):
         found.append("vLLM does not serve this adapter")
     if "rank" in columns and not of.rolling and any(point.low is None for point in of.points):
@@ -113,20 +118,23 @@ def _advice(of: View, key: Key, run: StoredRun | None) -> Iterator[tuple[str, st
     if rank is None or smallest is None or reference is None:
         yield f"{name}Ship no rank: {record.reason}{_SURE if reference else ''}.", ""
         return
-    ends = _end(of, record)
+    ends, few = _end(of, record), ""
     sentence = f"Ship rank {reference}, as trained"
     if rank < reference:
         sentence = f"Ship rank {rank}: {_loss_and_file(of, record, rank)}"
     elif smallest == reference:
-        sentence += f": {ends or 'no smaller rank was evaluated'}"
+        if "may lose" in ends:
+            few = too_few(row.examples or 0, record.margin, row.clusters)
+        sentence += "" if few else f": {ends or 'no smaller rank was evaluated'}"
     if record.slot and smallest < reference:
         trained = slot_rank(reference)
         enough = f"is enough instead of {trained}" if rank < reference else "is needed as before"
-        sentence = f"In vLLM --max-lora-rank {record.slot} {enough}. {sentence}"
-    further = _close_to_margin(of, record)
-    if smallest == reference:
-        further += too_few(row.examples or 0, record.margin, row.clusters)
-    elif "no result" in ends:
+        first = max((step for step in SLOT_RANKS if step < record.slot), default=0) + 1
+        same = f"; vLLM reserves the same memory for ranks {first} to {record.slot}"
+        same *= smallest < rank
+        sentence = f"In vLLM --max-lora-rank {record.slot} {enough}{same}. {sentence}"
+    further = few or _close_to_margin(of, record)
+    if smallest < reference and "no result" in ends:
         further += f"A smaller rank may pass: {ends}."
     command = truncate_command(row, run, rank) if rank < reference else ""
     if smallest < rank:
@@ -168,11 +176,9 @@ def _end(of: View, record: Advice) -> str:
     if rank not in known:
         return f"rank {rank} has no result"
     bound = known[rank].loss_bound
-    above = bound is not None and bound <= record.margin
-    fails = (
-        "is not shown to be above the base" if above else f"may lose over {points(record.margin)}"
-    )
-    return f"rank {rank} {fails}{_SURE}"
+    if bound is not None and bound <= record.margin:
+        return f"rank {rank} is not shown to be above the base{_SURE}"
+    return f"rank {rank} may lose over {points(record.margin)}{_SURE}"
 
 
 def _first_failing(of: View, record: Advice) -> int:
@@ -188,13 +194,14 @@ def _close_to_margin(of: View, record: Advice) -> str:
         return ""
     examples, first = of.rows[record.key].examples or 0, _first_failing(of, record)
     near = [
-        f"rank {point.rank} (at most {upper(point.loss_bound)} points)"
+        f"rank {point.rank} (at most {upper(point.loss_bound)} points) is within two answers of "
+        f"{'failing' if point.rank > first else 'passing'}"
         for point in of.of(record.key)
         if point.loss_bound is not None and first <= point.rank < (record.reference or 0)
+        if (point.rank > first) == (point.loss_bound <= record.margin)  # its loss decides
         if abs(point.loss_bound - record.margin) * examples < CLOSE
     ]
-    close = f"Close to the margin: {listed(near)}; two other answers may change this advice. "
-    return close if near else ""
+    return f"{listed(near).capitalize()}; evaluate more examples. " if near else ""
 
 
 def too_few(examples: int, margin: float, clusters: Any = None) -> str:
@@ -203,9 +210,12 @@ def too_few(examples: int, margin: float, clusters: Any = None) -> str:
     needed = examples_for_margin(margin, 1 if clusters is None else round(examples / groups))
     if groups >= needed:
         return ""
-    what = counted(needed, "example" if clusters is None else "cluster")
-    needs = f"A margin of {points(margin)} needs {what} or more, even without a loss"
-    return f"{needs}; there are {groups:,}."
+    what = counted(groups, "example" if clusters is None else "cluster")
+    return (
+        f"{what} {'is' if groups == 1 else 'are'} too few for a margin of {points(margin)}: even a "
+        f"rank that loses nothing needs {needed:,}. Evaluate {needed:,} or more, or take a larger "
+        "margin."
+    )
 
 
 def truncate_command(row: Row, run: StoredRun | None, rank: int) -> str:
@@ -222,8 +232,9 @@ def truncate_command(row: Row, run: StoredRun | None, rank: int) -> str:
 
 
 def conclusions(of: View, run: StoredRun | None) -> list[tuple[str, str]]:
-    """What to ship, or that nothing is above the base, and whether answers did not end."""
-    return [*(advice(of, run) or [(not_above_base(of), "")]), (unfinished(of), "")]
+    """What to ship, or that nothing is above the base; why none is right or answers do not end."""
+    told = advice(of, run) or [(not_above_base(of), "")]
+    return [*told, (none_right(of), ""), (unfinished(of), "")]
 
 
 def not_above_base(of: View) -> str:
@@ -231,8 +242,25 @@ def not_above_base(of: View) -> str:
     shown = [point.above_base for point in of.points if point.above_base is not None]
     if len(of.keys) > 1 or not shown or any(shown):
         return ""
-    which = f"{of.names[of.keys[0]]} is not shown to be above the base"
-    return f"{which} at any rank{_SURE}."
+    return f"{of.names[of.keys[0]]} is not shown to be above the base at any rank{_SURE}."
+
+
+def none_right(of: View) -> str:
+    """That neither the base nor any rank writes one of a user's own completions; or nothing."""
+    if of.metric != f"{WHOLE},none" or any(point.accuracy for point in of.points):
+        return ""
+    text = (
+        f"No rank, nor the base, writes any of the {of.examples:,} completions exactly. Check that "
+        "prompt and completion have the format of the training."
+    )
+    known = of.of(of.keys[0]) if len(of.keys) == 1 else []
+    losses = {point.rank: point.nats for point in known if point.nats is not None}
+    if 0 in losses and (rank := max(losses)):
+        worse = " (the adapter is worse than the base)" if losses[rank] > losses[0] else ""
+        text += (
+            f" Mean loss of a token: base {losses[0]:.3g}, rank {rank} {losses[rank]:.3g}{worse}."
+        )
+    return text
 
 
 def overlaps(run: StoredRun | None) -> list[str]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,8 @@ from aurac.tasks.metrics import plain, scoring_of, usable_metrics
 from aurac.tasks.options import TaskOptions
 from aurac.tasks.seeds import seeded
 
+_ONE_THREAD = threading.RLock()  # two that patch at once could leave the patch behind
+
 
 @lru_cache(maxsize=1024)
 def _compiled(template: str) -> Any:
@@ -40,7 +43,7 @@ def compiled_once() -> Iterator[None]:
     """
     from lm_eval.utils import env
 
-    with patch.object(env, "from_string", _compiled):
+    with _ONE_THREAD, patch.object(env, "from_string", _compiled):
         yield
 
 

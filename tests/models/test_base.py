@@ -54,7 +54,8 @@ def test_changed_weights_are_hashed_again(tiny_base_folder, tmp_path, isolated_c
 def test_what_is_no_model_folder_is_refused(tiny_base_folder, tmp_path, isolated_cache):
     for name in ("./nowhere", "nowhere", "/nowhere/at/all", "a/b/c"):
         with pytest.raises(
-            BaseModelError, match=r"is no model folder here.*: --base FOLDER says where it is"
+            BaseModelError,
+            match=r"is no model folder here .*: give --base smollm2-\S+, or a folder",
         ):
             resolve_base(name)
     folder = tmp_path / "base"
@@ -112,7 +113,7 @@ def test_weights_that_do_not_fit_the_config_are_refused_by_name(change, tiny_bas
 def test_a_hub_id_without_network(isolated_cache, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(BaseModelError, match=r"could not be fetched from the hub .*--base FOLDER"):
+    with pytest.raises(BaseModelError, match=r"could not be fetched from the hub .*--base smollm2"):
         resolve_base("nobody/nothing-of-this-name")
 
 

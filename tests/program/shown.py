@@ -169,7 +169,8 @@ class Numbers(dict):
             ends = product(rounded(point["loss"]), rounded(point["loss_bound"], math.ceil))
             self[task, str(rank), "loss"] = {f"{x} ({y})" for x, y in ends}
         if advice and advice["rank"]:
-            self[task, str(rank), "ship"] = {"yes" if rank == advice["rank"] else ""}
+            marks = {advice["smallest_rank"]: "smallest", advice["rank"]: "yes"}
+            self[task, str(rank), "ship"] = {marks.get(rank, "")}
         for column, value in (("unfinished", point["unfinished"]), ("vLLM rank", point["slot"])):
             if value:
                 self[task, str(rank), column] = {str(value)}

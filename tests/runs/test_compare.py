@@ -100,8 +100,10 @@ def test_too_few_examples_for_a_margin_are_said_first(adapters, tmp_path, caplog
     monkeypatch.setattr(EvalTask, "ask", lambda *_: pytest.fail("asked before"))
     with pytest.raises(pytest.fail.Exception):
         run_small(adapters["dylora"], tmp_path / "run", ranks="4", margin=0.02)
-    needs = "needs 215 examples or more, even without a loss; there are 5."
-    assert f"{TASK}: A margin of 2 points {needs}" in caplog.text
+    few = (
+        "5 examples are too few for a margin of 2 points: even a rank that loses nothing needs 215."
+    )
+    assert f"{TASK}: {few}" in caplog.text
 
 
 def test_examples_of_ones_own_have_two_scores_from_one_pass(adapters, tmp_path):

@@ -45,10 +45,11 @@ def test_the_first_wrong_examples_have_the_text_that_plain_peft_generates(
         found = samples(out, rank)
         model = load_with_peft(base, adapters["lora"]) if rank else base
         assert set(found.score) == {0}
-        for place in range(20):
+        most = 20 if rank else 5
+        for place in range(most):
             text, ended = plainly(model, ROWS[place]["prompt"], 8)  # twice 3 tokens and the end
             assert found.response[place] == text + "<eos>" * bool(ended)
-        assert found.response[20:].isna().all()
+        assert found.response[most:].isna().all()
 
 
 def test_texts_are_generated_once_and_what_failed_is_tried_again(

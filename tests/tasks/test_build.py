@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import numpy as np
 import pytest
 from document_blocks import REPOSITORY, blocks
 from harness_doubles import (
-    TEXT_YAML,
     make_model,
     make_tokenizer,
     simple_evaluate,
@@ -21,6 +22,7 @@ from support.evaltasks import RuleModel, built, evaluate, prompts
 
 from aurac.errors import DataError, TaskError, UsageError
 from aurac.tasks.bundled import load_split
+from aurac.tasks.evaltask import compiled_once
 from aurac.tasks.listing import stock_tasks
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("offline")]
@@ -48,18 +50,6 @@ def test_two_builds_give_the_same_prompts_and_leave_no_trace(tmp_path):
         assert one.scoring == other.scoring
     shown = {args[0].split("Q: ")[1] for args in prompts(first[0])}
     assert len(shown) > 1  # examples are drawn anew for each prompt, so seeding matters
-
-
-def test_the_commit_of_a_hubs_data_is_recorded(tmp_path):
-    """As the data sets of the hub name it, in the addresses of the files that were fetched."""
-    task = built(write_text_task(tmp_path))
-    assert task.record()["dataset_revision"] is None
-    commit = "e53f048856ff4f594e959d75785d2c2d37b678ee"
-    task.task.eval_docs.info.download_checksums = {
-        f"hf://datasets/openai/gsm8k@{commit}/main/{split}-00000-of-00001.parquet": {"num_bytes": 1}
-        for split in ("train", "test")
-    }
-    assert task.record()["dataset_revision"] == commit
 
 
 def test_another_seed_another_shot_count_are_other_prompts(tmp_path):
@@ -253,10 +243,23 @@ def test_the_tasks_of_the_pages_score_a_right_answer(page, number, right, wrong,
         assert task.judge([0], answers).metrics[task.metric] == [score]
 
 
-def test_lm_evals_templates_are_its_own_after_a_build(tmp_path):
+def test_lm_evals_templates_are_its_own_after_builds_in_two_threads(tmp_path):
+    """Also where the first of two that overlap ends first."""
     from lm_eval.utils import env
 
     built(write_text_task(tmp_path))
+    inside, goes_on = Event(), Event()
+
+    def second():
+        with compiled_once():
+            inside.set()
+            goes_on.wait(60)
+
+    with ThreadPoolExecutor(1) as threads:
+        with compiled_once():
+            threads.submit(second)
+            inside.wait(0.5)
+        goes_on.set()
     assert env.from_string("{{ a + b }}", globals={"a": 1}).render(b=2) == "3"
     assert env.from_string("{{ x }}") is not env.from_string("{{ x }}")
 
@@ -382,25 +385,14 @@ def test_mmlu_is_a_group_of_folders(tmp_path):
         built(["mmlu"], data={"mmlu": tmp_path})
 
 
-def test_a_field_that_some_rows_lack_is_refused_before_it_is_none(tmp_path):
-    yaml = TEXT_YAML.format(name="mine", folder=tmp_path, sample="false", temperature=0.0,
-                            repeats=1, take="(.*)")  # fmt: skip
-    (tmp_path / "mine.yaml").write_text(yaml)
-    rows = [{"question": f"Q{i}", "answer": "A"} for i in range(5)]
-    write_jsonl(tmp_path / "train.jsonl", rows)
-    write_jsonl(tmp_path / "test.jsonl", [*rows[:3], {"question": "Q"}, {"question": "R"}])
-    words = "2 of 5 examples of task mine lack 'answer', the first of them in row 4"
-    with pytest.raises(DataError, match=words):
-        built(str(tmp_path / "mine.yaml"))
-
-
 @pytest.mark.usefixtures("_no_hub")
 def test_a_column_that_a_prompt_would_show_as_none_is_refused(tmp_path):
     row = {"question": "Q", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"}
-    for task, changed, words in (
-        ("openbookqa", row, "1 of 1 examples of task openbookqa lack 'question_stem'"),
-        ("arc_easy", {**row, "question": None}, "of task arc_easy lack 'question', the first of"),
+    lacks = [row, row, {**row, "question": None}, {**row, "question": None}]
+    for task, rows, words in (
+        ("openbookqa", [row], "1 of 1 examples of task openbookqa lack 'question_stem'"),
+        ("arc_easy", lacks, "2 of 4 examples of task arc_easy lack 'question', .* in row 3"),
     ):
-        write_jsonl(tmp_path / "test.jsonl", [changed])
+        write_jsonl(tmp_path / "test.jsonl", rows)
         with pytest.raises(DataError, match=words):
             built(task, data={task: tmp_path}, num_fewshot=0)

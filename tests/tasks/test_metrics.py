@@ -15,10 +15,7 @@ ARC = {"acc,none": True, "acc_norm,none": True}
     ("task", "reported", "expected"),
     [
         ("gsm8k", GSM8K, "exact_match,strict-match"),
-        ("gsm8k_cot", GSM8K, "exact_match,strict-match"),
         ("arc_challenge", ARC, "acc,none"),
-        ("gsm8k_as_choices", ARC, "acc,none"),
-        ("word_problems", GSM8K, "exact_match,strict-match"),
         ("nq", {"exact_match,none": True, "f1,none": False}, "exact_match,none"),
         ("odd", {"score,custom": True, "perplexity,none": False}, "score,custom"),
     ],

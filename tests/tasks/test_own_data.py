@@ -109,6 +109,27 @@ def test_all_turns_that_the_template_marks_count(model, kind, tmp_path):
     same(outcomes(tmp_path / "chats.jsonl", tok, EngineLM(lora, tok)), expected)
 
 
+def test_what_is_written_instead_is_asked_from_the_prompt_to_the_end_of_the_reference(tmp_path):
+    """At most twice the tokens of the longest reference, or half of what fits."""
+    tok = chat("bytes", MARKED.replace("{{ m.content }}{% end", "{{ m.content }}</s>{% end"))
+    told = [turn("user", "what"), turn("assistant", "a fox"), turn("user", "dog")]
+    rows = [{"messages": [*told, turn("assistant", "over")]}, {"messages": told[:2]}]
+    [task] = build_tasks([str(write_jsonl(tmp_path / "c.jsonl", rows))], tokenizer=tok)
+    first, second = (example.content for example in task.examples)
+    asked, ends, limit = task.task.continuations([(first, 1), (second, 0)], 999)
+    contexts = [task.instances([0])[1].args[0], task.instances([1])[0].args[0]]
+    assert [request.args[0] for request in asked] == contexts
+    assert contexts[0].endswith("[user]\ndog</s></s>\n[assistant]\n")
+    assert ends == ["</s>", "</s>"]
+    longest = max(
+        len(tok(text, add_special_tokens=False).input_ids) for text in ("a fox</s>", "over</s>")
+    )
+    assert limit == 2 * longest
+    settings = {"until": ["</s>"], "max_gen_toks": limit, "do_sample": False}
+    assert [request.args[1] for request in asked] == [settings, settings]
+    assert task.task.continuations([(first, 1)], 6)[2] == 3
+
+
 def test_without_marks_the_last_turn_counts_and_that_is_said(tmp_path, caplog):
     lora, tok = adapted("llama"), chat("bytes", UNMARKED)
     told = [turn("user", "what"), turn("assistant", "a fox"), turn("user", "dog")]

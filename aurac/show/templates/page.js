@@ -22,7 +22,7 @@
     const show = () => {
       const chosen = sides.map((side) => {
         const one = adapters[side.adapter.value], rank = one.ranks[side.rank.value];
-        return { name: !rank ? "base" : adapters.length > 1 ? `${one.name} at rank ${rank}` : `rank ${rank}`, scores: one.scores[side.rank.value], answers: one.answers[side.rank.value] };
+        return { name: rank ? `${one.name} at rank ${rank}` : "base", scores: one.scores[side.rank.value], answers: one.answers[side.rank.value] };
       });
       chosen.forEach((one, side) => { part("kind").options[side + 1].text = `${one.name} is better`; });
       const found = examples.map((_, i) => i).filter((i) => kinds[part("kind").value](chosen[0].scores[i], chosen[1].scores[i]));
