@@ -24,7 +24,7 @@ from aurac.analysis import Question, analyse
 from aurac.cli import cli
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError
-from aurac.exports import _points, export
+from aurac.exports import _export_folders, export
 from aurac.exports.lm_eval_files import safe
 from aurac.exports.model_card import card, hub_entries
 from aurac.readers import read_curves
@@ -254,7 +254,9 @@ def test_adapters_whose_names_are_one_as_files_have_folders_of_their_own(run):
     names = ("a/b", "a__b", "base")
     stored.adapters = tuple(structs.replace(stored.adapters[0], name=name) for name in names)
     stored.cuts = [structs.replace(stored.cuts[0], adapter=name) for name in names]
-    found = {point.folder: point.cut.adapter if point.cut else None for point in _points(stored)}
+    found = {
+        each.folder: each.cut.adapter if each.cut else None for each in _export_folders(stored)
+    }
     assert found == {"_base": None, "a__b": "a/b", "a__b_": "a__b", "base": "base"}
 
 

@@ -106,7 +106,7 @@ def test_each_base_and_number_of_examples_has_a_folder(written, tmp_path, tiny_b
 
 @pytest.mark.parametrize(("change", "said"), [
     ({"base": "smollm2-135m-instruct-q4_2"}, "base 'smollm2-135m-instruct-q4_2' is no"),
-    ({"search": {"dropout": [0, 0.1], "split": "validaton"}}, r"tasks\.aurac_word_problems: "),
+    ({"search": {"at": 1, "dropout": [0], "split": "validaton"}}, r"tasks\.aurac_word_problems: "),
     ({"tasks": {"no_task": {}}}, r"tasks\.no_task: lora-seed1: "),
     ({"tasks": {"tiny_text.yaml": {}}}, "the task stands for tiny_text: name"),
 ])  # fmt: skip
